@@ -1,0 +1,93 @@
+"""Reverse-mode differentiation: from cotangents of the outputs to gradients of chosen nodes.
+
+The graph is the tape. One walk finds the nodes that lie between the outputs and a wanted node,
+a second goes through them backwards and lets each rule of `vjp.py` pass the cotangent on. What
+comes out are nodes like any others: differentiate them again for higher orders. No recursion:
+depth costs no stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lazygrad_compiler.autodiff.vjp import BLOCKING, pull_back
+from lazygrad_compiler.autodiff.vjp_build import Builder
+from lazygrad_compiler.ir.node import IRError, Node, topological
+from lazygrad_compiler.ir.ops import listed
+
+
+def backward(outputs: Sequence[Node], cotangents: Sequence[Node],
+             wanted: Sequence[Node]) -> list[Node | None]:
+    """The gradient of each wanted node: the sum over outputs of cotangent times derivative.
+
+    Each cotangent has the dtype and shape of its output (else IRError), each gradient those of its
+    node.  None where no output depends on the node through floating-point operations; zeros where
+    one does but only through ops that are flat (sign, floor, …).  Contributions are added in a
+    fixed order: that of the last user first.
+    """
+    received = collect(outputs, cotangents)
+    order = between(outputs, wanted)
+    on_path = set(order)
+    asked = set(wanted)
+    totals: dict[Node, Node] = {}
+    for current in reversed(order):
+        contributions = received.pop(current, None)
+        if contributions is None:
+            continue
+        total = add_up(contributions, current)
+        if current in asked:
+            totals[current] = total
+        needed = tuple(value in on_path for value in current.inputs)
+        if not any(needed):
+            continue
+        for value, needs, gradient in zip(current.inputs, needed,
+                                          pull_back(current, total, needed), strict=True):
+            if needs and gradient is not None:
+                received.setdefault(value, []).append(gradient)
+    return [totals[node] if node in totals
+            else Builder(node.location).zeros(node) if node in on_path else None
+            for node in wanted]
+
+
+def collect(outputs: Sequence[Node], cotangents: Sequence[Node]) -> dict[Node, list[Node]]:
+    """The cotangents by output, checked."""
+    if len(outputs) != len(cotangents):
+        raise IRError(f"[backward] {len(outputs)} outputs, but {len(cotangents)} cotangents")
+    received: dict[Node, list[Node]] = {}
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        if cotangent.dtype is not output.dtype or cotangent.shape != output.shape:
+            raise IRError(
+                f"[backward] {output.op} is {output.dtype.name} {listed(output.shape)}, "
+                f"its cotangent {cotangent.dtype.name} {listed(cotangent.shape)}")
+        received.setdefault(output, []).append(cotangent)
+    return received
+
+
+def between(outputs: Sequence[Node], wanted: Sequence[Node]) -> list[Node]:
+    """The nodes on differentiable paths from a wanted node to an output, inputs before users."""
+    asked = {node for node in wanted if node.dtype.is_differentiable}
+    if not asked:
+        return []
+    # Inputs are older than their users: nothing older than all of the wanted depends on them.
+    oldest = min(node.serial for node in asked)
+
+    def is_end(node: Node) -> bool:
+        return node.serial <= oldest or not node.dtype.is_differentiable or node.op in BLOCKING
+
+    reaching: set[Node] = set()
+    order: list[Node] = []
+    for current in topological(outputs, stop=is_end):
+        if current in asked or (not is_end(current)
+                                and not reaching.isdisjoint(current.inputs)):
+            reaching.add(current)
+            order.append(current)
+    return order
+
+
+def add_up(contributions: Sequence[Node], forward: Node) -> Node:
+    """Their sum, first to last."""
+    at = Builder(forward.location)
+    total = contributions[0]
+    for contribution in contributions[1:]:
+        total = at.add(total, contribution)
+    return total

@@ -1,0 +1,291 @@
+"""The stage `fused`: which nodes share a kernel, and which values go through memory.
+
+In: an optimised graph.  Out: groups in the order they run.
+First it is decided which nodes are roots, that is, computed by a kernel of their own making: outputs, reductions, contractions,
+scatters, and elementwise values that are too dear to compute again for each of their users.  All else is pulled into its users.
+Then roots are merged into groups, greedily in order: an epilogue into its contraction, maps and reductions over the same rows into
+one row kernel.  A merge is legal if it makes no cycle and the group still lowers to one kernel; lowering itself is asked.
+Every refused merge leaves a reason, one of `Reason`.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lazygrad_compiler.ir.node import Graph, Node, topological
+from lazygrad_compiler.ir.ops import OPS
+from lazygrad_compiler.loops.lower import (
+    Group,
+    NotAligned,
+    is_reduction,
+    lower_contraction,
+    lower_rows,
+)
+from lazygrad_compiler.loops.schedule import COSTS
+
+CHEAP = 6
+"""An elementwise value of this cost or less is computed again for each user rather than stored."""
+LARGE = 100
+"""Instrs pulled into one value before it is stored, to bound compile time."""
+MOST_ROOTS = 24
+
+
+class Reason(enum.Enum):
+    """Why two neighbours are not one kernel."""
+
+    CYCLE = "fusing them would need a value before it exists"
+    SIZE = "they run over different numbers of elements"
+    NOT_ALIGNED = "one reads the other at another place than where it is computed"
+    KIND = "the kernel kinds do not combine"
+    SERIAL = "a whole-array result would make the other one serial"
+    LIMIT = "the kernel would become too large"
+
+
+@dataclass(slots=True)
+class Partition:
+    """groups: in execution order.  refused: (producer root, consumer root, reason)."""
+
+    groups: list[Group]
+    stored: set[Node]
+    refused: list[tuple[Node, Node, Reason]] = field(default_factory=list)
+
+
+def is_free(node: Node) -> bool:
+    """Never computed by itself: an index map or a constant."""
+    return OPS[node.op].kind in ("movement", "marker") or node.op in ("const", "iota")
+
+
+def _own_cost(node: Node) -> int:
+    if node.op == "random_bits":
+        return COSTS["philox"]
+    if node.op == "gather":
+        return COSTS["dynamic"]
+    return COSTS.get(node.op, 1)
+
+
+def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
+    """The nodes that are computed by kernels, inputs before users."""
+    outputs = {output for output in graph.outputs if output.op != "input"}
+    # users through index maps: (how many, whether one of them repeats elements, whether one is a contraction, …)
+    users: dict[Node, list[tuple[Node, int, bool]]] = {node: [] for node in order}
+    for node in reversed(order):
+        if is_free(node):
+            grows = node.op == "window" or (node.op == "expand" and node.size >= 4 * max(node.inputs[0].size, 1))
+            through = [(user, place, grown or grows) for user, place, grown in users[node]]
+            if node in outputs:
+                through.append((node, 0, grows))
+            for value in dict.fromkeys(node.inputs):
+                users[value] += through
+        else:
+            for place, value in enumerate(node.inputs):
+                users[value].append((node, place, False))
+    roots: list[Node] = []
+    cost: dict[Node, int] = {}
+    size: dict[Node, int] = {}
+    for node in order:
+        kind = OPS[node.op].kind
+        if node.op in ("input", "const", "iota"):
+            cost[node] = size[node] = 0
+            root = node in outputs
+        else:
+            cost[node] = sum(cost[v] for v in node.inputs) + (0 if is_free(node) else _own_cost(node))
+            size[node] = sum(size[v] for v in node.inputs) + (0 if is_free(node) else 1)
+            root = node in outputs or kind in ("reduction", "contraction") or node.op == "scatter"
+            if not root and not is_free(node):
+                root = _worth_storing(node, cost[node], size[node], users[node])
+        if root:
+            roots.append(node)
+            cost[node] = size[node] = 0
+    return roots
+
+
+def _worth_storing(node: Node, cost: int, size: int, users: Iterable[tuple[Node, int, bool]]) -> bool:
+    users = list(users)
+    if size > LARGE:
+        return True
+    distinct = {user for user, _, _ in users}
+    if len(distinct) > 1 and cost > CHEAP:
+        return True
+    for user, place, grows in users:
+        if user.op in ("dot",) and cost > 2:
+            return True
+        if user.op == "gather" and place == 0 and cost > 1:
+            return True
+        if user.op == "scatter" and place >= 1 and cost > CHEAP:
+            return True
+        if grows and cost > 3:
+            return True
+    return False
+
+
+class _Merger:
+    """The state of greedy merging: groups, their mutual dependences as bit masks, who computes what."""
+
+    def __init__(self, graph: Graph, roots: list[Node]) -> None:
+        self.graph = graph
+        self.roots = set(roots)
+        self.groups: list[Group] = []
+        self.ancestors: list[int] = []
+        self.group_of: dict[Node, int] = {}
+        self.readers: dict[Node, list[int]] = {}
+        self.refused: list[tuple[Node, Node, Reason]] = []
+
+    def stored(self, node: Node) -> bool:
+        return node.op == "input" or node in self.roots
+
+    def reads(self, root: Node) -> list[Node]:
+        """What a root's kernel reads: inputs and other roots."""
+        found: dict[Node, None] = {}
+        stack, seen = list(root.inputs), set()
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if self.stored(current):
+                found[current] = None
+            else:
+                stack += current.inputs
+        return list(found)
+
+    def place(self, root: Node) -> None:
+        """Puts the root into a group: an existing one where that works, else its own."""
+        reads = self.reads(root)
+        needed = [self.group_of[value] for value in reads if value in self.group_of]
+        candidates = list(dict.fromkeys(sorted(needed, reverse=True)))
+        for value in reads:
+            candidates += [g for g in self.readers.get(value, [])[-4:] if g not in candidates]
+        for number in candidates:
+            reason = self._try(root, number, needed)
+            if reason is None:
+                self._note(root, number, reads, needed)
+                return
+            for value in reads:
+                if self.group_of.get(value) == number:
+                    self.refused.append((value, root, reason))
+        self.groups.append(_alone(root))
+        self.ancestors.append(0)
+        self._note(root, len(self.groups) - 1, reads, needed)
+
+    def _note(self, root: Node, number: int, reads: list[Node], needed: list[int]) -> None:
+        self.group_of[root] = number
+        more = 0
+        for other in needed:
+            if other != number:
+                more |= (1 << other) | self.ancestors[other]
+        self.ancestors[number] |= more
+        for value in reads:
+            listed = self.readers.setdefault(value, [])
+            if number not in listed:
+                listed.append(number)
+        for other in range(len(self.groups)):
+            if self.ancestors[other] >> number & 1:
+                self.ancestors[other] |= self.ancestors[number]
+
+    def _try(self, root: Node, number: int, needed: list[int]) -> Reason | None:
+        """Adds the root to the group if that is legal; otherwise says why not and leaves the group as it was."""
+        group = self.groups[number]
+        if any(other != number and self.ancestors[other] >> number & 1 for other in needed):
+            return Reason.CYCLE
+        if len(group.roots) >= MOST_ROOTS:
+            return Reason.LIMIT
+        if OPS[root.op].kind in ("contraction",) or root.op == "scatter" or group.kind == "scatter":
+            return Reason.KIND
+        if root.size == 0:
+            return Reason.SIZE
+        if group.kind == "contraction":
+            if is_reduction(root):
+                return Reason.KIND
+            if group.anchor is not None and root.size != group.anchor.size:
+                return Reason.SIZE
+            return self._lowers(Group("contraction", [*group.roots, root], anchor=group.anchor), number)
+        shaped = _reshaped(group, root)
+        if isinstance(shaped, Reason):
+            return shaped
+        return self._lowers(shaped, number)
+
+    def _lowers(self, proposal: Group, number: int) -> Reason | None:
+        members = set(proposal.roots)
+
+        def stored(node: Node) -> bool:
+            return self.stored(node) and node not in members
+
+        try:
+            if proposal.kind == "contraction":
+                lower_contraction(proposal, stored)
+            else:
+                launch = lower_rows(proposal, stored)
+                if len(launch.kernel.values) > 3 * LARGE:
+                    return Reason.LIMIT
+        except NotAligned:
+            return Reason.NOT_ALIGNED
+        self.groups[number] = proposal
+        return None
+
+
+def _alone(root: Node) -> Group:
+    if OPS[root.op].kind == "contraction":
+        return Group("contraction", [root], anchor=root)
+    if root.op == "scatter":
+        return Group("scatter", [root], anchor=root)
+    if is_reduction(root):
+        length = math.prod(root.inputs[0].shape[axis] for axis in root.attrs[0])
+        return Group("loops", [root], rows=root.size, inner=length)
+    return Group("loops", [root], rows=root.size, inner=1)
+
+
+def _reshaped(group: Group, root: Node) -> Group | Reason:
+    """The row group with the root added, its rows and inner length settled; or why they do not fit."""
+    roots = [*group.roots, root]
+    has_reduction = any(is_reduction(member) for member in group.roots)
+    if is_reduction(root):
+        rows, inner = root.size, root.inputs[0].size // max(root.size, 1)
+        if has_reduction or group.inner != 1:
+            return Group("loops", roots, rows=rows, inner=inner) if (group.rows, group.inner) == (rows, inner) else Reason.SIZE
+        if group.rows != rows * inner:
+            return Reason.SIZE
+        if rows < 8 and inner > 4096:
+            return Reason.SERIAL
+        return Group("loops", roots, rows=rows, inner=inner)
+    if root.size == group.rows * group.inner:
+        if has_reduction and group.rows < 8 and group.inner > 16384:
+            return Reason.SERIAL
+        return Group("loops", roots, rows=group.rows, inner=group.inner)
+    if has_reduction and root.size == group.rows:
+        return Group("loops", roots, rows=group.rows, inner=group.inner)
+    return Reason.SIZE
+
+
+def partition(graph: Graph) -> Partition:
+    """Groups in execution order; every group's outputs are set."""
+    order = topological(graph.outputs)
+    roots = choose_roots(graph, order)
+    merger = _Merger(graph, roots)
+    for root in roots:
+        merger.place(root)
+    outputs = set(graph.outputs)
+    used_by: dict[Node, set[int]] = {}
+    for root in roots:
+        for value in merger.reads(root):
+            used_by.setdefault(value, set()).add(merger.group_of[root])
+    for number, group in enumerate(merger.groups):
+        group.outputs = {root for root in group.roots if root in outputs or used_by.get(root, set()) - {number}}
+    done: set[int] = set()
+    ordered: list[Group] = []
+    waiting = list(range(len(merger.groups)))
+    while waiting:
+        left = []
+        for number in waiting:
+            needs = merger.ancestors[number]
+            if all(needs >> other & 1 == 0 or other in done for other in range(len(merger.groups))):
+                ordered.append(merger.groups[number])
+                done.add(number)
+            else:
+                left.append(number)
+        assert len(left) < len(waiting), "the groups depend on each other in a circle"
+        waiting = left
+    stored = set().union(*(group.outputs for group in ordered)) if ordered else set()
+    return Partition(ordered, stored, merger.refused)

@@ -1,0 +1,165 @@
+"""Brings contractions and large reductions into the forms that kernels exist for; last step of the stage `opt`.
+
+- conv becomes dot over a window of the padded input: the kernel packs its panels through that index map;
+- a dot with a single row, column or product becomes multiply and sum: memory-bound, a row kernel does it best;
+- a reduction to few values over many elements is done in two steps, so that threads can share it and sums stay accurate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import Graph, Node, node, rebuild, topological
+
+FEW_RESULTS = 64
+LONG_REDUCTION = 16384
+CHUNK = 8192
+
+
+def prepare(graph: Graph) -> Graph:
+    """The graph with the rewrites of this file applied once, inputs before users."""
+    result: dict[Node, Node] = {}
+    for current in topological(graph.outputs):
+        made = rebuild(current, [result[value] for value in current.inputs])
+        rule = RULES.get(made.op)
+        result[current] = rule(made) if rule is not None else made
+    return Graph(tuple(result[output] for output in graph.outputs))
+
+
+def reshape(value: Node, shape: tuple[int, ...]) -> Node:
+    return value if value.shape == shape else node("reshape", value, shape=shape, location=value.location)
+
+
+def _broadcast(value: Node, shape: tuple[int, ...]) -> Node:
+    return value if value.shape == shape else node("expand", value, shape=shape, location=value.location)
+
+
+def lower_conv(conv: Node) -> Node:
+    """conv -> pad, window, dot."""
+    value, weight = conv.inputs
+    strides, padding, left_dilation, right_dilation, groups = conv.attrs
+    where = conv.location
+    rank = value.ndim - 2
+    if conv.size == 0 or weight.size == 0 or value.size == 0:
+        return node("const", value=0, dtype=conv.dtype, shape=conv.shape, location=where)
+    low = (0, 0, *(max(a, 0) for a, _ in padding))
+    high = (0, 0, *(max(b, 0) for _, b in padding))
+    interior = (0, 0, *(gap - 1 for gap in left_dilation))
+    if any(low) or any(high) or any(interior):
+        value = node("pad", value, low=low, high=high, interior=interior, value=0.0 if conv.dtype.is_floating else 0,
+                     location=where)
+    if any(a < 0 or b < 0 for a, b in padding):
+        cut_low = (0, 0, *(max(-a, 0) for a, _ in padding))
+        cut_high = (0, 0, *(max(-b, 0) for _, b in padding))
+        value = node("slice", value, starts=cut_low, stops=tuple(s - c for s, c in zip(value.shape, cut_high, strict=True)),
+                     steps=(1,) * value.ndim, location=where)
+    kernel = weight.shape[2:]
+    space = conv.shape[2:]
+    window = node("window", value, axes=tuple(range(2, 2 + rank)), sizes=kernel, strides=strides, dilations=right_dilation,
+                  location=where)
+    batch, out_channels = conv.shape[0], conv.shape[1]
+    channels = value.shape[1]
+    per_group, out_per_group = channels // groups, out_channels // groups
+    grouped = reshape(window, (batch, groups, per_group, *space, *kernel))
+    weights = reshape(weight, (groups, out_per_group, per_group, *kernel))
+    kernel_axes = tuple(range(3, 3 + rank))
+    window_kernel_axes = tuple(range(3 + rank, 3 + 2 * rank))
+    if math.prod(space) >= 64:
+        # each image is a product of its own: results lie contiguous along the positions
+        weights = _broadcast(reshape(weights, (1, *weights.shape)), (batch, *weights.shape))
+        product = node("dot", weights, grouped, left_batch=(0, 1), right_batch=(0, 1),
+                       left_contract=(3, *(axis + 1 for axis in kernel_axes)), right_contract=(2, *window_kernel_axes),
+                       location=where)
+        return reshape(product, conv.shape)
+    product = node("dot", weights, grouped, left_batch=(0,), right_batch=(1,), left_contract=(2, *kernel_axes),
+                   right_contract=(2, *window_kernel_axes), location=where)
+    order = (2, 0, 1, *range(3, 3 + rank))
+    return reshape(node("permute", product, order=order, location=where), conv.shape)
+
+
+def lower_thin_dot(dot: Node) -> Node:
+    """A dot with one row, one column or nothing to sum -> multiply and sum."""
+    left, right = dot.inputs
+    left_batch, right_batch, left_contract, right_contract = dot.attrs
+    left_free = tuple(a for a in range(left.ndim) if a not in left_batch and a not in left_contract)
+    right_free = tuple(a for a in range(right.ndim) if a not in right_batch and a not in right_contract)
+    b = math.prod(left.shape[a] for a in left_batch)
+    m = math.prod(left.shape[a] for a in left_free)
+    n = math.prod(right.shape[a] for a in right_free)
+    k = math.prod(left.shape[a] for a in left_contract)
+    where = dot.location
+    if dot.size == 0 or k == 0:
+        return node("const", value=0, dtype=dot.dtype, shape=dot.shape, location=where)
+    if min(m, n) > 1 and k > 1:
+        return dot
+    wide = dtypes.float32 if dot.dtype.kind == "float" and dot.dtype.bits == 16 else dot.dtype
+
+    def arranged(value: Node, order: tuple[int, ...], shape: tuple[int, ...], full: tuple[int, ...]) -> Node:
+        if order != tuple(range(value.ndim)):
+            value = node("permute", value, order=order, location=where)
+        value = reshape(value, shape)
+        if wide is not value.dtype:
+            value = node("cast", value, dtype=wide, location=where)
+        return _broadcast(value, full)
+
+    full = (b, m, n, k)
+    product = node("mul", arranged(left, (*left_batch, *left_free, *left_contract), (b, m, 1, k), full),
+                   arranged(right, (*right_batch, *right_free, *right_contract), (b, 1, n, k), full), location=where)
+    total = node("sum", product, axes=(3,), location=where) if k > 1 else product
+    if wide is not dot.dtype:
+        total = node("cast", total, dtype=dot.dtype, location=where)
+    return reshape(total, dot.shape)
+
+
+def split_reduction(reduction: Node) -> Node:
+    """A long reduction to few values -> chunks, then the chunks."""
+    value, axes = reduction.inputs[0], reduction.attrs[0]
+    where = reduction.location
+    length = math.prod(value.shape[axis] for axis in axes)
+    if reduction.size >= FEW_RESULTS or length < LONG_REDUCTION or not reduction.size:
+        return reduction
+    if value.dtype.kind == "float" and value.dtype.bits == 16:
+        wide = node("cast", value, dtype=dtypes.float32, location=where)
+        return node("cast", split_reduction(node(reduction.op, wide, axes=axes, location=where)), dtype=value.dtype, location=where)
+    kept = tuple(axis for axis in range(value.ndim) if axis not in axes)
+    order = (*kept, *axes)
+    if order != tuple(range(value.ndim)):
+        value = node("permute", value, order=order, location=where)
+    flat = reshape(value, (reduction.size, length))
+    wanted = max(-(-length // CHUNK), -(-FEW_RESULTS // reduction.size))
+    pieces = next((c for c in range(wanted, min(4 * wanted, length) + 1) if length % c == 0), 0)
+    if not pieces:
+        pieces = wanted
+        short = -length % pieces
+        low, high = value.dtype.limits()
+        neutral = {"sum": 0, "prod": 1, "max": low, "min": high}[reduction.op]
+        flat = node("pad", flat, low=(0, 0), high=(0, short), interior=(0, 0),
+                    value=float(neutral) if value.dtype.is_floating else neutral, location=where)
+        length += short
+    chunked = reshape(flat, (reduction.size, pieces, length // pieces))
+    partial = node(reduction.op, chunked, axes=(2,), location=where)
+    return reshape(node(reduction.op, partial, axes=(1,), location=where), reduction.shape)
+
+
+def _conv_then_thin(conv: Node) -> Node:
+    lowered = lower_conv(conv)
+    replaced: dict[Node, Node] = {}
+    for current in topological((lowered,), stop=lambda n: n in conv.inputs):
+        if current in conv.inputs:
+            replaced[current] = current
+            continue
+        made = rebuild(current, [replaced[value] for value in current.inputs])
+        replaced[current] = lower_thin_dot(made) if made.op == "dot" else made
+    return replaced[lowered]
+
+
+RULES: dict[str, Callable[[Node], Node]] = {
+    "conv": _conv_then_thin,
+    "dot": lower_thin_dot,
+    "sum": split_reduction,
+    "prod": split_reduction,
+    "max": split_reduction,
+    "min": split_reduction,
+}

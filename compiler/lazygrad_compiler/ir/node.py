@@ -1,0 +1,211 @@
+"""The graph IR: immutable, hash-consed nodes.
+
+A `Node` is one operation applied to nodes, with its inferred dtype and shape.  Building the same operation on the
+same inputs twice gives the same object, so common subexpressions never exist twice.  The user's source lines ride along as
+`location`; they are no part of identity nor of any key.
+
+`node(...)` builds through the op table (`ops.py`), which infers dtype and shape and checks the arguments.  A `Graph` is a tuple
+of output nodes; everything else is reached from them.  All walks are iterative: 100,000 nodes in a row are fine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+from lazygrad_compiler.ir.dtypes import DType
+
+Location = tuple[tuple[str, int], ...]
+"""Source lines, each (file, line); several where rewrites merged nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """A symbolic size: known by name and bounds, not by value."""
+
+    name: str
+    low: int = 0
+    high: int = 2**31 - 1
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+Shape = tuple[Any, ...]
+"""Sizes, each an int or a `Dim`."""
+
+
+class IRError(ValueError):
+    """An operation was given inputs or attributes that it does not take."""
+
+
+class Node:
+    """One operation in the graph.  Make it with `node(...)`, never directly.
+
+    op: key of the op table.  inputs: nodes.  attrs: values in the order of the op's `attributes`.
+    dtype, shape: inferred.  location: the user's lines.  differentiable: True where a `variable` is reached through
+    floating-point operations, that is, where a gradient could flow.  payload: whatever the layer above attaches (the
+    runtime's buffer once the value is known); no part of identity.
+    """
+
+    __slots__ = ("__weakref__", "attrs", "differentiable", "dtype", "inputs", "location", "op", "payload", "serial", "shape")
+
+    op: str
+    inputs: tuple[Node, ...]
+    attrs: tuple[Any, ...]
+    dtype: DType
+    shape: Shape
+    location: Location
+    differentiable: bool
+    payload: Any
+    serial: int
+
+    def attr(self, name: str) -> Any:
+        """One attribute by name."""
+        from lazygrad_compiler.ir.ops import OPS
+        return self.attrs[OPS[self.op].attributes.index(name)]
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __repr__(self) -> str:
+        return f"<{self.op} {self.dtype.name}{list(self.shape)}>"
+
+
+BITWISE_ATTRS = frozenset(("const", "pad"))
+"""Ops with a number among their attributes: 0.0, -0.0, 0 and False are equal in Python but not the same constant."""
+
+_interned: WeakValueDictionary[tuple, Node] = WeakValueDictionary()
+_serials = itertools.count()
+_lock = threading.Lock()
+
+
+def intern_node(op: str, inputs: tuple[Node, ...], attrs: tuple, dtype: DType, shape: Shape,
+                location: Location, differentiable: bool) -> Node:
+    """The one node with that operation, inputs and attributes; the first location given stays."""
+    key = (op, repr(attrs) if op in BITWISE_ATTRS else attrs, *map(id, inputs))
+    found = _interned.get(key)
+    if found is not None:
+        return found
+    made = Node.__new__(Node)
+    made.op = op
+    made.inputs = inputs
+    made.attrs = attrs
+    made.dtype = dtype
+    made.shape = shape
+    made.location = location
+    made.differentiable = differentiable
+    made.payload = None
+    made.serial = next(_serials)
+    with _lock:
+        return _interned.setdefault(key, made)
+
+
+def node(op: str, *inputs: Node, location: Location = (), **attributes: Any) -> Node:
+    """Builds a node by name, checking and inferring through the op table.
+
+    Attributes are given by keyword.  Raises IRError naming the op and the shapes where they do not fit.
+    """
+    from lazygrad_compiler.ir.ops import OPS
+    definition = OPS.get(op)
+    if definition is None:
+        raise IRError(f"[{op}] there is no such operation in the IR")
+    try:
+        attrs = tuple(attributes.pop(name) for name in definition.attributes)
+    except KeyError as missing:
+        raise IRError(f"[{op}] needs the attribute {missing}") from None
+    if attributes:
+        raise IRError(f"[{op}] does not take {', '.join(attributes)}")
+    return build(definition, inputs, attrs, location)
+
+
+def build(definition: Any, inputs: tuple[Node, ...], attrs: tuple, location: Location = ()) -> Node:
+    """Like `node`, with the table's entry and the attributes already in order: the fast path of recording."""
+    dtype, shape = definition.infer(definition, inputs, attrs)
+    name = definition.name
+    if name == "variable":
+        differentiable = dtype.is_differentiable
+    elif name == "stop_gradient" or not dtype.is_differentiable:
+        differentiable = False
+    else:
+        differentiable = False
+        for value in inputs:
+            if value.differentiable:
+                differentiable = True
+                break
+    return intern_node(name, inputs, attrs, dtype, shape, location, differentiable)
+
+
+def merge_locations(*locations: Location) -> Location:
+    """All lines, each once, in order; at most eight, so that merging stays cheap."""
+    return tuple(dict.fromkeys(itertools.chain(*locations)))[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A program to be compiled: its outputs, in order.  Its inputs are the `input` nodes, in the order of their index."""
+
+    outputs: tuple[Node, ...]
+
+    def nodes(self) -> list[Node]:
+        """Every node, inputs before users (deterministic: depth first from the first output)."""
+        return topological(self.outputs)
+
+    def inputs(self) -> list[Node]:
+        return sorted((n for n in self.nodes() if n.op == "input"), key=lambda n: n.attrs[0])
+
+
+def topological(outputs: Iterable[Node], stop: Any = None) -> list[Node]:
+    """All nodes reached from the outputs, each after its inputs.  `stop(node)`: True where its inputs are not followed."""
+    order: list[Node] = []
+    done: set[Node] = set()
+    for output in outputs:
+        if output in done:
+            continue
+        stack: list[tuple[Node, int]] = [(output, 0)]
+        while stack:
+            current, position = stack.pop()
+            if position == 0 and current in done:
+                continue
+            inputs = () if stop is not None and stop(current) else current.inputs
+            while position < len(inputs) and inputs[position] in done:
+                position += 1
+            if position < len(inputs):
+                stack.append((current, position + 1))
+                stack.append((inputs[position], 0))
+            elif current not in done:
+                done.add(current)
+                order.append(current)
+    return order
+
+
+def rebuild(original: Node, inputs: Sequence[Node]) -> Node:
+    """The same operation on other inputs, shapes inferred anew."""
+    if all(old is new for old, new in zip(original.inputs, inputs, strict=True)):
+        return original
+    from lazygrad_compiler.ir.ops import OPS
+    return build(OPS[original.op], tuple(inputs), original.attrs, original.location)
+
+
+def substitute(outputs: Sequence[Node], mapping: dict[Node, Node]) -> tuple[Node, ...]:
+    """The outputs with every mapped node replaced, all users rebuilt."""
+    result: dict[Node, Node] = dict(mapping)
+    for current in topological(outputs, stop=lambda n: n in mapping):
+        if current not in result:
+            result[current] = rebuild(current, [result[value] for value in current.inputs])
+    return tuple(result[output] for output in outputs)

@@ -1,0 +1,504 @@
+"""A thin typed builder of LLVM text IR.
+
+In: method calls, each naming one instruction.  Out: the text of a module that LLVM parses.
+The one idea: a `Value` is a type string and a name, and every method checks the types that meet, so that a
+mistake in our code generators is a Python error at the line that made it, never an LLVM parse error later.
+
+Types are LLVM's own spelling: "i64", "float", "ptr", "<16 x float>".  Methods work on scalars and vectors alike.
+Constants are Values too; a Python number is turned into a constant of the other operand's type.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One SSA value or constant: its LLVM type and how it is spelled as an operand."""
+
+    type: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.name}"
+
+
+class BuilderError(TypeError):
+    """Two operands whose types do not fit met in one instruction: an error in a code generator."""
+
+
+def vector_of(element: str, lanes: int) -> str:
+    """The type of `lanes` elements; one lane is the scalar type itself."""
+    return element if lanes == 1 else f"<{lanes} x {element}>"
+
+
+def lanes_of(type_: str) -> int:
+    return int(type_[1 : type_.index(" ")]) if type_.startswith("<") else 1
+
+
+def element_of(type_: str) -> str:
+    return type_[type_.index("x ") + 2 : -1] if type_.startswith("<") else type_
+
+
+def with_element(type_: str, element: str) -> str:
+    """The type with as many lanes as `type_` and another element type."""
+    return vector_of(element, lanes_of(type_))
+
+
+BITS = {"half": 16, "bfloat": 16, "float": 32, "double": 64, "ptr": 64}
+
+
+def bits_of(type_: str) -> int:
+    """Bits of one element of the type."""
+    element = element_of(type_)
+    return BITS[element] if element in BITS else int(element[1:])
+
+
+def is_float(type_: str) -> bool:
+    return element_of(type_) in ("half", "bfloat", "float", "double")
+
+
+def format_scalar(element: str, value: object) -> str:
+    """Spells a Python number as a constant of one element type, exactly (floats as hexadecimal bits)."""
+    if element == "ptr":
+        return "null"
+    if element == "i1":
+        return "true" if value else "false"
+    if element in ("float", "double"):
+        number = float(value)  # type: ignore[arg-type]
+        if element == "float" and math.isfinite(number):
+            try:
+                number = struct.unpack("<f", struct.pack("<f", number))[0]
+            except OverflowError:
+                number = math.copysign(math.inf, number)
+        if math.isnan(number):
+            return "0x7FF8000000000000"
+        return f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
+    if element == "half":
+        return f"0xH{struct.unpack('<H', struct.pack('<e', float(value)))[0]:04X}"  # type: ignore[arg-type]
+    bits = bits_of(element)
+    integer = int(value) & ((1 << bits) - 1)  # type: ignore[call-overload]
+    return str(integer - (1 << bits) if integer >> (bits - 1) else integer)
+
+
+def const(type_: str, value: object) -> Value:
+    """A constant; for a vector type, the splat of one scalar."""
+    scalar = format_scalar(element_of(type_), value)
+    if lanes_of(type_) == 1:
+        return Value(type_, scalar)
+    return Value(type_, f"splat ({element_of(type_)} {scalar})")
+
+
+def const_lanes(element: str, values: Sequence[object]) -> Value:
+    """A constant vector with one number a lane."""
+    if len(values) == 1:
+        return const(element, values[0])
+    lanes = ", ".join(f"{element} {format_scalar(element, value)}" for value in values)
+    return Value(vector_of(element, len(values)), f"<{lanes}>")
+
+
+Operand = Value | int | float | bool
+
+
+class Function:
+    """Builds one function: instructions go to the current block, in order."""
+
+    def __init__(self, module: Module, name: str, result: str, parameters: Sequence[tuple[str, str]],
+                 attributes: str = "", linkage: str = "") -> None:
+        self.module = module
+        self.name = name
+        self.result = result
+        self.parameters = [Value(type_.split()[0] if not type_.startswith("<") else type_, f"%{label}")
+                           for type_, label in parameters]
+        self._declared = list(parameters)
+        self._attributes = attributes
+        self._linkage = linkage
+        self._counter = 0
+        self._blocks: list[tuple[str, list[str]]] = [("entry", [])]
+        self._current = self._blocks[0][1]
+        self._current_label = "entry"
+
+    # ---- names, blocks, text
+
+    def fresh(self, hint: str = "v") -> str:
+        self._counter += 1
+        return f"{hint}{self._counter}"
+
+    def emit(self, type_: str, text: str, hint: str = "v") -> Value:
+        """Appends `%new = text` and gives the new value of the given type."""
+        value = Value(type_, "%" + self.fresh(hint))
+        self._current.append(f"  {value.name} = {text}")
+        return value
+
+    def emit_void(self, text: str) -> None:
+        self._current.append("  " + text)
+
+    def comment(self, text: str) -> None:
+        self._current.append("  ; " + text)
+
+    def new_block(self, hint: str) -> str:
+        """Reserves a label; `start_block` puts it into the function."""
+        return self.fresh(hint)
+
+    def start_block(self, label: str) -> None:
+        body: list[str] = []
+        self._blocks.append((label, body))
+        self._current, self._current_label = body, label
+
+    @property
+    def label(self) -> str:
+        """The label of the block that instructions go to now."""
+        return self._current_label
+
+    def text(self) -> str:
+        """The whole function as LLVM text."""
+        parameters = ", ".join(f"{type_} %{label}" for type_, label in self._declared)
+        linkage = self._linkage + " " if self._linkage else ""
+        lines = [f"define {linkage}{self.result} @{self.name}({parameters}) {self._attributes} {{"]
+        for label, body in self._blocks:
+            lines.append(f"{label}:")
+            lines.extend(body)
+        lines.append("}")
+        return "\n".join(lines)
+
+    # ---- operands
+
+    def _pair(self, what: str, left: Operand, right: Operand) -> tuple[Value, Value]:
+        if not isinstance(left, Value):
+            if not isinstance(right, Value):
+                raise BuilderError(f"{what}: both operands are Python numbers ({left}, {right})")
+            left = const(right.type, left)
+        if not isinstance(right, Value):
+            right = const(left.type, right)
+        if left.type != right.type:
+            raise BuilderError(f"{what}: {left} and {right} differ in type")
+        return left, right
+
+    def _binary(self, opcode: str, left: Operand, right: Operand) -> Value:
+        left, right = self._pair(opcode, left, right)
+        return self.emit(left.type, f"{opcode} {left.type} {left.name}, {right.name}")
+
+    # ---- integer and floating arithmetic
+
+    def add(self, a: Operand, b: Operand) -> Value:
+        return self._binary("add", a, b)
+
+    def sub(self, a: Operand, b: Operand) -> Value:
+        return self._binary("sub", a, b)
+
+    def mul(self, a: Operand, b: Operand) -> Value:
+        return self._binary("mul", a, b)
+
+    def sdiv(self, a: Operand, b: Operand) -> Value:
+        return self._binary("sdiv", a, b)
+
+    def udiv(self, a: Operand, b: Operand) -> Value:
+        return self._binary("udiv", a, b)
+
+    def srem(self, a: Operand, b: Operand) -> Value:
+        return self._binary("srem", a, b)
+
+    def urem(self, a: Operand, b: Operand) -> Value:
+        return self._binary("urem", a, b)
+
+    def and_(self, a: Operand, b: Operand) -> Value:
+        return self._binary("and", a, b)
+
+    def or_(self, a: Operand, b: Operand) -> Value:
+        return self._binary("or", a, b)
+
+    def xor(self, a: Operand, b: Operand) -> Value:
+        return self._binary("xor", a, b)
+
+    def shl(self, a: Operand, b: Operand) -> Value:
+        return self._binary("shl", a, b)
+
+    def lshr(self, a: Operand, b: Operand) -> Value:
+        return self._binary("lshr", a, b)
+
+    def ashr(self, a: Operand, b: Operand) -> Value:
+        return self._binary("ashr", a, b)
+
+    def fadd(self, a: Operand, b: Operand) -> Value:
+        return self._binary("fadd", a, b)
+
+    def fsub(self, a: Operand, b: Operand) -> Value:
+        return self._binary("fsub", a, b)
+
+    def fmul(self, a: Operand, b: Operand) -> Value:
+        return self._binary("fmul", a, b)
+
+    def fdiv(self, a: Operand, b: Operand) -> Value:
+        return self._binary("fdiv", a, b)
+
+    def fneg(self, a: Value) -> Value:
+        return self.emit(a.type, f"fneg {a.type} {a.name}")
+
+    def icmp(self, predicate: str, a: Operand, b: Operand) -> Value:
+        """predicate: eq ne slt sle sgt sge ult ule ugt uge; gives i1 lanes."""
+        a, b = self._pair("icmp", a, b)
+        return self.emit(with_element(a.type, "i1"), f"icmp {predicate} {a.type} {a.name}, {b.name}")
+
+    def fcmp(self, predicate: str, a: Operand, b: Operand) -> Value:
+        """predicate: oeq one olt ole ogt oge ueq une ult ule ugt uge ord uno; gives i1 lanes."""
+        a, b = self._pair("fcmp", a, b)
+        return self.emit(with_element(a.type, "i1"), f"fcmp {predicate} {a.type} {a.name}, {b.name}")
+
+    def select(self, condition: Value, a: Operand, b: Operand) -> Value:
+        a, b = self._pair("select", a, b)
+        if element_of(condition.type) != "i1" or lanes_of(condition.type) not in (1, lanes_of(a.type)):
+            raise BuilderError(f"select: condition {condition} does not fit {a}")
+        return self.emit(a.type, f"select {condition}, {a}, {b}")
+
+    def not_(self, a: Value) -> Value:
+        """Bitwise complement (of i1: logical not)."""
+        return self._binary("xor", a, -1 if a.type != "i1" else True)
+
+    # ---- conversions
+
+    def convert(self, opcode: str, a: Value, type_: str) -> Value:
+        """opcode: trunc zext sext fptrunc fpext fptosi fptoui sitofp uitofp bitcast inttoptr ptrtoint."""
+        if a.type == type_:
+            return a
+        if opcode != "bitcast" and lanes_of(a.type) != lanes_of(type_):
+            raise BuilderError(f"{opcode}: {a} has other lanes than {type_}")
+        return self.emit(type_, f"{opcode} {a} to {type_}")
+
+    def bitcast(self, a: Value, type_: str) -> Value:
+        return self.convert("bitcast", a, type_)
+
+    # ---- vectors
+
+    def splat(self, a: Value, lanes: int) -> Value:
+        """A vector whose lanes all hold the scalar."""
+        if lanes == 1:
+            return a
+        if lanes_of(a.type) == lanes:
+            return a
+        type_ = vector_of(a.type, lanes)
+        if not a.name.startswith("%"):
+            return Value(type_, f"splat ({a.type} {a.name})")
+        first = self.emit(type_, f"insertelement {type_} poison, {a}, i64 0")
+        return self.emit(type_, f"shufflevector {first}, {type_} poison, <{lanes} x i32> zeroinitializer")
+
+    def extract(self, a: Value, lane: int) -> Value:
+        if lanes_of(a.type) == 1:
+            return a
+        return self.emit(element_of(a.type), f"extractelement {a}, i64 {lane}")
+
+    def insert(self, a: Value, scalar: Value, lane: int) -> Value:
+        return self.emit(a.type, f"insertelement {a}, {scalar}, i64 {lane}")
+
+    def shuffle(self, a: Value, b: Value | None, order: Sequence[int]) -> Value:
+        """Lanes of the concatenation of a and b, in the given order (-1: any)."""
+        second = f"{b}" if b is not None else f"{a.type} poison"
+        mask = ", ".join("i32 poison" if lane < 0 else f"i32 {lane}" for lane in order)
+        type_ = vector_of(element_of(a.type), len(order))
+        return self.emit(type_, f"shufflevector {a}, {second}, <{len(order)} x i32> <{mask}>")
+
+    # ---- calls
+
+    def intrinsic(self, name: str, result: str, *arguments: Value) -> Value:
+        """Calls an LLVM intrinsic by its full name and declares it in the module."""
+        self.module.declare(name, result, [argument.type for argument in arguments])
+        listed = ", ".join(str(argument) for argument in arguments)
+        if result == "void":
+            self.emit_void(f"call void @{name}({listed})")
+            return Value("void", "")
+        return self.emit(result, f"call {result} @{name}({listed})")
+
+    def overloaded(self, name: str, *arguments: Value) -> Value:
+        """Calls an intrinsic overloaded on its first argument's type: `overloaded("llvm.floor", x)`."""
+        type_ = arguments[0].type
+        return self.intrinsic(f"{name}.{mangle(type_)}", type_, *arguments)
+
+    def fma(self, a: Operand, b: Operand, c: Operand) -> Value:
+        """a * b + c, rounded once."""
+        known = next(x for x in (a, b, c) if isinstance(x, Value))
+        operands = [x if isinstance(x, Value) else const(known.type, x) for x in (a, b, c)]
+        if len({x.type for x in operands}) != 1:
+            raise BuilderError(f"fma: {operands} differ in type")
+        return self.overloaded("llvm.fma", *operands)
+
+    def call(self, function: str, result: str, *arguments: Value) -> Value:
+        """Calls a function of this module."""
+        listed = ", ".join(str(argument) for argument in arguments)
+        if result == "void":
+            self.emit_void(f"call void @{function}({listed})")
+            return Value("void", "")
+        return self.emit(result, f"call {result} @{function}({listed})")
+
+    # ---- memory
+
+    def offset(self, pointer: Value, index: Operand, element: str) -> Value:
+        """The address `index` elements of type `element` after the pointer (vectors of indices: of addresses)."""
+        if not isinstance(index, Value):
+            index = const("i64", index)
+        type_ = vector_of("ptr", max(lanes_of(pointer.type), lanes_of(index.type)))
+        return self.emit(type_, f"getelementptr {element}, {pointer}, {index}", "p")
+
+    def load(self, type_: str, pointer: Value, align: int) -> Value:
+        return self.emit(type_, f"load {type_}, {pointer}, align {align}")
+
+    def store(self, value: Value, pointer: Value, align: int) -> None:
+        self.emit_void(f"store {value}, {pointer}, align {align}")
+
+    def masked_load(self, type_: str, pointer: Value, align: int, mask: Value, otherwise: Value) -> Value:
+        name = f"llvm.masked.load.{mangle(type_)}.p0"
+        self.module.declare(name, type_, ["ptr", "i32", mask.type, type_])
+        return self.emit(type_, f"call {type_} @{name}({pointer}, i32 {align}, {mask}, {otherwise})")
+
+    def masked_store(self, value: Value, pointer: Value, align: int, mask: Value) -> None:
+        name = f"llvm.masked.store.{mangle(value.type)}.p0"
+        self.module.declare(name, "void", [value.type, "ptr", "i32", mask.type])
+        self.emit_void(f"call void @{name}({value}, {pointer}, i32 {align}, {mask})")
+
+    def gather(self, type_: str, pointers: Value, align: int, mask: Value, otherwise: Value) -> Value:
+        lanes = lanes_of(type_)
+        name = f"llvm.masked.gather.{mangle(type_)}.v{lanes}p0"
+        self.module.declare(name, type_, [pointers.type, "i32", mask.type, type_])
+        return self.emit(type_, f"call {type_} @{name}({pointers}, i32 {align}, {mask}, {otherwise})")
+
+    def scatter(self, value: Value, pointers: Value, align: int, mask: Value) -> None:
+        name = f"llvm.masked.scatter.{mangle(value.type)}.v{lanes_of(value.type)}p0"
+        self.module.declare(name, "void", [value.type, pointers.type, "i32", mask.type])
+        self.emit_void(f"call void @{name}({value}, {pointers}, i32 {align}, {mask})")
+
+    def alloca(self, type_: str, count: int, align: int = 64) -> Value:
+        """Stack memory; placed in the entry block, so that a loop does not grow the stack."""
+        value = Value("ptr", "%" + self.fresh("stack"))
+        self._blocks[0][1].insert(0, f"  {value.name} = alloca {type_}, i64 {count}, align {align}")
+        return value
+
+    # ---- control flow
+
+    def branch(self, label: str) -> None:
+        self.emit_void(f"br label %{label}")
+
+    def branch_if(self, condition: Value, then: str, otherwise: str) -> None:
+        self.emit_void(f"br {condition}, label %{then}, label %{otherwise}")
+
+    def ret(self, value: Value | None = None) -> None:
+        self.emit_void("ret void" if value is None else f"ret {value}")
+
+    def phi(self, type_: str, incoming: Sequence[tuple[Value, str]]) -> Value:
+        pairs = ", ".join(f"[ {value.name}, %{label} ]" for value, label in incoming)
+        return self.emit(type_, f"phi {type_} {pairs}")
+
+    @contextmanager
+    def loop(self, begin: Operand, end: Operand, step: int = 1, carried: Sequence[Value] = (),
+             hint: str = "loop"):
+        """`for index in range(begin, end, step)`, zero trips allowed.
+
+        Yields a `Loop`: `.index`, `.carried` (the values carried round, inside the body), and after the body set
+        `.next` to their new values; after the with-block `.results` holds what came out.
+        """
+        begin = begin if isinstance(begin, Value) else const("i64", begin)
+        end = end if isinstance(end, Value) else const(begin.type, end)
+        head, body, after = (self.fresh(f"{hint}.{part}") for part in ("head", "body", "end"))
+        before = self.label
+        self.branch(head)
+        self.start_block(head)
+        index = Value(begin.type, "%" + self.fresh("i"))
+        carried_in = [Value(value.type, "%" + self.fresh("c")) for value in carried]
+        head_lines = self._current
+        more = self.icmp("slt", index, end)
+        self.branch_if(more, body, after)
+        self.start_block(body)
+        state = Loop(index, carried_in)
+        state.next = list(carried_in)
+        yield state
+        following = self.emit(begin.type, f"add nsw {index}, {step}", "i")
+        latch = self.label
+        self.branch(head)
+        phis = [f"  {index.name} = phi {begin.type} [ {begin.name}, %{before} ], "
+                f"[ {following.name}, %{latch} ]"]
+        for inside, initial, after_body in zip(carried_in, carried, state.next, strict=True):
+            if inside.type != after_body.type:
+                raise BuilderError(f"loop: carried {inside} becomes {after_body}")
+            phis.append(f"  {inside.name} = phi {inside.type} [ {initial.name}, %{before} ], "
+                        f"[ {after_body.name}, %{latch} ]")
+        head_lines[:0] = phis
+        self.start_block(after)
+        state.results = carried_in
+
+    @contextmanager
+    def when(self, condition: Value, hint: str = "when"):
+        """Runs the body only where the scalar condition holds."""
+        then, after = self.fresh(f"{hint}.then"), self.fresh(f"{hint}.end")
+        self.branch_if(condition, then, after)
+        self.start_block(then)
+        yield
+        self.branch(after)
+        self.start_block(after)
+
+
+class Loop:
+    """The state of one loop under construction; see `Function.loop`."""
+
+    __slots__ = ("carried", "index", "next", "results")
+
+    def __init__(self, index: Value, carried: list[Value]) -> None:
+        self.index = index
+        self.carried = carried
+        self.next: list[Value] = []
+        self.results: list[Value] = []
+
+
+def mangle(type_: str) -> str:
+    """LLVM's suffix for an overloaded intrinsic: <16 x float> is v16f32."""
+    short = {"float": "f32", "double": "f64", "half": "f16", "bfloat": "bf16", "ptr": "p0"}
+    element = element_of(type_)
+    lanes = lanes_of(type_)
+    return (f"v{lanes}" if lanes > 1 else "") + short.get(element, element)
+
+
+class Module:
+    """Collects functions, intrinsic declarations and constants of one LLVM module."""
+
+    def __init__(self, triple: str = "", data_layout: str = "") -> None:
+        self.triple = triple
+        self.data_layout = data_layout
+        self.functions: list[Function] = []
+        self._declarations: dict[str, str] = {}
+        self._globals: dict[str, str] = {}
+        self._helpers: set[str] = set()
+
+    def function(self, name: str, result: str, parameters: Sequence[tuple[str, str]],
+                 attributes: str = "nounwind", linkage: str = "") -> Function:
+        """Starts a function; parameters are (type with optional attributes, name)."""
+        function = Function(self, name, result, parameters, attributes, linkage)
+        self.functions.append(function)
+        return function
+
+    def declare(self, name: str, result: str, parameters: Sequence[str]) -> None:
+        self._declarations[name] = f"declare {result} @{name}({', '.join(parameters)})"
+
+    def constant_table(self, name: str, element: str, values: Sequence[object]) -> Value:
+        """A private constant array; gives its address."""
+        items = ", ".join(f"{element} {format_scalar(element, value)}" for value in values)
+        self._globals[name] = f"@{name} = private unnamed_addr constant [{len(values)} x {element}] [{items}], align 64"
+        return Value("ptr", "@" + name)
+
+    def once(self, name: str) -> bool:
+        """True the first time it is asked for a name: guards helper functions emitted on demand."""
+        if name in self._helpers:
+            return False
+        self._helpers.add(name)
+        return True
+
+    def text(self) -> str:
+        head = []
+        if self.data_layout:
+            head.append(f'target datalayout = "{self.data_layout}"')
+        if self.triple:
+            head.append(f'target triple = "{self.triple}"')
+        parts = ["\n".join(head), "\n".join(self._globals.values()),
+                 "\n\n".join(function.text() for function in self.functions),
+                 "\n".join(self._declarations[name] for name in sorted(self._declarations))]
+        return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,0 +1,70 @@
+"""The program's one entry point: `void program(ptr table, ptr pool)`.
+
+`table` holds the addresses of inputs, outputs, arena and error block, in that order.  The entry binds each launch's buffers and hands
+the kernel to the pool's `parallel` function, whose address lies first in the pool structure.  After a launch that checks
+indices it looks at the error block and returns at once if something was reported, with the launch's number in slot 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lazygrad_compiler.llvm.builder import Module, Value, const
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where a kernel's buffer is: slot of the table, plus an offset in bytes (for the arena)."""
+
+    slot: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BoundLaunch:
+    """kernel: function name.  tasks, grain: for the pool.  checks: whether it can report an error."""
+
+    kernel: str
+    arguments: tuple[Binding, ...]
+    tasks: int
+    grain: int
+    checks: bool
+
+
+def emit_entry(module: Module, launches: Sequence[BoundLaunch], error_slot: int, attributes: str) -> None:
+    f = module.function("program", "void", [("ptr", "table"), ("ptr", "pool")], attributes)
+    table, pool = f.parameters
+    for name in dict.fromkeys(launch.kernel for launch in launches):
+        module.declare(name, "void", ["ptr", "i64", "i64", "ptr"])
+    most = max((len(launch.arguments) for launch in launches), default=0)
+    arguments = f.alloca("ptr", most + 1)
+    parallel = f.load("ptr", pool, 8)
+    slots: dict[int, Value] = {}
+
+    def slot(number: int) -> Value:
+        if number not in slots:
+            slots[number] = f.load("ptr", f.offset(table, number, "ptr"), 8)
+        return slots[number]
+
+    error = slot(error_slot)
+    for number in sorted({b.slot for launch in launches for b in launch.arguments}):
+        slot(number)
+    for number, launch in enumerate(launches):
+        if not launch.tasks:
+            continue
+        for place, binding in enumerate(launch.arguments):
+            address = slot(binding.slot)
+            if binding.offset:
+                address = f.offset(address, binding.offset, "i8")
+            f.store(address, f.offset(arguments, place, "ptr"), 8)
+        f.store(error, f.offset(arguments, len(launch.arguments), "ptr"), 8)
+        f.emit_void(f"call void {parallel.name}(ptr {pool.name}, ptr @{launch.kernel}, ptr {arguments.name}, "
+                    f"i64 {launch.tasks}, i64 {launch.grain})")
+        if launch.checks:
+            reported = f.icmp("ne", f.load("i64", error, 8), 0)
+            with f.when(reported, "failed"):
+                f.store(const("i64", number), f.offset(error, 4, "i64"), 8)
+                f.ret()
+                f.start_block(f.new_block("unreachable"))
+    f.ret()

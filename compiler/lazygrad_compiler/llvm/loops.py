@@ -1,0 +1,191 @@
+"""Emission of a row kernel as `void name(ptr args, i64 begin, i64 end, ptr scratch)`.
+
+`args` points to the kernel's buffers, then to the error block.  A task is one row, or one chunk of the vectorised row axis; the
+function runs tasks begin..end-1.  Each instr is emitted at the depth of the innermost loop that it depends on, so nothing is
+computed twice in a loop that does not change it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.llvm import reduce
+from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const_lanes, vector_of
+from lazygrad_compiler.llvm.points import Points, dependences
+from lazygrad_compiler.loops.index import Term, Var
+from lazygrad_compiler.loops.kernel import LoopKernel, Stage
+from lazygrad_compiler.loops.schedule import LoopSchedule
+
+PARAMETERS = [("ptr", "args"), ("i64", "begin"), ("i64", "end"), ("ptr", "scratch")]
+
+
+def load_arguments(f: Function, count: int) -> tuple[list[Value], Value]:
+    """The buffers' addresses, and that of the error block behind them."""
+    args = f.parameters[0]
+    pointers = [f.load("ptr", f.offset(args, number, "ptr"), 8) for number in range(count + 1)]
+    return pointers[:-1], pointers[-1]
+
+
+def task_count(kernel: LoopKernel, schedule: LoopSchedule) -> int:
+    extents = [axis.extent for axis in kernel.row_axes]
+    if schedule.vector == "row":
+        last = schedule.row_order[-1]
+        others = math.prod(extents[p] for p in schedule.row_order[:-1])
+        return others * -(-extents[last] // schedule.chunk)
+    return math.prod(extents)
+
+
+def emit_loops(module: Module, name: str, kernel: LoopKernel, schedule: LoopSchedule, attributes: str) -> None:
+    _LoopEmitter(module, name, kernel, schedule, attributes).run()
+
+
+class _LoopEmitter:
+    def __init__(self, module: Module, name: str, kernel: LoopKernel, schedule: LoopSchedule, attributes: str) -> None:
+        self.f = module.function(name, "void", PARAMETERS, attributes)
+        self.kernel = kernel
+        self.schedule = schedule
+        self.depends = dependences(kernel.values)
+        self.pointers, self.error = load_arguments(self.f, len(kernel.buffers))
+
+    def run(self) -> None:
+        f, kernel, schedule = self.f, self.kernel, self.schedule
+        _, begin, end, _ = f.parameters
+        axes = [kernel.row_axes[p] for p in schedule.row_order]
+        row_vector = axes[-1] if schedule.vector == "row" else None
+        outer = axes[:-1] if row_vector is not None else axes
+        with f.loop(begin, end, 1, hint="task") as task:
+            bindings: dict[Var, Value] = {}
+            number = task.index
+            chunks = -(-row_vector.extent // schedule.chunk) if row_vector is not None else 1
+            position = number
+            chunk_number = const("i64", 0)
+            if chunks > 1:
+                chunk_number = f.urem(position, chunks)
+                position = f.udiv(position, chunks)
+            for axis in reversed(outer):
+                last = axis is outer[0]
+                bindings[axis] = position if last else f.urem(position, axis.extent)
+                if not last:
+                    position = f.udiv(position, axis.extent)
+            if row_vector is None:
+                self._row(bindings, None, None)
+            else:
+                self._vector_rows(bindings, row_vector, chunk_number)
+        f.ret()
+
+    def _vector_rows(self, bindings: dict[Var, Value], axis: Var, chunk_number: Value) -> None:
+        """The rows of one chunk, `lanes` at a time; the rest under a mask."""
+        f, lanes, chunk = self.f, self.schedule.lanes, self.schedule.chunk
+        if axis.extent <= chunk:
+            begin, end = const("i64", 0), const("i64", axis.extent)
+        else:
+            begin = f.mul(chunk_number, chunk)
+            end = f.add(begin, chunk)
+            end = f.select(f.icmp("slt", end, axis.extent), end, const("i64", axis.extent))
+        whole = axis.extent // lanes * lanes
+        if whole:
+            limit = f.select(f.icmp("slt", end, whole), end, const("i64", whole)) if axis.extent % lanes else end
+            with f.loop(begin, limit, lanes, hint="rows") as loop:
+                self._row({**bindings, axis: loop.index}, axis, None)
+        if axis.extent % lanes:
+            last = const("i64", whole)
+            active = const_lanes("i1", [lane < axis.extent - whole for lane in range(lanes)])
+            with f.when(f.icmp("eq", end, axis.extent), "rest"):
+                self._row({**bindings, axis: last}, axis, active)
+
+    def _row(self, bindings: dict[Var, Value], vector: Var | None, active: Value | None) -> None:
+        """All stages of one row (or of a vector of rows)."""
+        points = Points(self.f, self.kernel.values, self.pointers, self.error, vector, self.schedule.lanes, aligned=True)
+        points.bindings.update(bindings)
+        points.active = active
+        for stage, order in zip(self.kernel.stages, self.schedule.inner_order, strict=True):
+            self._stage(points, stage, tuple(stage.axes[p] for p in order))
+
+    def _stage(self, points: Points, stage: Stage, axes: tuple[Var, ...]) -> None:
+        f, kernel = self.f, self.kernel
+        inner_vector = axes[-1] if axes and self.schedule.vector == "inner" else None
+        depth_of: dict[Term, int] = {axis: depth + 1 for depth, axis in enumerate(axes)}
+        levels: list[list[int]] = [[] for _ in range(len(axes) + 1)]
+        for number in stage.values:
+            if kernel.values[number].op == "row":
+                continue
+            depth = max((depth_of.get(var, 0) for var in self.depends[number]), default=0)
+            levels[depth].append(number)
+        dtypes = [kernel.values[r.value].dtype for r in stage.reductions]
+        lanes = self.schedule.lanes if (inner_vector is not None or points.vector is not None) else 1
+        starts = [reduce.start(r, d, lanes) for r, d in zip(stage.reductions, dtypes, strict=True)]
+        results = {r.result for r in stage.reductions}
+
+        def innermost(inside: Points, accumulators: list[list[Value]]) -> list[list[Value]]:
+            for store in stage.stores:
+                if store.value not in results:
+                    dtype = kernel.buffers[store.buffer].dtype
+                    inside.store(dtype, inside.pointers[store.buffer], inside.place(store.index), inside.computed[store.value])
+            new = []
+            for reduction, dtype, held in zip(stage.reductions, dtypes, accumulators, strict=True):
+                spot = inside.index_vector(reduction.position) if reduction.position is not None else None
+                active = inside.active if inside.vector is inner_vector else None
+                new.append(reduce.take_in(f, reduction, dtype, held, inside.computed[reduction.value], spot, active))
+            return new
+
+        def nest(outside: Points, depth: int, accumulators: list[list[Value]]) -> list[list[Value]]:
+            outside.emit(levels[depth])
+            if depth == len(axes):
+                return innermost(outside, accumulators)
+            axis = axes[depth]
+            flat = [v for held in accumulators for v in held]
+            if axis is not inner_vector:
+                with f.loop(0, axis.extent, 1, flat, axis.name) as loop:
+                    inside = self._child(outside)
+                    inside.bindings[axis] = loop.index
+                    loop.next = [v for held in nest(inside, depth + 1, _like(loop.carried, accumulators)) for v in held]
+                return _like(loop.results, accumulators)
+            lanes = self.schedule.lanes
+            whole = axis.extent // lanes * lanes
+            if whole:
+                with f.loop(0, whole, lanes, flat, axis.name) as loop:
+                    inside = self._child(outside, axis)
+                    inside.bindings[axis] = loop.index
+                    loop.next = [v for held in nest(inside, depth + 1, _like(loop.carried, accumulators)) for v in held]
+                flat = loop.results
+            if axis.extent % lanes:
+                inside = self._child(outside, axis)
+                inside.bindings[axis] = const("i64", whole)
+                inside.active = const_lanes("i1", [lane < axis.extent - whole for lane in range(lanes)])
+                flat = [v for held in nest(inside, depth + 1, _like(flat, accumulators)) for v in held]
+            return _like(flat, accumulators)
+
+        final = nest(points, 0, starts) if not axes else nest(points, 0, starts)
+        for reduction, dtype, held in zip(stage.reductions, dtypes, final, strict=True):
+            if points.vector is None:
+                held = reduce.across_lanes(f, reduction.op, dtype, held)
+            points.computed[reduction.result] = reduce.finish(f, reduction, dtype, held)
+        for store in stage.stores:
+            if store.value in results:
+                buffer = kernel.buffers[store.buffer]
+                points.store(buffer.dtype, points.pointers[store.buffer], points.place(store.index), points.computed[store.value])
+
+    def _child(self, outside: Points, vector: Var | None = None) -> Points:
+        """A copy of the state for the inside of a loop: what is computed there is not seen outside."""
+        inside = Points(self.f, self.kernel.values, self.pointers, self.error, vector or outside.vector, self.schedule.lanes,
+                        aligned=True)
+        inside.bindings.update(outside.bindings)
+        inside.computed.update(outside.computed)
+        inside.active = outside.active
+        return inside
+
+
+def _like(flat: list[Value], shape: list[list[Value]]) -> list[list[Value]]:
+    result, position = [], 0
+    for held in shape:
+        result.append(flat[position:position + len(held)])
+        position += len(held)
+    return result
+
+
+def row_dtype(kernel: LoopKernel, number: int) -> DType:
+    return kernel.values[number].dtype
+
+
+__all__ = ["PARAMETERS", "emit_loops", "load_arguments", "task_count", "vector_of"]

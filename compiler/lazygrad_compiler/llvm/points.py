@@ -1,0 +1,308 @@
+"""Emission of loop IR instrs at one point, or at a vector of neighbouring points, of the iteration space.
+
+`Points` knows where it stands: a scalar for each loop variable, and perhaps one variable whose `lanes` next values are handled
+together.  Index expressions become a scalar base, a stride along the lanes, and, where neither is enough, a vector of offsets;
+loads are then plain, contiguous or gathers.  A mask of active lanes covers the last, partial vector of a loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.llvm import scalar
+from lazygrad_compiler.llvm.builder import Function, Value, const, const_lanes, lanes_of, vector_of
+from lazygrad_compiler.loops.index import Affine, Div, Dyn, Mod, Term, Var
+from lazygrad_compiler.loops.kernel import Instr
+
+I64 = "i64"
+
+
+@dataclass(slots=True)
+class Place:
+    """An index along the lanes: base + stride * lane, or base + offsets (i64 lanes)."""
+
+    base: Value
+    stride: int = 0
+    offsets: Value | None = None
+
+
+class Points:
+    """Emits values at the current point.  `lanes` is 1 where `vector` is None."""
+
+    def __init__(self, function: Function, values: Sequence[Instr], pointers: Sequence[Value], error: Value,
+                 vector: Var | None, lanes: int, aligned: bool = False) -> None:
+        self.f = function
+        self.values = values
+        self.pointers = pointers
+        self.error = error
+        self.vector = vector
+        self.lanes = lanes if vector is not None else 1
+        self.aligned = aligned
+        self.bindings: dict[Var, Value] = {}
+        self.active: Value | None = None
+        self.computed: dict[int, Value] = {}
+
+    # ---- index expressions
+
+    def scalar_index(self, value: Affine) -> Value:
+        place = self.place(value)
+        assert place.stride == 0 and place.offsets is None, f"{value} varies along the lanes"
+        return place.base
+
+    def _varies(self, value: Affine) -> bool:
+        for term in value.variables():
+            if term == self.vector:
+                return True
+            if isinstance(term, Dyn) and lanes_of(self.computed[term.value].type) > 1:
+                return True
+        return False
+
+    def place(self, value: Affine) -> Place:
+        f = self.f
+        base: Value = const(I64, value.constant)
+        stride = 0
+        offsets: Value | None = None
+
+        def add_base(more: Value, factor: int) -> None:
+            nonlocal base
+            term = f.mul(more, factor) if factor != 1 else more
+            base = term if base.name == "0" else f.add(base, term)
+
+        for term, c in value.terms:
+            if isinstance(term, Var):
+                add_base(self.bindings[term], c)
+                if term == self.vector:
+                    stride += c
+                continue
+            if isinstance(term, Dyn):
+                number = self.computed[term.value]
+                if lanes_of(number.type) == 1:
+                    add_base(number, c)
+                else:
+                    more = f.mul(number, c) if c != 1 else number
+                    offsets = more if offsets is None else f.add(offsets, more)
+                continue
+            part = self._quotient(term)
+            if part.offsets is None:
+                add_base(part.base, c)
+                stride += part.stride * c
+            else:
+                assert part.stride == 0
+                add_base(part.base, c)
+                more = f.mul(part.offsets, c) if c != 1 else part.offsets
+                offsets = more if offsets is None else f.add(offsets, more)
+        if offsets is not None and stride:
+            offsets = f.add(offsets, self.lane_offsets(stride))
+            stride = 0
+        return Place(base, stride, offsets)
+
+    def lane_offsets(self, stride: int) -> Value:
+        return const_lanes(I64, [lane * stride for lane in range(self.lanes)])
+
+    def _quotient(self, term: Div | Mod) -> Place:
+        f, inner, divisor = self.f, term.inner, term.divisor
+        is_div = isinstance(term, Div)
+        if not self._varies(inner):
+            return Place(self._divide(self.scalar_index(inner), inner, divisor, is_div))
+        if self._lanes_stay_together(inner, divisor):
+            at_lane_zero = self.place(inner).base
+            return Place(self._divide(at_lane_zero, inner, divisor, is_div), 0 if is_div else 1)
+        place = self.place(inner)
+        lanes = f.splat(place.base, self.lanes)
+        lanes = f.add(lanes, place.offsets if place.offsets is not None else self.lane_offsets(place.stride))
+        small = -(2**31) <= inner.low and inner.high < 2**31 - 4096
+        if small:
+            lanes = f.convert("trunc", lanes, vector_of("i32", self.lanes))
+        result = self._divide(lanes, inner, divisor, is_div)
+        if small:
+            result = f.convert("sext", result, vector_of(I64, self.lanes))
+        return Place(const(I64, 0), 0, result)
+
+    def _lanes_stay_together(self, inner: Affine, divisor: int) -> bool:
+        """True where all lanes have one quotient: the vector starts at a multiple of its length, which divides the divisor."""
+        if not self.aligned or divisor % self.lanes or inner.constant % self.lanes:
+            return False
+        for term, c in inner.terms:
+            if term == self.vector:
+                if c != 1:
+                    return False
+            elif c % self.lanes or not isinstance(term, Var):
+                return False
+        return inner.coefficient(self.vector) == 1 if self.vector is not None else False
+
+    def _divide(self, value: Value, range_of: Affine, divisor: int, is_div: bool) -> Value:
+        """Rounds down where the number cannot be negative; where it can, it is only used under a mask that excludes that."""
+        f = self.f
+        if range_of.low >= 0:
+            return f.udiv(value, divisor) if is_div else f.urem(value, divisor)
+        return f.sdiv(value, divisor) if is_div else f.srem(value, divisor)
+
+    def index_vector(self, value: Affine) -> Value:
+        """The expression as i64: a scalar where the lanes agree, else a vector."""
+        place = self.place(value)
+        if place.offsets is not None:
+            return self.f.add(self.f.splat(place.base, self.lanes), place.offsets)
+        if place.stride:
+            return self.f.add(self.f.splat(place.base, self.lanes), self.lane_offsets(place.stride))
+        return place.base
+
+    # ---- instrs
+
+    def emit(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number not in self.computed:
+                self.computed[number] = self._emit(self.values[number])
+
+    def _emit(self, instr: Instr) -> Value:
+        f = self.f
+        rule = _INSTR.get(instr.op)
+        if rule is not None:
+            return rule(self, instr)
+        args = [self.computed[arg] for arg in instr.args]
+        lanes = max((lanes_of(arg.type) for arg in args), default=1)
+        args = [f.splat(arg, lanes) for arg in args]
+        source = self.values[instr.args[0]].dtype if instr.op != "where" else instr.dtype
+        return scalar.emit_op(f, instr.op, args, source, instr.dtype)
+
+    def mask_of(self, instr_mask: Value | None) -> Value | None:
+        """The instr's mask and the active lanes together; None where everything is on."""
+        if instr_mask is None:
+            return self.active
+        if self.active is None:
+            return instr_mask
+        return self.f.and_(self.f.splat(instr_mask, self.lanes), self.active)
+
+    def load(self, dtype: DType, pointer: Value, place: Place, mask: Value | None) -> Value:
+        f = self.f
+        element = scalar.memory_type(dtype)
+        align = dtype.itemsize
+        if place.offsets is None and place.stride == 0:
+            base = place.base
+            if mask is not None:
+                some = mask
+                if lanes_of(mask.type) > 1:
+                    some = f.intrinsic(f"llvm.vector.reduce.or.v{lanes_of(mask.type)}i1", "i1", mask)
+                base = f.select(some, base, const(I64, 0))
+            return scalar.from_memory(f, f.load(element, f.offset(pointer, base, element), align), dtype)
+        mask = self.mask_of(mask)
+        type_ = scalar.memory_type(dtype, self.lanes)
+        if place.offsets is None and place.stride == 1:
+            address = f.offset(pointer, place.base, element)
+            if mask is None:
+                return scalar.from_memory(f, f.load(type_, address, align), dtype)
+            mask = f.splat(mask, self.lanes)
+            return scalar.from_memory(f, f.masked_load(type_, address, align, mask, const(type_, 0)), dtype)
+        offsets = place.offsets if place.offsets is not None else self.lane_offsets(place.stride)
+        addresses = f.offset(f.offset(pointer, place.base, element), offsets, element)
+        mask = const(vector_of("i1", self.lanes), True) if mask is None else f.splat(mask, self.lanes)
+        return scalar.from_memory(f, f.gather(type_, addresses, align, mask, const(type_, 0)), dtype)
+
+    def store(self, dtype: DType, pointer: Value, place: Place, value: Value) -> None:
+        """Writes the value (a register value of the dtype) at the active lanes."""
+        f = self.f
+        element, align = scalar.memory_type(dtype), dtype.itemsize
+        if self.vector is None or (place.offsets is None and place.stride == 0):
+            value = f.extract(value, 0)
+            f.store(scalar.to_memory(f, value, dtype), f.offset(pointer, place.base, element), align)
+            return
+        value = scalar.to_memory(f, f.splat(value, self.lanes), dtype)
+        if place.offsets is None and place.stride == 1:
+            address = f.offset(pointer, place.base, element)
+            if self.active is None:
+                f.store(value, address, align)
+            else:
+                f.masked_store(value, address, align, self.active)
+            return
+        offsets = place.offsets if place.offsets is not None else self.lane_offsets(place.stride)
+        addresses = f.offset(f.offset(pointer, place.base, element), offsets, element)
+        mask = self.active if self.active is not None else const(vector_of("i1", self.lanes), True)
+        f.scatter(value, addresses, align, mask)
+
+
+def _load(points: Points, instr: Instr) -> Value:
+    buffer, index = instr.data
+    mask = points.computed[instr.args[0]] if instr.args else None
+    return points.load(instr.dtype, points.pointers[buffer], points.place(index), mask)
+
+
+def _bounds(points: Points, instr: Instr) -> Value:
+    """low <= expression < high, as one unsigned comparison."""
+    index, low, high = instr.data
+    value = points.index_vector(index + -low)
+    return points.f.icmp("ult", value, high - low)
+
+
+def _divides(points: Points, instr: Instr) -> Value:
+    index, divisor = instr.data
+    return points.f.icmp("eq", points.f.srem(points.index_vector(index), divisor), 0)
+
+
+def _philox(points: Points, instr: Instr) -> Value:
+    seed, offset = (points.computed[arg] for arg in instr.args)
+    return scalar.philox(points.f, seed, offset, points.index_vector(instr.data[0]))
+
+
+def _dynamic(points: Points, instr: Instr) -> Value:
+    """An index read at run time: negative counts from the end; one out of range is reported and clamped to 0."""
+    f = points.f
+    raw = points.computed[instr.args[0]]
+    size, axis = instr.data
+    wrapped = f.select(f.icmp("slt", raw, 0), f.add(raw, size), raw)
+    bad = f.icmp("uge", wrapped, size)
+    lanes = lanes_of(bad.type)
+    checked = bad
+    if len(instr.args) > 1:
+        mask = points.computed[instr.args[1]]
+        if lanes_of(mask.type) > lanes:
+            mask = f.intrinsic(f"llvm.vector.reduce.or.v{lanes_of(mask.type)}i1", "i1", mask)
+        checked = f.and_(bad, f.splat(mask, lanes))
+    if points.active is not None and lanes > 1:
+        checked = f.and_(checked, points.active)
+    some = checked
+    if lanes > 1:
+        some = f.intrinsic(f"llvm.vector.reduce.or.v{lanes}i1", "i1", checked)
+    with f.when(some, "out.of.range"):
+        culprit = raw
+        if lanes > 1:
+            lowest = f.select(checked, raw, const(raw.type, -(2**63)))
+            culprit = f.intrinsic(f"llvm.vector.reduce.smax.v{lanes}i64", I64, lowest)
+        for slot, number in enumerate((const(I64, 1), culprit, const(I64, size), const(I64, axis))):
+            f.store(number, f.offset(points.error, slot, I64), 8)
+    return f.select(bad, const(raw.type, 0), wrapped)
+
+
+_INSTR = {
+    "load": _load,
+    "index": lambda points, instr: points.index_vector(instr.data[0]),
+    "const": lambda points, instr: scalar.constant(instr.dtype, instr.data[0]),
+    "bounds": _bounds,
+    "divides": _divides,
+    "philox": _philox,
+    "dynamic": _dynamic,
+}
+
+
+def dependences(values: Sequence[Instr]) -> list[set[Term]]:
+    """For each instr, the loop variables that its value varies with (rows of earlier stages: none)."""
+    result: list[set[Term]] = []
+    for instr in values:
+        found: set[Term] = set()
+        for arg in instr.args:
+            if instr.op != "row":
+                found |= result[arg]
+        for item in instr.data:
+            if isinstance(item, Affine):
+                for term in item.variables():
+                    if isinstance(term, Dyn):
+                        found |= result[term.value]
+                    else:
+                        found.add(term)
+        result.append(found)
+    return result
+
+
+def is_bool(dtype: DType) -> bool:
+    return dtype is dtypes.bool_

@@ -1,0 +1,193 @@
+"""The loop IR: one kernel as data.
+
+A kernel computes values element by element.  `Instr`s form one list in SSA order, addressed by number; each is a scalar operation at
+one point of the iteration space, and its loads carry index expressions over the loop variables.  The list is target-independent:
+tiles, vectors and threads are the schedule's (`schedule.py`) and the emitter's.
+
+Kinds:
+  LoopKernel         for every row (parallel): stages in order; a stage runs over its inner axes, stores and reduces.
+  ContractionKernel  for every (batch, m, n): a sum over k of left * right, then an epilogue that stores.
+  ScatterKernel      updates applied in order to a buffer that already holds the base.
+
+`text(kernel)` prints it; the text without names and locations is also what identifies a kernel: two kernels of the same text
+are the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.ir.node import Location
+from lazygrad_compiler.loops.index import Affine, Var
+
+
+@dataclass(frozen=True, slots=True)
+class Instr:
+    """One scalar operation.
+
+    op: an elementwise op of the op table (args: value numbers), or
+      load         data (buffer number, Affine); args () or (mask,): where the mask fails nothing is read and the value is 0
+      index        data (Affine,): the expression as an integer
+      bounds       data (Affine, low, high): low <= expression < high
+      divides      data (Affine, divisor): expression % divisor == 0
+      const        data (number,)
+      philox       args (seed, offset), data (Affine,): random word at that position
+      dynamic      args (index,) or (index, mask), data (size, axis): wraps negatives; reports and clamps what is out of range
+      row          the result of a reduction of an earlier stage
+      accumulator  the sum of a contraction
+    """
+
+    op: str
+    dtype: DType
+    args: tuple[int, ...] = ()
+    data: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BufferRef:
+    """One argument of a kernel: a row-major array of so many elements."""
+
+    dtype: DType
+    size: int
+    written: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """`result` (a `row` instr) becomes the reduction of `value` over the stage's axes; position: of argmax and argmin."""
+
+    op: str
+    value: int
+    result: int
+    position: Affine | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    buffer: int
+    index: Affine
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One pass over the inner axes of a row.  `values` lists the instrs it needs, in order."""
+
+    axes: tuple[Var, ...]
+    values: tuple[int, ...]
+    reductions: tuple[Reduction, ...]
+    stores: tuple[Store, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopKernel:
+    row_axes: tuple[Var, ...]
+    stages: tuple[Stage, ...]
+    values: tuple[Instr, ...]
+    buffers: tuple[BufferRef, ...]
+    kind: str = "loops"
+
+
+@dataclass(frozen=True, slots=True)
+class ContractionKernel:
+    """sum over k of left[b, m, k] * right[b, k, n].
+
+    left and right name the values to multiply, over the variables b, m, k and b, k, n; the epilogue is a stage over b, m, n.
+    """
+
+    batch: Var
+    m: Var
+    n: Var
+    k: Var
+    left: int
+    right: int
+    left_values: tuple[int, ...]
+    right_values: tuple[int, ...]
+    epilogue: Stage
+    values: tuple[Instr, ...]
+    buffers: tuple[BufferRef, ...]
+    dtype: DType
+    kind: str = "contraction"
+
+
+@dataclass(frozen=True, slots=True)
+class ScatterKernel:
+    """For each position (outer axes, in order), for each element (inner axes): target[place] = combine(target[place], update)."""
+
+    outer: tuple[Var, ...]
+    inner: tuple[Var, ...]
+    update: int
+    place: Affine
+    target: int
+    mode: str
+    values: tuple[Instr, ...]
+    buffers: tuple[BufferRef, ...]
+    kind: str = "scatter"
+
+
+Kernel = LoopKernel | ContractionKernel | ScatterKernel
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel with its buffers bound to nodes of the graph (by their number among the materialised values)."""
+
+    kernel: Kernel
+    arguments: tuple[Any, ...]  # the nodes bound to the kernel's buffers
+    location: Location
+    about: str
+
+
+def instr_text(number: int, instr: Instr) -> str:
+    arguments = [f"%{arg}" for arg in instr.args]
+    if instr.op == "load":
+        buffer, index = instr.data
+        masked = f" if %{instr.args[0]}" if instr.args else ""
+        return f"%{number} = load b{buffer}[{index}]{masked} : {instr.dtype.name}"
+    arguments += [repr(item) if isinstance(item, float) else str(item) for item in instr.data]
+    return f"%{number} = {instr.op}({', '.join(arguments)}) : {instr.dtype.name}"
+
+
+def _stage_lines(stage: Stage, values: tuple[Instr, ...], indent: str) -> list[str]:
+    lines = []
+    for axis in stage.axes:
+        lines.append(f"{indent}for {axis.name} in {axis.extent}:")
+        indent += "  "
+    lines += [indent + instr_text(number, values[number]) for number in stage.values]
+    for reduction in stage.reductions:
+        where = f" at {reduction.position}" if reduction.position is not None else ""
+        lines.append(f"{indent}%{reduction.result} {reduction.op}= %{reduction.value}{where}")
+    lines += [f"{indent}b{store.buffer}[{store.index}] = %{store.value}" for store in stage.stores]
+    return lines
+
+
+def text(kernel: Kernel) -> str:
+    """The kernel as indented text, the same in every process."""
+    lines = [f"{kernel.kind} kernel"]
+    for number, buffer in enumerate(kernel.buffers):
+        lines.append(f"  b{number}: {buffer.dtype.name}[{buffer.size}]{' written' if buffer.written else ''}")
+    if isinstance(kernel, LoopKernel):
+        indent = "  "
+        for axis in kernel.row_axes:
+            lines.append(f"{indent}parallel for {axis.name} in {axis.extent}:")
+            indent += "  "
+        for stage in kernel.stages:
+            lines += _stage_lines(stage, kernel.values, indent)
+    elif isinstance(kernel, ContractionKernel):
+        sizes = ", ".join(f"{v.name} in {v.extent}" for v in (kernel.batch, kernel.m, kernel.n, kernel.k))
+        lines.append(f"  contraction over {sizes} in {kernel.dtype.name}")
+        for what, numbers, result in (("left", kernel.left_values, kernel.left), ("right", kernel.right_values, kernel.right)):
+            lines.append(f"    {what} = %{result}:")
+            lines += ["      " + instr_text(number, kernel.values[number]) for number in numbers]
+        lines.append("    epilogue:")
+        lines += _stage_lines(kernel.epilogue, kernel.values, "      ")
+    else:
+        indent = "  "
+        for axis in (*kernel.outer, *kernel.inner):
+            lines.append(f"{indent}for {axis.name} in {axis.extent}:")
+            indent += "  "
+        lines += [indent + instr_text(number, instr) for number, instr in enumerate(kernel.values)]
+        lines.append(f"{indent}b{kernel.target}[{kernel.place}] {kernel.mode}= %{kernel.update}")
+    return "\n".join(lines)

@@ -1,0 +1,660 @@
+"""Lowering: a group of graph nodes becomes one kernel of the loop IR.
+
+In: a group from `fusion/partition.py`.  Out: a `Launch`.
+The one idea: values are pulled.  Starting at an output element, `Evaluator.pull(node, indices)` asks each input for the element it
+needs; movement ops only rewrite the indices, so a chain of reshapes, slices, pads and broadcasts costs an index expression.
+
+A row kernel has two linear variables, the row and the position within it.  They start as the axes of the group's first root and are
+split further where a quotient or remainder remains, then neighbours that no access tells apart are merged again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import Location, Node, merge_locations
+from lazygrad_compiler.ir.ops import OPS
+from lazygrad_compiler.loops.index import (
+    ZERO,
+    Affine,
+    Dyn,
+    Var,
+    delinearize,
+    digits,
+    divide,
+    linearize,
+    split_points,
+    variable,
+)
+from lazygrad_compiler.loops.kernel import (
+    BufferRef,
+    ContractionKernel,
+    Instr,
+    Launch,
+    LoopKernel,
+    Reduction,
+    ScatterKernel,
+    Stage,
+    Store,
+)
+from lazygrad_compiler.loops.coalesce import coalesce
+
+Indices = tuple[Affine, ...]
+
+
+class NotAligned(Exception):
+    """The group reads one of its own values at another place than where it is computed: it cannot be one kernel."""
+
+
+class Evaluator:
+    """Builds the instr list of one kernel by pulling elements of nodes.
+
+    stored: nodes that are in memory when the kernel runs.  Group values given by `seed` are used where they are computed.
+    """
+
+    def __init__(self, stored: Callable[[Node], bool]) -> None:
+        self.stored = stored
+        self.values: list[Instr] = []
+        self.buffers: list[tuple[Node, bool]] = []
+        self.locations: dict[tuple[str, int], None] = {}
+        self._memo: dict[tuple, int] = {}
+        self._instrs: dict[Instr, int] = {}
+        self._seeds: dict[Node, tuple[Affine, int]] = {}
+        self._pending: dict[Node, Affine] = {}
+        self._affines: list[Affine] = []
+
+    # ---- values
+
+    def add(self, op: str, dtype: dtypes.DType, args: tuple[int, ...] = (), data: tuple = ()) -> int:
+        """Appends an instr, or finds the equal one."""
+        instr = Instr(op, dtype, args, data)
+        key = instr if op != "const" else Instr(op, dtype, args, (repr(data[0]),))
+        found = self._instrs.get(key)
+        if found is None:
+            found = self._instrs[key] = len(self.values)
+            self.values.append(instr)
+        return found
+
+    def buffer(self, node: Node, written: bool) -> int:
+        if (node, written) not in self.buffers:
+            self.buffers.append((node, written))
+        return self.buffers.index((node, written))
+
+    def note(self, index: Affine) -> Affine:
+        self._affines.append(index)
+        return index
+
+    def constant(self, dtype: dtypes.DType, value: object) -> int:
+        return self.add("const", dtype, (), (value,))
+
+    def both(self, mask: int | None, other: int) -> int:
+        return other if mask is None else self.add("and", dtypes.bool_, (mask, other))
+
+    def seed(self, node: Node, place: Affine, value: int) -> None:
+        """The node's element at the linear position `place` is this value; asking for another place raises NotAligned."""
+        self._seeds[node] = (place, value)
+
+    def forbid(self, node: Node) -> None:
+        """The node belongs to the group but is not there yet."""
+        self._pending[node] = ZERO
+
+    def expect(self, node: Node, place: Affine) -> None:
+        """The node is computed by this kernel, at `place`, and read nowhere else; it is pulled like any other."""
+        self._seeds.pop(node, None)
+        self._pending.pop(node, None)
+        self._expected[node] = place
+
+    _expected: dict[Node, Affine]
+
+    def start_stage(self, expected: dict[Node, Affine]) -> None:
+        """Begins a stage: the places at which group members may be pulled in it."""
+        self._expected = expected
+
+    # ---- pulling
+
+    def pull(self, node: Node, indices: Indices, mask: int | None = None) -> int:
+        """The number of the value that holds the node's element at the indices (read only where the mask holds)."""
+        key = (node, indices, mask)
+        found = self._memo.get(key)
+        if found is None:
+            if node.location:
+                self.locations.update(dict.fromkeys(node.location))
+            found = self._memo[key] = self._pull(node, indices, mask)
+        return found
+
+    def _pull(self, node: Node, indices: Indices, mask: int | None) -> int:
+        if node in self._seeds:
+            place, value = self._seeds[node]
+            if linearize(indices, node.shape) != place:
+                raise NotAligned
+            return value
+        if node in self._expected:
+            if linearize(indices, node.shape) != self._expected[node]:
+                raise NotAligned
+        elif node in self._pending:
+            raise NotAligned
+        elif self.stored(node):
+            index = self.note(linearize(indices, node.shape))
+            number = self.buffer(node, False)
+            return self.add("load", node.dtype, () if mask is None else (mask,), (number, index))
+        rule = PULL.get(node.op)
+        if rule is not None:
+            return rule(self, node, indices, mask)
+        if OPS[node.op].kind == "elementwise":
+            args = tuple(self.pull(value, indices, mask) for value in node.inputs)
+            return self.add(node.op, node.dtype, args)
+        raise NotAligned
+
+    def affines(self) -> list[Affine]:
+        return self._affines
+
+
+PullRule = Callable[[Evaluator, Node, Indices, "int | None"], int]
+PULL: dict[str, PullRule] = {}
+
+
+def _rule(name: str) -> Callable[[PullRule], PullRule]:
+    def register(function: PullRule) -> PullRule:
+        PULL[name] = function
+        return function
+    return register
+
+
+@_rule("const")
+def _const(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    return e.constant(node.dtype, node.attrs[0])
+
+
+@_rule("iota")
+def _iota(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    number = e.add("index", dtypes.int64, (), (e.note(indices[node.attrs[0]]),))
+    return number if node.dtype is dtypes.int64 else e.add("cast", node.dtype, (number,))
+
+
+@_rule("random_bits")
+def _random_bits(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    seed = e.pull(node.inputs[0], (ZERO,))
+    offset = e.pull(node.inputs[0], (Affine(1),))
+    return e.add("philox", node.dtype, (seed, offset), (e.note(linearize(indices, node.shape)),))
+
+
+@_rule("variable")
+@_rule("stop_gradient")
+def _marker(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    return e.pull(node.inputs[0], indices, mask)
+
+
+@_rule("reshape")
+def _reshape(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    value = node.inputs[0]
+    kept = [index for index, size in zip(indices, node.shape, strict=True) if size != 1]
+    if [s for s in node.shape if s != 1] == [s for s in value.shape if s != 1]:
+        following = iter(kept)
+        return e.pull(value, tuple(ZERO if s == 1 else next(following) for s in value.shape), mask)
+    return e.pull(value, delinearize(linearize(indices, node.shape), value.shape), mask)
+
+
+@_rule("permute")
+def _permute(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    inside = [ZERO] * len(indices)
+    for axis, source in enumerate(node.attrs[0]):
+        inside[source] = indices[axis]
+    return e.pull(node.inputs[0], tuple(inside), mask)
+
+
+@_rule("expand")
+def _expand(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    value = node.inputs[0]
+    return e.pull(value, tuple(ZERO if s == 1 else i for i, s in zip(indices, value.shape, strict=True)), mask)
+
+
+@_rule("slice")
+def _slice(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    starts, _, steps = node.attrs
+    return e.pull(node.inputs[0], tuple(i * step + start for i, start, step in zip(indices, starts, steps, strict=True)), mask)
+
+
+@_rule("flip")
+def _flip(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    axes = node.attrs[0]
+    return e.pull(node.inputs[0], tuple(i * -1 + (node.shape[k] - 1) if k in axes else i
+                                        for k, i in enumerate(indices)), mask)
+
+
+@_rule("window")
+def _window(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    value, (axes, _, strides, dilations) = node.inputs[0], node.attrs
+    inside = list(indices[: value.ndim])
+    for axis, stride, dilation, offset in zip(axes, strides, dilations, indices[value.ndim:], strict=True):
+        inside[axis] = inside[axis] * stride + offset * dilation
+    return e.pull(value, tuple(inside), mask)
+
+
+@_rule("pad")
+def _pad(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    value, (low, _, interior, fill) = node.inputs[0], node.attrs
+    inside, legal = [], None
+    for index, below, gap, size in zip(indices, low, interior, value.shape, strict=True):
+        place = index + -below
+        reach = (size - 1) * (gap + 1) + 1 if size else 0
+        if place.low < 0 or place.high >= reach:
+            legal = e.both(legal, e.add("bounds", dtypes.bool_, (), (e.note(place), 0, reach)))
+        if gap:
+            legal = e.both(legal, e.add("divides", dtypes.bool_, (), (e.note(place), gap + 1)))
+            place = divide(place, gap + 1)
+        inside.append(place)
+    outside = e.constant(node.dtype, fill)
+    if value.size == 0:
+        return outside
+    if legal is None:
+        return e.pull(value, tuple(inside), mask)
+    return e.add("where", node.dtype, (legal, e.pull(value, tuple(inside), e.both(mask, legal)), outside))
+
+
+@_rule("concat")
+def _concat(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    axis = node.attrs[0]
+    index, start, result = indices[axis], 0, None
+    pieces = []
+    for piece in node.inputs:
+        size = piece.shape[axis]
+        if size and index.low < start + size and index.high >= start:
+            pieces.append((piece, start, size))
+        start += size
+    for piece, start, size in reversed(pieces):
+        place = (*indices[:axis], index + -start, *indices[axis + 1:])
+        if len(pieces) == 1:
+            return e.pull(piece, place, mask)
+        legal = e.add("bounds", dtypes.bool_, (), (e.note(index), start, start + size))
+        here = e.pull(piece, place, e.both(mask, legal))
+        result = here if result is None else e.add("where", node.dtype, (legal, here, result))
+    assert result is not None
+    return result
+
+
+@_rule("gather")
+def _gather(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    value, *index_nodes = node.inputs
+    axes, rank = node.attrs[0], index_nodes[0].ndim
+    inside: list[Affine | None] = [None] * value.ndim
+    for index_node, axis in zip(index_nodes, axes, strict=True):
+        raw = e.pull(index_node, indices[:rank], mask)
+        size = value.shape[axis]
+        args = (raw,) if mask is None else (raw, mask)
+        checked = e.add("dynamic", dtypes.int64, args, (size, axis))
+        inside[axis] = variable(Dyn(checked, size))
+    rest = iter(indices[rank:])
+    return e.pull(value, tuple(next(rest) if i is None else i for i in inside), mask)
+
+
+# ---- row kernels
+
+
+@dataclass(slots=True)
+class Group:
+    """What one kernel computes.
+
+    kind: "loops", "contraction" or "scatter".  roots: nodes computed here, inputs before users; those in `outputs` are stored, the
+    rest is used inside only.  row_axes: for each root of a row kernel, which axes of its domain count rows (a reduction's domain
+    is its input).  anchor: the dot or scatter.
+    """
+
+    kind: str
+    roots: list[Node]
+    outputs: set[Node] = field(default_factory=set)
+    rows: int = 1
+    inner: int = 1
+    anchor: Node | None = None
+
+
+def is_reduction(node: Node) -> bool:
+    return OPS[node.op].kind == "reduction"
+
+
+def domain_of(node: Node) -> tuple[int, ...]:
+    """The shape that the node's loop runs over: of a reduction, its input's."""
+    return node.inputs[0].shape if is_reduction(node) else node.shape
+
+
+def row_axes_choices(node: Node, rows: int, inner: int, hints: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+                     ) -> list[tuple[int, ...]]:
+    """Which axes of the node's domain may count the rows: forced for a reduction, several guesses for a map."""
+    shape = domain_of(node)
+    if is_reduction(node):
+        return [tuple(axis for axis in range(len(shape)) if axis not in node.attrs[0])]
+    if math.prod(shape) == rows and inner != 1:
+        return [tuple(range(len(shape)))]
+    choices = [axes for hinted, axes in hints if hinted == shape]
+    for cut in range(len(shape) + 1):
+        if math.prod(shape[:cut]) == rows:
+            choices.append(tuple(range(cut)))
+        if math.prod(shape[cut:]) == rows:
+            choices.append(tuple(range(cut, len(shape))))
+    unique = list(dict.fromkeys(choices))
+    if inner == 1:
+        return [tuple(range(len(shape)))]
+    return unique
+
+
+def _domain_indices(shape: tuple[int, ...], row_axes: tuple[int, ...], row: Affine, position: Affine) -> Indices:
+    """Indices of a domain from the linear row and the linear position within the row."""
+    inner_axes = [axis for axis in range(len(shape)) if axis not in row_axes]
+    from_row = delinearize(row, [shape[axis] for axis in row_axes])
+    from_position = delinearize(position, [shape[axis] for axis in inner_axes])
+    result: list[Affine] = [ZERO] * len(shape)
+    for axis, index in zip(row_axes, from_row, strict=True):
+        result[axis] = index
+    for axis, index in zip(inner_axes, from_position, strict=True):
+        result[axis] = index
+    return tuple(result)
+
+
+def _variables(prefix: str, sizes: Sequence[int]) -> tuple[tuple[Var, ...], Affine]:
+    """One variable a size, and the linear position that they make."""
+    variables = tuple(Var(f"{prefix}{k}", size) for k, size in enumerate(sizes))
+    return variables, linearize([variable(v) for v in variables], sizes)
+
+
+class _RowLowering:
+    """One attempt at a row kernel with given sizes of the row and inner variables."""
+
+    def __init__(self, group: Group, stored: Callable[[Node], bool], axes: dict[Node, tuple[int, ...]],
+                 row_sizes: Sequence[int], inner_sizes: Sequence[int]) -> None:
+        self.group = group
+        self.axes = axes
+        self.row_axes, self.row = _variables("r", row_sizes)
+        self.inner_sizes = inner_sizes
+        self.evaluator = Evaluator(stored)
+
+    def stage_of(self, root: Node, level: dict[Node, int], below: dict[Node, set[Node]]) -> int:
+        result = 0
+        for other in below[root]:
+            result = max(result, level[other] + (1 if is_reduction(other) else 0))
+        return result
+
+    def run(self) -> tuple[LoopKernel, list[tuple[Node, bool]], list[Affine]]:
+        group, e = self.group, self.evaluator
+        below = _roots_below(group.roots)
+        level: dict[Node, int] = {}
+        for root in group.roots:
+            level[root] = self.stage_of(root, level, below)
+        # a map that nothing in the group waits for runs with the latest stage it can share: keep its own level
+        stages = []
+        for number in sorted(set(level.values())):
+            members = [root for root in group.roots if level[root] == number]
+            pointwise = [root for root in members if not self._is_inner(root)]
+            inside = [root for root in members if self._is_inner(root)]
+            if pointwise:
+                stages.append(self._stage(pointwise, (), ZERO, number))
+            if inside:
+                axes, position = _variables(f"s{number}_", self.inner_sizes)
+                stages.append(self._stage(inside, axes, position, number))
+        buffers = tuple(BufferRef(node.dtype, node.size, written) for node, written in e.buffers)
+        kernel = LoopKernel(self.row_axes, tuple(stages), tuple(e.values), buffers)
+        return kernel, e.buffers, e.affines()
+
+    def _is_inner(self, root: Node) -> bool:
+        shape = domain_of(root)
+        return is_reduction(root) or len(self.axes[root]) < len(shape) or math.prod(shape) != self.group.rows
+
+    def _stage(self, members: list[Node], axes: tuple[Var, ...], position: Affine, number: int) -> Stage:
+        e, group = self.evaluator, self.group
+        places, indices_of = {}, {}
+        for root in members:
+            indices = _domain_indices(domain_of(root), self.axes[root], self.row, position)
+            indices_of[root] = indices
+            if not is_reduction(root):
+                places[root] = linearize(indices, root.shape)
+        for root in group.roots:
+            # values of other stages: maps may be computed again at the same place, reductions must be there
+            if root not in places and not is_reduction(root) and root not in e._seeds:
+                indices = _domain_indices(domain_of(root), self.axes[root], self.row,
+                                          position if self._is_inner(root) else ZERO)
+                places[root] = linearize(indices, root.shape)
+        e.start_stage(places)
+        for root in group.roots:
+            if is_reduction(root) and root not in e._seeds:
+                e.forbid(root)
+        reductions, stores = [], []
+        for root in members:
+            if is_reduction(root):
+                value = e.pull(root.inputs[0], indices_of[root])
+                spot = e.note(position) if root.op in ("argmax", "argmin") else None
+                result = len(e.values)
+                e.values.append(Instr("row", root.dtype, (), (result,)))
+                reductions.append(Reduction(root.op, value, result, spot))
+                e._pending.pop(root, None)
+                e.locations.update(dict.fromkeys(root.location))
+                row_place = self.row
+                e.seed(root, row_place, result)
+                if root in group.outputs:
+                    stores.append((root, row_place, result))
+            else:
+                value = e.pull(root, indices_of[root])
+                if root in group.outputs:
+                    stores.append((root, places[root], value))
+        listed = tuple(Store(e.buffer(root, True), e.note(place), value) for root, place, value in stores)
+        needed = _needed(e.values, [r.value for r in reductions]
+                         + [store.value for store in listed if not any(store.value == r.result for r in reductions)],
+                         [store.index for store in listed])
+        return Stage(axes, needed, tuple(reductions), listed)
+
+
+def _needed(values: list[Instr], wanted: list[int], indices: Sequence[Affine] = ()) -> tuple[int, ...]:
+    """The instrs behind some values, in order."""
+    stack = list(wanted)
+    for index in indices:
+        stack += [term.value for term in index.variables() if isinstance(term, Dyn)]
+    found: set[int] = set()
+    while stack:
+        number = stack.pop()
+        if number in found:
+            continue
+        found.add(number)
+        stack += values[number].args
+        for item in values[number].data:
+            if isinstance(item, Affine):
+                stack += [term.value for term in item.variables() if isinstance(term, Dyn)]
+    return tuple(sorted(found))
+
+
+def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
+    """For each root, the roots that its value is made from."""
+    members = set(roots)
+    reach: dict[Node, set[Node]] = {}
+    result = {}
+    for root in roots:
+        stack, seen, found = list(root.inputs), set(), set()
+        while stack:
+            current = stack.pop()
+            if current in seen:
+                continue
+            seen.add(current)
+            if current in members:
+                found.add(current)
+                found |= reach.get(current, set())
+                continue
+            if OPS[current.op].kind in ("reduction", "contraction") or current.op in ("input", "scatter"):
+                continue
+            stack += current.inputs
+        reach[root] = found
+        result[root] = found
+    return result
+
+
+def lower_rows(group: Group, stored: Callable[[Node], bool]) -> Launch:
+    """A row kernel for the group; NotAligned where its members do not fit together."""
+    reductions = [root for root in group.roots if is_reduction(root)]
+    hints = [(domain_of(r), tuple(a for a in range(len(domain_of(r))) if a not in r.attrs[0])) for r in reductions]
+    first = reductions[0] if reductions else max(group.roots, key=lambda root: (root.size, -group.roots.index(root)))
+    first_axes = row_axes_choices(first, group.rows, group.inner, hints)
+    last_error: NotAligned | None = None
+    for choice in first_axes:
+        axes = {first: choice}
+        try:
+            for root in group.roots:
+                if root is not first:
+                    options = row_axes_choices(root, group.rows, group.inner, hints)
+                    if not options:
+                        raise NotAligned
+                    axes[root] = options[0]
+            return _lower_with_axes(group, stored, axes, first)
+        except NotAligned as error:
+            last_error = error
+    raise last_error or NotAligned
+
+
+def _lower_with_axes(group: Group, stored: Callable[[Node], bool], axes: dict[Node, tuple[int, ...]], first: Node) -> Launch:
+    shape = domain_of(first)
+    row_sizes = [shape[axis] for axis in axes[first]] or [1]
+    inner_sizes = [shape[axis] for axis in range(len(shape)) if axis not in axes[first]] or [1]
+    for _ in range(4):
+        attempt = _RowLowering(group, stored, axes, row_sizes, inner_sizes)
+        kernel, bound, affines = attempt.run()
+        points = split_points(affines)
+        finer_rows, finer_inner = [], []
+        for var in attempt.row_axes:
+            finer_rows += digits(var.extent, points.get(var, ())) or [var.extent]
+        merged: dict[int, set[int]] = {}
+        for var, cuts in points.items():
+            if "_" in var.name:
+                merged.setdefault(int(var.name.split("_")[1]), set()).update(cuts)
+        for k, size in enumerate(inner_sizes):
+            finer_inner += digits(size, merged.get(k, ())) or [size]
+        if finer_rows == list(row_sizes) and finer_inner == list(inner_sizes):
+            break
+        row_sizes, inner_sizes = finer_rows, finer_inner
+    return Launch(coalesce(kernel), tuple(node for node, _ in bound), tuple(attempt.evaluator.locations)[:8], _about(group))
+
+
+def _about(group: Group) -> str:
+    return "+".join(root.op for root in group.roots[:4]) + ("+…" if len(group.roots) > 4 else "")
+
+
+# ---- contractions
+
+
+def lower_contraction(group: Group, stored: Callable[[Node], bool]) -> Launch:
+    """The dot of the group with its epilogue; NotAligned where a root is not an elementwise image of the dot."""
+    dot = group.anchor
+    assert dot is not None
+    left, right = dot.inputs
+    left_batch, right_batch, left_contract, right_contract = dot.attrs
+    left_free = [a for a in range(left.ndim) if a not in left_batch and a not in left_contract]
+    right_free = [a for a in range(right.ndim) if a not in right_batch and a not in right_contract]
+    sizes = {
+        "b": [left.shape[a] for a in left_batch], "m": [left.shape[a] for a in left_free],
+        "n": [right.shape[a] for a in right_free], "k": [left.shape[a] for a in left_contract],
+    }
+    variables = {name: Var(name, math.prod(shape)) for name, shape in sizes.items()}
+    index = {name: delinearize(variable(var), sizes[name]) for name, var in variables.items()}
+    e = Evaluator(stored)
+    e.start_stage({})
+    for root in group.roots:
+        e.forbid(root)
+
+    def operand(node: Node, batch: Sequence[int], free: Sequence[int], contract: Sequence[int], name: str) -> int:
+        place: list[Affine] = [ZERO] * node.ndim
+        for axes, part in ((batch, index["b"]), (free, index[name]), (contract, index["k"])):
+            for axis, item in zip(axes, part, strict=True):
+                place[axis] = item
+        return e.pull(node, tuple(place))
+
+    left_value = operand(left, left_batch, left_free, left_contract, "m")
+    right_value = operand(right, right_batch, right_free, right_contract, "n")
+    accumulator = e.add("accumulator", dot.dtype)
+    dot_indices = (*index["b"], *index["m"], *index["n"])
+    e._pending.clear()
+    e.seed(dot, linearize(dot_indices, dot.shape), accumulator)
+    places: dict[Node, Indices] = {dot: dot_indices}
+    for root in group.roots:
+        if root is not dot:
+            places[root] = forward_indices(root, places)
+    e.start_stage({root: linearize(indices, root.shape) for root, indices in places.items() if root is not dot})
+    stores = []
+    for root in group.roots:
+        value = accumulator if root is dot else e.pull(root, places[root])
+        e.locations.update(dict.fromkeys(root.location))
+        if root in group.outputs:
+            stores.append(Store(e.buffer(root, True), linearize(places[root], root.shape), value))
+    epilogue_values = _needed(e.values, [store.value for store in stores], [store.index for store in stores])
+    epilogue = Stage((variables["b"], variables["m"], variables["n"]), epilogue_values, (), tuple(stores))
+    buffers = tuple(BufferRef(node.dtype, node.size, written) for node, written in e.buffers)
+    kernel = ContractionKernel(
+        variables["b"], variables["m"], variables["n"], variables["k"], left_value, right_value,
+        _needed(e.values, [left_value]), _needed(e.values, [right_value]), epilogue, tuple(e.values), buffers, dot.dtype)
+    return Launch(kernel, tuple(node for node, _ in e.buffers), tuple(e.locations)[:8], _about(group))
+
+
+def forward_indices(root: Node, places: dict[Node, Indices]) -> Indices:
+    """Where a root's element lies, given where one of its ancestors' does: bijective movement followed forwards."""
+    path = path_to(root, places)
+    if path is None:
+        raise NotAligned
+    source, *steps = path
+    indices = places[source]
+    for step in steps:
+        if OPS[step.op].kind == "elementwise" or step.op in ("variable", "stop_gradient"):
+            continue
+        if step.op == "reshape":
+            indices = delinearize(linearize(indices, step.inputs[0].shape), step.shape)
+        elif step.op == "permute":
+            indices = tuple(indices[axis] for axis in step.attrs[0])
+        elif step.op == "flip":
+            indices = tuple(i * -1 + (step.shape[k] - 1) if k in step.attrs[0] else i for k, i in enumerate(indices))
+        else:
+            raise NotAligned
+    return indices
+
+
+def path_to(root: Node, sources: dict[Node, Indices]) -> list[Node] | None:
+    """A chain of nodes from a source to the root, each an input of the next, all of one size."""
+    parent: dict[Node, Node] = {}
+    stack = [root]
+    seen = {root}
+    while stack:
+        current = stack.pop()
+        for value in current.inputs:
+            if value in seen or value.size != root.size:
+                continue
+            seen.add(value)
+            parent[value] = current
+            if value in sources:
+                path = [value]
+                while path[-1] is not root:
+                    path.append(parent[path[-1]])
+                return path
+            if OPS[value.op].kind == "elementwise" or value.op in ("reshape", "permute", "flip"):
+                stack.append(value)
+    return None
+
+
+# ---- scatter
+
+
+def lower_scatter(node: Node, stored: Callable[[Node], bool]) -> Launch:
+    """The updates of a scatter, onto a buffer that holds the base already."""
+    base, updates, *index_nodes = node.inputs
+    axes, mode = node.attrs
+    rank = index_nodes[0].ndim
+    outer = tuple(Var(f"u{k}", size) for k, size in enumerate(index_nodes[0].shape))
+    inner = tuple(Var(f"e{k}", size) for k, size in enumerate(updates.shape[rank:]))
+    e = Evaluator(lambda other: other is not node and stored(other))
+    e.start_stage({})
+    indices = tuple(variable(v) for v in (*outer, *inner))
+    place: list[Affine | None] = [None] * base.ndim
+    for index_node, axis in zip(index_nodes, axes, strict=True):
+        raw = e.pull(index_node, indices[:rank])
+        checked = e.add("dynamic", dtypes.int64, (raw,), (base.shape[axis], axis))
+        place[axis] = variable(Dyn(checked, base.shape[axis]))
+    rest = iter(indices[rank:])
+    target_place = linearize([next(rest) if i is None else i for i in place], base.shape)
+    update = e.pull(updates, indices)
+    target = e.buffer(node, True)
+    locations: Location = merge_locations(node.location, tuple(e.locations))
+    buffers = tuple(BufferRef(other.dtype, other.size, written) for other, written in e.buffers)
+    kernel = ScatterKernel(outer, inner, update, target_place, target, mode, tuple(e.values), buffers)
+    return Launch(kernel, tuple(other for other, _ in e.buffers), locations, f"scatter_{mode}")

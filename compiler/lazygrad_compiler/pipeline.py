@@ -1,0 +1,312 @@
+"""The compiler's driver: a graph goes in, an artifact comes out, through the named stages.
+
+graph -> (grad, recorded by the front end) -> opt -> fused -> loops -> llvm -> llvm-opt -> asm
+
+An `Artifact` is everything that the runtime needs to run the program, as plain data and object code; it can be stored and read back in
+another process.  `Stages` keeps what a dump shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lazygrad_compiler.fusion.partition import Partition, partition
+from lazygrad_compiler.fusion.prepare import prepare
+from lazygrad_compiler.ir.node import Graph, Location, Node, node, substitute
+from lazygrad_compiler.ir.text import print_graph
+from lazygrad_compiler.llvm import contraction, loops, scatter
+from lazygrad_compiler.llvm.builder import Module
+from lazygrad_compiler.llvm.compile import assembly, compile_text, optimize_text
+from lazygrad_compiler.llvm.entry import Binding, BoundLaunch, emit_entry
+from lazygrad_compiler.loops.kernel import ContractionKernel, Kernel, Launch, LoopKernel, text
+from lazygrad_compiler.loops.lower import Group, lower_contraction, lower_rows, lower_scatter
+from lazygrad_compiler.loops.schedule import schedule_loops
+from lazygrad_compiler.loops.schedule_contraction import schedule_contraction, scratch_bytes
+from lazygrad_compiler.memory_plan import MemoryPlan, plan_memory
+from lazygrad_compiler.passes.optimize import optimize
+from lazygrad_compiler.target import Target
+
+STAGES = ("graph", "grad", "opt", "fused", "loops", "llvm", "llvm-opt", "asm")
+
+KernelCompiler = Callable[[str, str, Target], bytes]
+"""(name, LLVM text, target) -> object code; the runtime may answer from its cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A compiled program.
+
+    objects: object code by name, "program" and one for each distinct kernel.  inputs: number of inputs.  outputs: (dtype name,
+    shape) of each.  arena_bytes, scratch_bytes: memory to provide.  launches: (kernel name, what it computes, user lines) in
+    order, for messages.  seconds: what compiling took.
+    """
+
+    objects: dict[str, bytes]
+    inputs: int
+    outputs: list[tuple[str, tuple[int, ...]]]
+    arena_bytes: int
+    scratch_bytes: int
+    launches: list[tuple[str, str, Location]]
+    seconds: float
+
+    def description(self) -> dict[str, Any]:
+        """All but the object code, for JSON."""
+        return {"inputs": self.inputs, "outputs": [[name, list(shape)] for name, shape in self.outputs],
+                "arena_bytes": self.arena_bytes, "scratch_bytes": self.scratch_bytes,
+                "launches": [[kernel, about, [list(line) for line in where]] for kernel, about, where in self.launches],
+                "objects": list(self.objects), "seconds": self.seconds}
+
+    @staticmethod
+    def from_description(described: dict[str, Any], objects: dict[str, bytes]) -> Artifact:
+        return Artifact(objects, described["inputs"], [(name, tuple(shape)) for name, shape in described["outputs"]],
+                        described["arena_bytes"], described["scratch_bytes"],
+                        [(kernel, about, tuple((file, line) for file, line in where))
+                         for kernel, about, where in described["launches"]], described["seconds"])
+
+
+@dataclass(slots=True)
+class CompiledKernel:
+    """A distinct kernel: its loop IR, schedule, and LLVM text."""
+
+    name: str
+    kernel: Kernel
+    schedule: Any
+    llvm: str
+    tasks: int
+    grain: int
+    scratch: int
+
+
+@dataclass(slots=True)
+class Stages:
+    """What each stage made, for dumps; the later ones are rendered when asked for."""
+
+    target: Target
+    graph: Graph
+    opt: Graph
+    partition: Partition
+    launches: list[Launch]
+    kernels: list[CompiledKernel]
+    plan: MemoryPlan
+    entry: str
+    times: dict[str, float] = field(default_factory=dict)
+
+    def render(self, stage: str) -> str:
+        """The stage as text.  KeyError for an unknown name."""
+        return _RENDER[stage](self)
+
+
+def compile_graph(graph: Graph, target: Target, compile_kernel: KernelCompiler | None = None) -> Artifact:
+    """Compiles a canonical graph (inputs numbered from 0)."""
+    started = time.perf_counter()
+    stages = lower(graph, target)
+    objects = emit_objects(stages, compile_kernel)
+    return make_artifact(stages, objects, time.perf_counter() - started)
+
+
+def lower(graph: Graph, target: Target) -> Stages:
+    """Everything up to LLVM text."""
+    times: dict[str, float] = {}
+
+    def timed(name: str, step: Callable, *args: Any) -> Any:
+        begun = time.perf_counter()
+        result = step(*args)
+        times[name] = time.perf_counter() - begun
+        return result
+
+    optimized = timed("opt", lambda: prepare(optimize(graph)))
+    separate = timed("outputs", separate_outputs, optimized)
+    parts = timed("fused", partition, separate)
+    launches = timed("loops", lower_groups, parts)
+    kernels, names = timed("llvm", emit_kernels, launches, target)
+    count = input_count(graph)
+    plan, bound = timed("plan", bind, separate, count, launches, kernels, names)
+    entry = Module()
+    emit_entry(entry, bound, count + len(graph.outputs) + 1, "nounwind")
+    return Stages(target, graph, separate, parts, launches, kernels, plan, entry.text(), times)
+
+
+def input_count(graph: Graph) -> int:
+    """Inputs that a run is given, those too that the optimised graph has no use for."""
+    return 1 + max((leaf.attrs[0] for leaf in graph.inputs()), default=-1)
+
+
+def separate_outputs(graph: Graph) -> Graph:
+    """Every output a node of its own: an input or an earlier output given back is copied."""
+    seen: set[Node] = set()
+    outputs = []
+    for output in graph.outputs:
+        while output in seen or output.op == "input":
+            output = node("reshape", output, shape=output.shape, location=output.location)
+        seen.add(output)
+        outputs.append(output)
+    return Graph(tuple(outputs))
+
+
+def lower_groups(parts: Partition) -> list[Launch]:
+    """One launch a group (a scatter takes two: the base, then the updates); empty results take none."""
+    launches: list[Launch] = []
+    for group in parts.groups:
+        members = set(group.roots)
+
+        def stored(value: Node, members: set[Node] = members) -> bool:
+            return value.op == "input" or (value in parts.stored and value not in members)
+
+        if all(root.size == 0 for root in group.outputs):
+            continue
+        if group.kind == "contraction":
+            launches.append(lower_contraction(group, stored))
+        elif group.kind == "scatter":
+            launches += _lower_scatter(group, stored)
+        else:
+            launches.append(lower_rows(group, stored))
+    return launches
+
+
+def _lower_scatter(group: Group, stored: Callable[[Node], bool]) -> list[Launch]:
+    target = group.anchor
+    assert target is not None
+    base = target.inputs[0]
+    copy = node("reshape", base, shape=base.shape, location=target.location)
+    while stored(copy) or copy is target:
+        copy = node("reshape", copy, shape=base.shape, location=target.location)
+    filled = lower_rows(Group("loops", [copy], {copy}, rows=base.size), stored)
+    arguments = tuple(target if argument is copy else argument for argument in filled.arguments)
+    result = [Launch(filled.kernel, arguments, filled.location, "scatter base")]
+    if target.inputs[1].size:
+        result.append(lower_scatter(target, stored))
+    return result
+
+
+def emit_kernels(launches: Sequence[Launch], target: Target) -> tuple[list[CompiledKernel], list[str]]:
+    """The distinct kernels, and the name of each launch's."""
+    kernels: dict[str, CompiledKernel] = {}
+    names: list[str] = []
+    for launch in launches:
+        kernel_text = text(launch.kernel)
+        digest = hashlib.sha256(f"{target}\n{kernel_text}".encode()).hexdigest()[:16]
+        name = f"k_{digest}"
+        names.append(name)
+        if name not in kernels:
+            kernels[name] = emit_kernel(name, launch.kernel, target)
+    return list(kernels.values()), names
+
+
+def emit_kernel(name: str, kernel: Kernel, target: Target) -> CompiledKernel:
+    module = Module()
+    module.function_attributes = target.function_attributes  # type: ignore[attr-defined]
+    scratch = 0
+    schedule: Any = None
+    if isinstance(kernel, LoopKernel):
+        schedule = schedule_loops(kernel, target)
+        loops.emit_loops(module, name, kernel, schedule, target.function_attributes)
+        tasks, grain = loops.task_count(kernel, schedule), schedule.grain
+    elif isinstance(kernel, ContractionKernel):
+        schedule = schedule_contraction(kernel, target)
+        contraction.emit_contraction(module, name, kernel, schedule, target.function_attributes)
+        tasks, grain = contraction.task_count(kernel, schedule), schedule.grain
+        scratch = scratch_bytes(kernel, schedule)
+    else:
+        scatter.emit_scatter(module, name, kernel, target)
+        tasks, grain = scatter.task_count(kernel, target), scatter.grain_for(kernel, target)
+    return CompiledKernel(name, kernel, schedule, module.text(), tasks, grain, scratch)
+
+
+def bind(graph: Graph, count: int, launches: Sequence[Launch], kernels: Sequence[CompiledKernel], names: Sequence[str]
+         ) -> tuple[MemoryPlan, list[BoundLaunch]]:
+    """Memory for every value, and each launch's buffers as places in the table."""
+    slots: dict[Node, int] = {leaf: leaf.attrs[0] for leaf in graph.inputs()}
+    for number, output in enumerate(graph.outputs):
+        slots[output] = count + number
+    plan = plan_memory(launches, set(slots))
+    offsets = plan.offsets()
+    arena = count + len(graph.outputs)
+    by_name = {kernel.name: kernel for kernel in kernels}
+    bound = []
+    for launch, name in zip(launches, names, strict=True):
+        kernel = by_name[name]
+        arguments = tuple(Binding(slots[value]) if value in slots else Binding(arena, offsets[value])
+                          for value in launch.arguments)
+        checks = any(instr.op == "dynamic" for instr in launch.kernel.values)
+        bound.append(BoundLaunch(name, arguments, kernel.tasks, kernel.grain, checks))
+    return plan, bound
+
+
+def emit_objects(stages: Stages, compile_kernel: KernelCompiler | None = None) -> dict[str, bytes]:
+    """Object code of the entry and of each distinct kernel."""
+    make = compile_kernel or (lambda name, llvm, target: compile_text(llvm, target).object_code)
+    begun = time.perf_counter()
+    objects = {kernel.name: make(kernel.name, kernel.llvm, stages.target) for kernel in stages.kernels}
+    objects["program"] = compile_text(stages.entry, stages.target).object_code
+    stages.times["asm"] = time.perf_counter() - begun
+    return objects
+
+
+def make_artifact(stages: Stages, objects: dict[str, bytes], seconds: float) -> Artifact:
+    names = [f"k_{hashlib.sha256(f'{stages.target}{chr(10)}{text(launch.kernel)}'.encode()).hexdigest()[:16]}"
+             for launch in stages.launches]
+    return Artifact(
+        objects, input_count(stages.graph),
+        [(output.dtype.name, output.shape) for output in stages.graph.outputs], stages.plan.arena_bytes,
+        max((kernel.scratch for kernel in stages.kernels), default=0),
+        [(name, launch.about, launch.location) for name, launch in zip(names, stages.launches, strict=True)], seconds)
+
+
+def where(location: Location) -> str:
+    return "  # " + ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location) if location else ""
+
+
+def _render_fused(stages: Stages) -> str:
+    lines = []
+    for number, (launch, group) in enumerate(zip(stages.launches, _launch_groups(stages), strict=False)):
+        lines.append(f"kernel {number}: {launch.kernel.kind} {launch.about}{where(launch.location)}")
+        for root in group.roots:
+            kept = "stored" if root in group.outputs else "inside"
+            lines.append(f"  {root.op} {root.dtype.name}{list(root.shape)} {kept}{where(root.location)}")
+    for producer, consumer, reason in stages.partition.refused:
+        lines.append(f"not fused: {producer.op}{where(producer.location)} -> {consumer.op}{where(consumer.location)}: {reason.value}")
+    return "\n".join(lines)
+
+
+def _launch_groups(stages: Stages) -> list[Group]:
+    groups = []
+    for group in stages.partition.groups:
+        if all(root.size == 0 for root in group.outputs):
+            continue
+        groups.append(group)
+        if group.kind == "scatter" and group.anchor is not None and group.anchor.inputs[1].size:
+            groups.append(group)
+    return groups
+
+
+def _per_kernel(stages: Stages, show: Callable[[CompiledKernel], str]) -> str:
+    lines: dict[str, list[str]] = {}
+    for launch in stages.launches:
+        digest = hashlib.sha256(f"{stages.target}\n{text(launch.kernel)}".encode()).hexdigest()[:16]
+        lines.setdefault(f"k_{digest}", []).append(launch.about + where(launch.location))
+    parts = []
+    for kernel in stages.kernels:
+        heading = "\n".join(f"; {kernel.name}: {line}" for line in lines[kernel.name])
+        parts.append(heading + "\n" + show(kernel))
+    return "\n\n".join(parts)
+
+
+_RENDER: dict[str, Callable[[Stages], str]] = {
+    "graph": lambda s: print_graph(s.graph),
+    "opt": lambda s: print_graph(s.opt),
+    "fused": _render_fused,
+    "loops": lambda s: _per_kernel(s, lambda k: f"; {k.schedule}\n{text(k.kernel)}"),
+    "llvm": lambda s: _per_kernel(s, lambda k: k.llvm) + "\n\n; entry\n" + s.entry,
+    "llvm-opt": lambda s: _per_kernel(s, lambda k: optimize_text(k.llvm, s.target)),
+    "asm": lambda s: _per_kernel(s, lambda k: assembly(optimize_text(k.llvm, s.target), s.target)),
+}
+
+
+def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
+    """Recorded nodes as a graph of their own: the leaves become inputs 0, 1, …, autograd markers are gone."""
+    mapping = {leaf: node("input", index=number, dtype=leaf.dtype, shape=leaf.shape) for number, leaf in enumerate(leaves)}
+    return Graph(substitute(outputs, mapping))

@@ -1,0 +1,81 @@
+"""lazygrad: a lazy deep-learning framework with PyTorch's names.
+
+`import lazygrad as torch` runs ordinary PyTorch code.  Operations record a graph; values are computed
+when they are looked at.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from lazygrad_compiler.ir.dtypes import (
+    DType as dtype,
+)
+from lazygrad_compiler.ir.dtypes import (
+    bfloat16,
+    bool_ as bool,  # noqa: A004
+    complex64,
+    complex128,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+
+from lazygrad._core.context import TensorError
+from lazygrad._core.modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from lazygrad._core.show import set_printoptions
+from lazygrad._core.tensor import Tensor, synchronize
+from lazygrad._core.types import (
+    finfo,
+    get_default_dtype,
+    iinfo,
+    promote_types,
+    set_default_dtype,
+)
+from lazygrad._core.values import Device as device_type
+from lazygrad._core.values import Size, device
+from lazygrad.functional.conversion import *
+from lazygrad.functional.creation import *
+from lazygrad.functional.elementwise import *
+from lazygrad.functional.gathering import *
+from lazygrad.functional.joining import *
+from lazygrad.functional.products import *
+from lazygrad.functional.reductions import *
+from lazygrad.functional.views import *
+from lazygrad.functional import indexing, inplace  # isort: skip
+
+from lazygrad import autograd  # isort: skip
+from lazygrad._core import attach as _attach  # isort: skip
+from lazygrad.functional import elementwise as _elementwise  # isort: skip
+
+half, float, double = float16, float32, float64  # noqa: A001
+short, int, long = int16, int32, int64  # noqa: A001
+cfloat, cdouble = complex64, complex128
+
+_attach.attach(_elementwise.INPLACE)
+
+_LAZY = {"nn", "optim", "utils", "serialization", "func", "linalg", "compiler"}
+_SERIALIZATION = {"save", "load"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"lazygrad.{name}")
+    if name in _SERIALIZATION:
+        return getattr(importlib.import_module("lazygrad.serialization"), name)
+    raise AttributeError(f"module 'lazygrad' has no attribute {name!r}")

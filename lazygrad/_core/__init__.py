@@ -1,0 +1,1 @@
+"""The machinery under the tensors: cells and views, recording, flushing, the backward engine."""

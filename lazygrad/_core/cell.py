@@ -1,0 +1,295 @@
+"""Storage cells, views on them, and the flush that computes what is pending.
+
+A cell holds the current value of one base tensor: an immutable node.  A view is a list of movement
+steps on the cell's value; it is read by applying them and written by undoing them, so that all
+aliases of a cell see every write while the graph stays functional.
+
+Cells with uncomputed values are registered weakly.  `flush` computes all that are still alive in one
+program.  Values without autograd history then become fresh leaves, which frees their graph.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+from weakref import ref
+
+import numpy
+from lazygrad_compiler.ir.dtypes import dtype_of_numpy
+from lazygrad_compiler.ir.node import Node, Shape, build
+from lazygrad_compiler.ir.ops import OPS, OpDef
+from lazygrad_runtime import program
+from lazygrad_runtime.memory import Buffer
+
+from lazygrad._core import graph
+from lazygrad._core.context import fail, here, now
+
+FREED = 0
+"""The uid of the marker that stands where released history was."""
+
+MOST_PENDING_NODES = 5000
+MOST_PENDING_BYTES = 4 << 30
+
+_VARIABLE = OPS["variable"]
+_STOP = OPS["stop_gradient"]
+_input_numbers = itertools.count()
+
+
+class View:
+    """How a handle sees its cell: steps (definition, attrs, location), and where its leaf marker is.
+
+    uid, depth: the variable marker is put after `depth` steps (uid None: there is none).
+    """
+
+    __slots__ = ("depth", "shape", "steps", "strides", "uid")
+
+    def __init__(self, steps: tuple, shape: Shape, strides: tuple[int, ...] | None,
+                 uid: int | None = None, depth: int = 0) -> None:
+        self.steps = steps
+        self.shape = shape
+        self.strides = strides
+        self.uid = uid
+        self.depth = depth
+
+
+class Cell:
+    """The current value of a base tensor.
+
+    node: the value.  tracked: whether its history counts for autograd.  cache: nodes of views.
+    """
+
+    node: Node
+    tracked: bool = False
+    cache: dict[View, Node] | None = None
+    version: int = 0
+
+    def read(self, view: View) -> Node:
+        """The value seen through a view, with the leaf marker where the view has one."""
+        cache = self.cache
+        if cache is None:
+            cache = self.cache = {}
+        found = cache.get(view)
+        if found is None:
+            found = cache[view] = self._apply(view)
+        return found
+
+    def _apply(self, view: View) -> Node:
+        node, uid, depth = self.node, view.uid, view.depth
+        position = 0
+        for definition, attrs, location in view.steps:
+            if uid is not None and position == depth:
+                node = mark(node, uid)
+            node = build(definition, (node,), attrs, location)
+            position += 1
+        if uid is not None and position == depth:
+            node = mark(node, uid)
+        return node
+
+    def set(self, node: Node, tracked: bool) -> None:
+        """Replaces the value: an in-place write."""
+        for callback in written_callbacks:
+            callback(self, node, tracked)
+        self.node = node
+        self.tracked = tracked
+        self.cache = None
+        self.version += 1
+        register(self)
+
+    def base_for_write(self) -> Node:
+        """The current value, cut off from history that does not count."""
+        return self.node if self.tracked else graph.stop_gradient(self.node)
+
+
+written_callbacks: list[Callable[[Cell, Node, bool], None]] = []
+"""Called before a cell is written, as callback(cell, new_node, tracked): `compile` listens here."""
+
+observation_callbacks: list[Callable[[str], None]] = []
+"""Called with the user's line before values are computed: `compile` refuses or splits here."""
+
+_lock = threading.RLock()
+_pending: list[Any] = []
+_with_history: list[Any] = []
+
+
+class _Counter:
+    nodes = 0
+    next_check = 256
+
+
+counter = _Counter()
+
+
+def mark(node: Node, uid: int) -> Node:
+    """The node as a variable that gradients can be asked for; gradients go no further."""
+    if node.differentiable:
+        node = build(_STOP, (node,), (), now.location or here())
+    return build(_VARIABLE, (node,), (uid,), now.location or here())
+
+
+def register(cell: Cell) -> None:
+    """Notes a cell that has no value yet; flushes where too much is pending."""
+    if cell.node.payload is None:
+        _pending.append(ref(cell))
+        counter.nodes += 1
+        if counter.nodes >= counter.next_check:
+            _bound()
+    elif cell.tracked:
+        _with_history.append(ref(cell))
+
+
+def _bound() -> None:
+    """Flushes when too many nodes or bytes are pending."""
+    counter.next_check = counter.nodes + 256
+    if observation_callbacks:
+        return
+    if counter.nodes < MOST_PENDING_NODES:
+        nodes = {cell.node for cell in map(_alive, _pending) if cell is not None}
+        if sum(node.nbytes for node in nodes if node.op != "const") < MOST_PENDING_BYTES:
+            return
+    flush()
+
+
+def _alive(reference: Any) -> Cell | None:
+    return reference()
+
+
+def live_cells() -> list[Cell]:
+    """All living cells that are pending or have history."""
+    found = {id(cell): cell for reference in (*_pending, *_with_history)
+             if (cell := reference()) is not None}
+    return list(found.values())
+
+
+def leaf(payload: Buffer, dtype: Any, shape: Shape) -> Node:
+    """A node for a value that is there."""
+    node = build(OPS["input"], (), (next(_input_numbers), dtype, shape), now.location or here())
+    node.payload = payload
+    return node
+
+
+def leaf_of_array(array: numpy.ndarray) -> Node:
+    """A leaf over a C-contiguous array, without a copy."""
+    return leaf(Buffer.from_numpy(array), dtype_of_numpy(array.dtype), array.shape)
+
+
+def is_freed(node: Node) -> bool:
+    return node.op == "variable" and node.attrs[0] == FREED
+
+
+def flush(*required: Node) -> None:
+    """Computes every live pending tensor, and the required nodes, in one program."""
+    for callback in observation_callbacks:
+        callback("{}:{}".format(*(now.location or here())[0]))
+    with _lock:
+        cells: dict[int, Cell] = {}
+        for reference in _pending:
+            cell = reference()
+            if cell is not None and cell.node.payload is None and cell.node.op != "const":
+                cells[id(cell)] = cell
+        nodes = dict.fromkeys(_value_node(cell.node) for cell in cells.values())
+        nodes.update(dict.fromkeys(required))
+        outputs = [node for node in nodes if node.payload is None]
+        if outputs:
+            program.execute(outputs)
+        _pending.clear()
+        counter.nodes, counter.next_check = 0, 256
+        _release(list(cells.values()))
+        if len(_with_history) > 4096:
+            _with_history[:] = [reference for reference in _with_history if reference() is not None]
+
+
+def _value_node(node: Node) -> Node:
+    return node.inputs[0] if is_freed(node) else node
+
+
+def _release(cells: list[Cell]) -> None:
+    """Turns values without history into leaves, so that their graph is freed."""
+    fresh: dict[Node, Node] = {}
+    for cell in cells:
+        value = _value_node(cell.node)
+        freed = value is not cell.node
+        if cell.tracked and not freed:
+            _with_history.append(ref(cell))
+            continue
+        if value.op != "input":
+            node = fresh.get(value)
+            if node is None:
+                node = fresh[value] = leaf(value.payload, value.dtype, value.shape)
+            value = node
+        cell.node = build(_VARIABLE, (value,), (FREED,), value.location) if freed else value
+        cell.cache = None
+
+
+def values(node: Node) -> numpy.ndarray:
+    """The array of a node, computed if need be, with everything else that is pending."""
+    node = _value_node(node)
+    if node.payload is None:
+        flush(node)
+    return node.payload.as_numpy(node.dtype.numpy, node.shape)
+
+
+def cell_values(cell: Cell) -> numpy.ndarray:
+    """The array of a cell's value.  A constant is not remembered: it stays foldable."""
+    node = cell.node
+    if node.op == "const":
+        return numpy.full(node.shape, node.attrs[0], node.dtype.numpy)
+    return values(node)
+
+
+def view_array(array: numpy.ndarray, steps: tuple) -> numpy.ndarray:
+    """Applies a view's steps to an array: movement only, nothing is computed."""
+    for definition, attrs, _ in steps:
+        array = _ARRAY_STEPS[definition.name](array, attrs[0] if len(attrs) == 1 else attrs)
+    return array
+
+
+_ARRAY_STEPS: dict[str, Callable[[numpy.ndarray, Any], numpy.ndarray]] = {
+    "reshape": lambda array, shape: array.reshape(shape),
+    "permute": lambda array, order: array.transpose(order),
+    "expand": lambda array, shape: numpy.broadcast_to(array, shape),
+    "slice": lambda array, attrs: array[tuple(map(slice, *attrs))],
+    "flip": lambda array, axes: numpy.flip(array, axes),
+}
+
+
+def write_back(cell: Cell, view: View, value: Node) -> Node:
+    """The cell's new value once `value` is written through the view: the steps undone in turn."""
+    before = [cell.base_for_write()]
+    for definition, attrs, location in view.steps:
+        if definition.name == "expand":
+            raise fail("in-place", "several elements of an expanded view are one element in memory",
+                       "Write to a .clone() of it, or to the tensor before expand.")
+        before.append(build(definition, (before[-1],), attrs, location))
+    for (definition, attrs, _), old in zip(reversed(view.steps), reversed(before[:-1]), strict=True):
+        value = _undo(definition, attrs, old, value)
+    return value
+
+
+def _undo(definition: OpDef, attrs: tuple, old: Node, value: Node) -> Node:
+    """The whole of `old` with the part that a step takes replaced by `value`."""
+    name = definition.name
+    if name == "reshape":
+        return graph.reshape(value, old.shape)
+    if name == "permute":
+        order = attrs[0]
+        return graph.permute(value, [order.index(axis) for axis in range(len(order))])
+    if name == "flip":
+        return build(definition, (value,), attrs, now.location)
+    if value.shape == old.shape:
+        return value
+    if value.size == 0:
+        return old
+    starts, _, steps = attrs
+    high = tuple(size - start - (count - 1) * step - 1
+                 for size, start, count, step in zip(old.shape, starts, value.shape, steps, strict=True))
+    between = tuple(step - 1 for step in steps)
+    zero = {"float": 0.0, "bool": False, "complex": 0j}.get(value.dtype.kind, 0)
+    spread = graph.make("pad", value, attrs=(starts, high, between, zero))
+    inside = graph.make("pad", graph.const(True, _BOOL, value.shape),
+                        attrs=(starts, high, between, False))
+    return graph.where(inside, spread, old)
+
+
+_BOOL = dtype_of_numpy(numpy.bool_)

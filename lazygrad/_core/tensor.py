@@ -1,0 +1,531 @@
+"""Tensor: a handle on a storage cell, perhaps through a view.
+
+A handle holds no value.  `node_of` reads the node that it stands for now, cut off from history that
+does not count; `wrap` makes a handle for a new node.  The methods that compute are functions of
+`lazygrad.functional`, put on the class by `_core.attach`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy
+from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import OPS, listed
+
+from lazygrad._core import cell as cells
+from lazygrad._core import graph
+from lazygrad._core.cell import Cell, View, mark, register
+from lazygrad._core.context import fail, here, now, operation
+from lazygrad._core.types import CATEGORY
+from lazygrad._core.values import CPU, Device, GradFunction, Size
+
+_uids = itertools.count(1)
+variables: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+"""The leaf tensor of every variable marker, as long as it lives."""
+
+_new = object.__new__
+
+
+class Tensor:
+    """An array of one dtype whose value is computed when it is looked at.
+
+    Names and meaning are PyTorch's.  Make one with `lazygrad.tensor`, `zeros`, `from_numpy`, ….
+    """
+
+    _cell: Cell
+    _view: View | None = None
+    _detached: bool = False
+    _grad: Tensor | None = None
+    _hooks: dict[int, Callable[..., Any]] | None = None
+    _post_hooks: dict[int, Callable[..., Any]] | None = None
+    _retains_grad: bool = False
+    _version = property(lambda self: self._cell.version)
+    __array_priority__ = 1000
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
+        """`Tensor(2, 3)`: uninitialised (here: zero) of that shape; `Tensor([…])`: a float copy."""
+        from lazygrad._core.types import default
+        from lazygrad.functional import creation
+        if len(arguments) == 1 and not isinstance(arguments[0], int):
+            value = arguments[0]
+            if isinstance(value, Tensor):
+                return value.detach()
+            if isinstance(value, Size):
+                return creation.empty(value)
+            return creation.tensor(value, dtype=default.dtype)
+        return creation.empty(arguments or (0,))
+
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __floordiv__(self, other: Any) -> Tensor: ...
+        def __mod__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __invert__(self) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __and__(self, other: Any) -> Tensor: ...
+        def __or__(self, other: Any) -> Tensor: ...
+        def __xor__(self, other: Any) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __setitem__(self, index: Any, value: Any) -> None: ...
+
+    # ---- what it is
+
+    @property
+    def shape(self) -> Size:
+        view = self._view
+        return Size(self._cell.node.shape if view is None else view.shape)
+
+    @property
+    def dtype(self) -> DType:
+        return self._cell.node.dtype
+
+    @property
+    def device(self) -> Device:
+        return CPU
+
+    @property
+    def ndim(self) -> int:
+        return len(shape_of(self))
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel() * self.dtype.itemsize
+
+    is_cuda = is_sparse = is_quantized = is_meta = is_nested = property(lambda self: False)
+    layout = property(lambda self: "strided")
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or one size of it."""
+        shape = self.shape
+        if dim is None:
+            return shape
+        try:
+            return shape[dim]
+        except IndexError:
+            raise fail("size", f"dim {dim} does not exist in {listed(shape)}",
+                       kind=IndexError) from None
+
+    def dim(self) -> int:
+        return len(shape_of(self))
+
+    ndimension = dim
+
+    def numel(self) -> int:
+        return math.prod(shape_of(self))
+
+    nelement = numel
+
+    def element_size(self) -> int:
+        return self.dtype.itemsize
+
+    def stride(self, dim: int | None = None) -> Any:
+        """Elements to skip in memory for one step along each axis."""
+        strides = strides_of(self)
+        return strides if dim is None else strides[dim]
+
+    def is_contiguous(self, memory_format: Any = None) -> bool:
+        view = self._view
+        if view is None or view.strides is None:
+            return True
+        expected = contiguous_strides(view.shape)
+        return all(size == 1 or have == want for size, have, want
+                   in zip(view.shape, view.strides, expected, strict=True)) or 0 in view.shape
+
+    def is_floating_point(self) -> bool:
+        return self.dtype.is_floating
+
+    def is_complex(self) -> bool:
+        return self.dtype.is_complex
+
+    def is_signed(self) -> bool:
+        return self.dtype.is_signed
+
+    def data_ptr(self) -> int:
+        """The address of the value (of the base tensor, for views), which gets computed."""
+        return cells.cell_values(self._cell).ctypes.data
+
+    def __len__(self) -> int:
+        shape = shape_of(self)
+        if not shape:
+            raise fail("len", "a 0-d tensor has no length", "Use .item() for its value.", TypeError)
+        return shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not shape_of(self):
+            raise fail("iter", "a 0-d tensor has no elements to go over",
+                       "Use .item() for its value.", TypeError)
+        return iter([self[position] for position in range(len(self))])
+
+    __hash__ = object.__hash__
+
+    # ---- autograd
+
+    @property
+    def requires_grad(self) -> bool:
+        view = self._view
+        return (view is not None and view.uid is not None) or \
+            (self._cell.tracked and not self._detached)
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Makes a leaf collect gradients in `.grad`, or stop doing so."""
+        if requires_grad == self.requires_grad:
+            return self
+        if not requires_grad:
+            if not self.is_leaf:
+                raise fail("requires_grad_", "only leaves can stop requiring gradients; this tensor "
+                           "was computed", "Use x.detach() to cut its history off.")
+            view = self._view
+            assert view is not None
+            self._view = View(view.steps, view.shape, view.strides) if view.steps else None
+            self._detached = True
+            return self
+        if not self.dtype.is_differentiable:
+            raise fail("requires_grad_", f"only floating tensors have gradients, not {self.dtype.name}",
+                       "Convert it with .float() first.")
+        steps = self._view.steps if self._view is not None else ()
+        uid = next(_uids)
+        self._view = View(steps, shape_of(self), None if self._view is None else self._view.strides,
+                          uid, len(steps))
+        variables[uid] = self
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        return not self.requires_grad or self._leaf_uid() is not None
+
+    def _leaf_uid(self) -> int | None:
+        view = self._view
+        if view is not None and view.uid is not None and variables.get(view.uid) is self:
+            return view.uid
+        return None
+
+    @property
+    def grad_fn(self) -> GradFunction | None:
+        if not self.requires_grad or self.is_leaf:
+            return None
+        return GradFunction(node_of(self))
+
+    @property
+    def grad(self) -> Tensor | None:
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise fail("grad", f"a gradient is a tensor or None, not {type(value).__name__}",
+                           kind=TypeError)
+            if shape_of(value) != shape_of(self):
+                raise fail("grad", f"the gradient {listed(value.shape)} does not have the tensor's "
+                           f"shape {listed(self.shape)}")
+        self._grad = value
+
+    @grad.deleter
+    def grad(self) -> None:
+        self._grad = None
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory without history; writes to it are not tracked."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        made = Cell()
+        made.node = graph.stop_gradient(raw_node(value))
+        view = self._view
+        uid = None if view is None else view.uid
+        self._cell = made
+        self._view = None if uid is None else View((), made.node.shape, None, uid, 0)
+        register(made)
+
+    def detach(self) -> Tensor:
+        """The same memory without history."""
+        result = _new(Tensor)
+        result._cell = self._cell
+        view = self._view
+        if view is not None and view.steps:
+            result._view = View(view.steps, view.shape, view.strides)
+        result._detached = True
+        return result
+
+    def detach_(self) -> Tensor:
+        """Drops this tensor's history."""
+        if self.requires_grad:
+            if self._view is not None and self._view.uid is not None:
+                view = self._view
+                self._view = View(view.steps, view.shape, view.strides) if view.steps else None
+            self._detached = True
+        return self
+
+    def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None,
+                 create_graph: bool = False, inputs: Any = None) -> None:
+        """Adds the gradients of this value to `.grad` of the leaves that it was computed from."""
+        from lazygrad._core.engine import backward
+        backward([self], [gradient], retain_graph, create_graph, inputs)
+
+    def retain_grad(self) -> None:
+        """Makes a computed tensor keep its gradient in `.grad`, too."""
+        from lazygrad._core.engine import retain_grad
+        retain_grad(self)
+
+    @property
+    def retains_grad(self) -> bool:
+        return self._retains_grad and not self.is_leaf
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Any:
+        """Calls `hook(gradient)` in backward; what it returns replaces the gradient."""
+        from lazygrad._core.engine import register_hook
+        return register_hook(self, hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> Any:
+        """Calls `hook(tensor)` after a gradient was added to `.grad` of this leaf."""
+        from lazygrad._core.engine import register_post_hook
+        return register_post_hook(self, hook)
+
+    # ---- values
+
+    def numpy(self, *, force: bool = False) -> numpy.ndarray:
+        """The value as an array without a copy, read-only: tensors' values never change in place."""
+        if self.requires_grad and not force:
+            raise fail("numpy", "this tensor requires gradients, which NumPy would lose",
+                       "Use x.detach().numpy().")
+        return array_of(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python number."""
+        if self.numel() != 1:
+            raise fail("item", f"only one-element tensors are numbers, this one is {listed(self.shape)}",
+                       "Reduce it first, or use .tolist().")
+        value = array_of(self).reshape(()).item()
+        return float(value) if self.dtype.is_floating else value
+
+    def tolist(self) -> Any:
+        """The values as nested lists, or a number for a 0-d tensor."""
+        array = array_of(self)
+        return (array.astype(numpy.float32) if self.dtype.numpy.kind == "V" else array).tolist()
+
+    def __bool__(self) -> bool:
+        if self.numel() != 1:
+            raise fail("bool", f"the truth of a tensor {listed(self.shape)} is not one value",
+                       "Use .any() or .all().")
+        return bool(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if not (self.dtype.is_integer or self.dtype.kind == "bool"):
+            raise fail("index", f"only integer tensors are indices, not {self.dtype.name}",
+                       kind=TypeError)
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        from lazygrad._core.show import show
+        return show(self)
+
+    def __format__(self, specification: str) -> str:
+        if self.numel() == 1 and not shape_of(self):
+            return format(self.item(), specification)
+        return format(str(self), specification)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if not self.is_leaf:
+            raise fail("deepcopy", "only leaves can be copied deeply; this tensor has history",
+                       "Copy x.detach().")
+        result = _new(type(self))
+        memo[id(self)] = result
+        result.__dict__.update({name: value for name, value in self.__dict__.items()
+                                if name not in ("_cell", "_view", "_grad", "_detached")})
+        made = result._cell = Cell()
+        made.node = raw_node(self)
+        register(made)
+        if self.requires_grad:
+            result.requires_grad_()
+        if self._grad is not None:
+            import copy
+            result._grad = copy.deepcopy(self._grad, memo)
+        return result
+
+    def __copy__(self) -> Tensor:
+        result = _new(type(self))
+        result.__dict__.update(self.__dict__)
+        if self._leaf_uid() is not None:
+            result._view, result._detached = None, True
+            result.requires_grad_()
+        return result
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("tensors are not pickled; use lazygrad.save and lazygrad.load")
+
+    @staticmethod
+    def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
+        """A handle of a subclass of Tensor on the memory of `data`."""
+        result = _new(cls)
+        result._cell, result._detached = data._cell, True
+        if data._view is not None and data._view.steps:
+            view = data._view
+            result._view = View(view.steps, view.shape, view.strides)
+        if require_grad:
+            result.requires_grad_()
+        return result
+
+
+def wrap(node: Node) -> Tensor:
+    """A tensor for a node just recorded."""
+    made = Cell()
+    made.node = node
+    if now.grad and node.differentiable:
+        made.tracked = True
+    register(made)
+    result = _new(Tensor)
+    result._cell = made
+    return result
+
+
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """The shape as a plain tuple."""
+    view = tensor._view
+    return tensor._cell.node.shape if view is None else view.shape
+
+
+def node_of(tensor: Tensor) -> Node:
+    """The node that a tensor stands for, cut off from history where that does not count."""
+    cell = tensor._cell
+    view = tensor._view
+    node = cell.node if view is None else cell.read(view)
+    if node.differentiable and now.grad and (tensor._detached or not cell.tracked) \
+            and (view is None or view.uid is None):
+        return graph.stop_gradient(node)
+    return node
+
+
+def raw_node(tensor: Tensor) -> Node:
+    """The value's node without the leaf's own marker."""
+    view = tensor._view
+    if view is None:
+        return tensor._cell.node
+    if not view.steps:
+        return tensor._cell.node
+    if view.uid is None:
+        return tensor._cell.read(view)
+    return tensor._cell.read(View(view.steps, view.shape, view.strides))
+
+
+def array_of(tensor: Tensor) -> numpy.ndarray:
+    """The value as a read-only array."""
+    array = cells.cell_values(tensor._cell)
+    if tensor._view is not None:
+        array = cells.view_array(array, tensor._view.steps)
+    array = array.view()
+    array.flags.writeable = False
+    return array
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides in elements, as PyTorch counts them."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def strides_of(tensor: Tensor) -> tuple[int, ...]:
+    view = tensor._view
+    if view is None or view.strides is None:
+        return contiguous_strides(shape_of(tensor))
+    return view.strides
+
+
+def make_view(tensor: Tensor, step: str, attrs: tuple, shape: tuple[int, ...],
+              strides: tuple[int, ...]) -> Tensor:
+    """A handle on the same cell, one movement step further."""
+    view = tensor._view
+    entry = (OPS[step], attrs, now.location or here())
+    result = _new(Tensor)
+    result._cell = tensor._cell
+    if view is None:
+        result._view = View((entry,), shape, strides)
+    else:
+        uid = view.uid if now.grad else None
+        result._view = View((*view.steps, entry), shape, strides, uid, view.depth)
+    if tensor._detached or not now.grad:
+        result._detached = True
+    return result
+
+
+def write(tensor: Tensor, name: str, value: Node) -> Tensor:
+    """Makes `value` (broadcast to the shape, cast to the dtype) the tensor's value, for all aliases."""
+    cell, view = tensor._cell, tensor._view
+    if now.grad and view is not None and view.uid is not None:
+        what = "a leaf that requires gradients" if tensor.is_leaf else \
+            "a view of a leaf that requires gradients"
+        raise fail(name, f"{what} was changed in place",
+                   "Do it within `with lazygrad.no_grad():`, or use the operation that returns a new "
+                   "tensor.")
+    shape, dtype = shape_of(tensor), cell.node.dtype
+    if CATEGORY[value.dtype] > CATEGORY[dtype]:
+        raise fail(name, f"a {value.dtype.name} result cannot be put into a {dtype.name} tensor",
+                   "Use the operation that returns a new tensor, or convert first.")
+    value = graph.cast(value, dtype)
+    if value.shape != shape:
+        if graph.broadcast_shape(name, value.shape, shape) != shape:
+            raise fail(name, f"{listed(value.shape)} does not fit into the tensor's "
+                       f"{listed(shape)} in place", "Use the operation that returns a new tensor.")
+        value = graph.broadcast(value, shape)
+    if now.grad and value.differentiable and tensor._detached:
+        tensor._detached = False
+    node = value if view is None or not view.steps else cells.write_back(cell, view, value)
+    tracked = node.differentiable and (now.grad or cell.tracked)
+    cell.set(node, tracked)
+    return tensor
+
+
+@operation
+def synchronize() -> None:
+    """Computes everything that is pending."""
+    cells.flush()

@@ -1,0 +1,91 @@
+"""Small values that tensors hand out: Size, Device, GradFunction."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lazygrad_compiler.ir.node import Node
+
+from lazygrad._core.context import fail
+
+
+class Size(tuple):
+    """A shape: a tuple of sizes."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        return math.prod(self)
+
+    def __repr__(self) -> str:
+        return f"Size([{', '.join(map(str, self))}])"
+
+    def __getitem__(self, index: Any) -> Any:
+        value = tuple.__getitem__(self, index)
+        return Size(value) if isinstance(index, slice) else value
+
+    def __add__(self, other: Any) -> Any:
+        return Size(tuple.__add__(self, tuple(other)))
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where values live: type "cpu" or "cuda", and a number."""
+
+    type: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        return f"device(type={self.type!r}" + \
+            (")" if self.index is None else f", index={self.index})")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            return str(self) == other
+        return isinstance(other, Device) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+CPU = Device("cpu")
+
+
+def device(type: Any, index: int | None = None) -> Device:
+    """The device of a name; only the CPU holds tensors so far."""
+    if isinstance(type, Device):
+        return type
+    name, _, number = str(type).partition(":")
+    return Device(name, int(number) if number else index)
+
+
+def check_device(where: Any, name: str) -> None:
+    """Refuses devices that hold no tensors."""
+    if where is not None and device(where).type != "cpu":
+        raise fail(name, f"there is no device {where} for tensors", "Tensors live on 'cpu'.")
+
+
+class GradFunction:
+    """What computed a tensor, to be read by people: the operation and its line."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def name(self) -> str:
+        return f"{self._node.op.title().replace('_', '')}Backward0"
+
+    @property
+    def next_functions(self) -> tuple[tuple[GradFunction, int], ...]:
+        return tuple((GradFunction(value), 0) for value in self._node.inputs if value.differentiable)
+
+    @property
+    def location(self) -> tuple[tuple[str, int], ...]:
+        return self._node.location
+
+    def __repr__(self) -> str:
+        return f"<{self.name()}>"

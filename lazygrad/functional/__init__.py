@@ -1,0 +1,1 @@
+"""The operations, grouped by subject; `lazygrad` and `lazygrad.nn.functional` export them."""

@@ -1,0 +1,502 @@
+"""Elementwise arithmetic: operators, comparisons, bits, elementary functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import IRError, Node, build
+from lazygrad_compiler.ir.ops import OPS
+
+from lazygrad._core import graph
+from lazygrad._core.context import METHODS, TensorError, fail, here, line, method, now, operation
+from lazygrad._core.tensor import Tensor, node_of, wrap
+from lazygrad.functional._operands import as_node, floating, pair, result_dtype, several
+
+_NUMBERS = (Tensor, int, float, complex, numpy.generic, numpy.ndarray)
+
+INPLACE: list[str] = []
+"""Names of methods that also come as `name_`, written into the tensor."""
+
+
+# ---- binary operations: node functions first, then everything public made from them
+
+
+def _add(a: Node, b: Node) -> Node:
+    return graph.make("or" if a.dtype is dtypes.bool_ else "add", a, b)
+
+
+def _mul(a: Node, b: Node) -> Node:
+    return graph.make("and" if a.dtype is dtypes.bool_ else "mul", a, b)
+
+
+def _sub(a: Node, b: Node) -> Node:
+    if a.dtype is dtypes.bool_:
+        raise fail("sub", "bools are not subtracted", "Use a ^ b, or convert with .int().")
+    return graph.make("sub", a, b)
+
+
+def _true_divide(a: Node, b: Node) -> Node:
+    return graph.make("div", floating(a), floating(b))
+
+
+def _bool_as_int(a: Node) -> Node:
+    return graph.cast(a, dtypes.int64) if a.dtype is dtypes.bool_ else a
+
+
+def _remainder(a: Node, b: Node) -> Node:
+    """The remainder with the divisor's sign."""
+    a, b = _bool_as_int(a), _bool_as_int(b)
+    rest = graph.make("rem", a, b)
+    if a.dtype.kind == "unsigned":
+        return rest
+    zero = graph.const(0, a.dtype, a.shape)
+    differs = graph.make("ne", graph.make("lt", rest, zero), graph.make("lt", b, zero))
+    wrong = graph.make("and", differs, graph.make("ne", rest, zero))
+    return graph.where(wrong, graph.make("add", rest, b), rest)
+
+
+def _floor_divide(a: Node, b: Node) -> Node:
+    """The quotient rounded down."""
+    a, b = _bool_as_int(a), _bool_as_int(b)
+    if a.dtype.is_floating:
+        rest = graph.make("rem", a, b)
+        quotient = graph.make("div", graph.make("sub", a, rest), b)
+        zero = graph.const(0, a.dtype, a.shape)
+        differs = graph.make("ne", graph.make("lt", b, zero), graph.make("lt", rest, zero))
+        below = graph.make("and", graph.make("ne", rest, zero), differs)
+        quotient = graph.where(below, graph.sub(quotient, 1), quotient)
+        rounded = graph.unary("floor", quotient)
+        up = graph.make("lt", graph.const(0.5, a.dtype, a.shape), graph.sub(quotient, rounded))
+        rounded = graph.where(up, graph.add(rounded, 1), rounded)
+        by_zero = graph.make("eq", b, zero)
+        return graph.where(by_zero, graph.make("div", a, b), rounded)
+    quotient = graph.make("idiv", a, b)
+    if a.dtype.kind == "unsigned":
+        return quotient
+    rest = graph.make("rem", a, b)
+    zero = graph.const(0, a.dtype, a.shape)
+    differs = graph.make("ne", graph.make("lt", rest, zero), graph.make("lt", b, zero))
+    below = graph.make("and", differs, graph.make("ne", rest, zero))
+    return graph.where(below, graph.sub(quotient, 1), quotient)
+
+
+def _power(a: Node, b: Node) -> Node:
+    a, b = _bool_as_int(a), _bool_as_int(b)
+    return graph.make("pow", a, b)
+
+
+def _plain(name: str) -> Callable[[Node, Node], Node]:
+    definition = OPS[name]
+    return lambda a, b: build(definition, (a, b), (), now.location)
+
+
+def _swapped(name: str) -> Callable[[Node, Node], Node]:
+    definition = OPS[name]
+    return lambda a, b: build(definition, (b, a), (), now.location)
+
+
+def _logical(name: str) -> Callable[[Node, Node], Node]:
+    return lambda a, b: graph.make(name, graph.cast(a, dtypes.bool_), graph.cast(b, dtypes.bool_))
+
+
+def _hypot(a: Node, b: Node) -> Node:
+    return graph.unary("sqrt", graph.add(graph.mul(a, a), graph.mul(b, b)))
+
+
+def _logaddexp(a: Node, b: Node) -> Node:
+    top, bottom = graph.make("maximum", a, b), graph.make("minimum", a, b)
+    gap = graph.sub(bottom, top)
+    result = graph.add(top, graph.unary("log1p", graph.unary("exp", gap)))
+    return graph.where(graph.make("eq", a, b), graph.add(a, math.log(2.0)), result)
+
+
+def _fmax(name: str) -> Callable[[Node, Node], Node]:
+    def compute(a: Node, b: Node) -> Node:
+        both = graph.make(name, a, b)
+        both = graph.where(graph.make("ne", a, a), b, both)
+        return graph.where(graph.make("ne", b, b), a, both)
+    return compute
+
+
+BINARY: dict[str, Callable[[Node, Node], Node]] = {
+    "add": _add, "sub": _sub, "mul": _mul, "div": _true_divide, "remainder": _remainder,
+    "floor_divide": _floor_divide, "pow": _power,
+    "fmod": lambda a, b: graph.make("rem", _bool_as_int(a), _bool_as_int(b)),
+    "maximum": _plain("maximum"), "minimum": _plain("minimum"),
+    "fmax": _fmax("maximum"), "fmin": _fmax("minimum"),
+    "eq": _plain("eq"), "ne": _plain("ne"), "lt": _plain("lt"), "le": _plain("le"),
+    "gt": _swapped("lt"), "ge": _swapped("le"),
+    "bitwise_and": _plain("and"), "bitwise_or": _plain("or"), "bitwise_xor": _plain("xor"),
+    "bitwise_left_shift": _plain("shl"), "bitwise_right_shift": _plain("shr"),
+    "logical_and": _logical("and"), "logical_or": _logical("or"), "logical_xor": _logical("xor"),
+    "atan2": lambda a, b: graph.make("atan2", floating(a), floating(b)),
+    "hypot": _hypot, "logaddexp": _logaddexp,
+}
+"""Node functions of two operands of one dtype and shape."""
+
+
+def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
+    """The dunder method: the shortest way from two operands to a recorded node."""
+    compute = BINARY[name]
+
+    def apply(left: Any, right: Any) -> Any:
+        outermost = not now.location
+        if outermost:
+            now.location = here()
+        try:
+            if not isinstance(right, _NUMBERS):
+                return NotImplemented
+            a, b = pair(name, right, left) if reflected else pair(name, left, right)
+            return wrap(compute(a, b))
+        except IRError as error:
+            raise TensorError(f"{error} ({line()})") from None
+        finally:
+            if outermost:
+                now.location = ()
+
+    return apply
+
+
+def _named(name: str) -> Callable[..., Any]:
+    compute = BINARY[name]
+
+    def apply(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
+        return wrap(compute(*pair(name, input, other)))
+
+    apply.__name__ = apply.__qualname__ = name
+    apply.__doc__ = f"Elementwise {name.replace('_', ' ')} of tensors or numbers; broadcasts."
+    return apply
+
+
+for _name in BINARY:
+    if _name not in ("add", "sub", "div"):
+        globals()[_name] = method(_named(_name))
+        INPLACE.append(_name)
+INPLACE += ["add", "sub", "div"]
+
+
+@method
+def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """input + alpha * other."""
+    if alpha != 1:
+        other = globals()["mul"](other, alpha)
+    return wrap(_add(*pair("add", input, other)))
+
+
+@method
+def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """input - alpha * other."""
+    if alpha != 1:
+        other = globals()["mul"](other, alpha)
+    return wrap(_sub(*pair("sub", input, other)))
+
+
+@method
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """input / other; rounding_mode "floor" or "trunc" rounds the quotient."""
+    a, b = pair("div", input, other)
+    if rounding_mode == "floor":
+        return wrap(_floor_divide(a, b))
+    if rounding_mode == "trunc":
+        return wrap(graph.unary("trunc", graph.make("div", a, b)) if a.dtype.is_floating
+                    else graph.make("idiv", _bool_as_int(a), _bool_as_int(b)))
+    if rounding_mode is not None:
+        raise fail("div", f"rounding_mode {rounding_mode!r}; there are None, 'floor' and 'trunc'")
+    return wrap(_true_divide(a, b))
+
+
+@operation
+def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+    """other - alpha * input."""
+    return sub(other, input, alpha=alpha)
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    f"__{python}__": _operator(name) for python, name in [
+        ("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div"),
+        ("floordiv", "floor_divide"), ("mod", "remainder"), ("pow", "pow"),
+        ("and", "bitwise_and"), ("or", "bitwise_or"), ("xor", "bitwise_xor"),
+        ("lshift", "bitwise_left_shift"), ("rshift", "bitwise_right_shift"),
+        ("eq", "eq"), ("ne", "ne"), ("lt", "lt"), ("le", "le"), ("gt", "gt"), ("ge", "ge")]
+} | {
+    f"__r{python}__": _operator(name, reflected=True) for python, name in [
+        ("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div"),
+        ("floordiv", "floor_divide"), ("mod", "remainder"), ("pow", "pow"),
+        ("and", "bitwise_and"), ("or", "bitwise_or"), ("xor", "bitwise_xor"),
+        ("lshift", "bitwise_left_shift"), ("rshift", "bitwise_right_shift")]
+}
+
+
+# ---- unary operations
+
+
+def sigmoid_node(x: Node) -> Node:
+    """1 / (1 + exp(-x)), with the exponential of -|x| only, so that nothing overflows either way."""
+    negative = graph.binary("lt", x, 0)
+    power = graph.unary("exp", graph.where(negative, x, graph.unary("neg", x)))
+    return graph.div(graph.where(negative, power, 1), graph.add(power, 1))
+
+
+def _frac(x: Node) -> Node:
+    return graph.sub(x, graph.unary("trunc", x))
+
+
+def _whole(name: str) -> Callable[[Node], Node]:
+    return lambda x: graph.unary(name, x) if x.dtype.is_floating else x
+
+
+def _abs(x: Node) -> Node:
+    if x.dtype.is_complex:
+        raise fail("abs", "complex tensors have no abs here yet")
+    return x if x.dtype.kind in ("bool", "unsigned") else graph.unary("abs", x)
+
+
+def _neg(x: Node) -> Node:
+    if x.dtype is dtypes.bool_:
+        raise fail("neg", "bools are not negated", "Use ~x.")
+    return graph.unary("neg", x)
+
+
+def _same(x: Node) -> Node:
+    return x
+
+
+_ANY: dict[str, Callable[[Node], Node]] = {
+    "neg": _neg, "abs": _abs, "sign": lambda x: x if x.dtype is dtypes.bool_ else graph.unary("sign", x),
+    "floor": _whole("floor"), "ceil": _whole("ceil"), "trunc": _whole("trunc"),
+    "square": lambda x: _power(x, graph.const(2, _bool_as_int(x).dtype, x.shape))
+    if not x.dtype.is_differentiable else graph.mul(x, x),
+    "frac": _frac, "positive": _same,
+    "bitwise_not": lambda x: graph.unary("not", x),
+    "logical_not": lambda x: graph.unary("not", graph.cast(x, dtypes.bool_)),
+    "isnan": lambda x: graph.make("ne", x, x),
+}
+_FLOAT: dict[str, Callable[[Node], Node]] = {
+    name: (lambda op: lambda x: graph.unary(op, x))(name) for name in
+    ("exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh "
+     "atanh erf erfc sqrt").split()
+} | {
+    "sigmoid": sigmoid_node,
+    "rsqrt": lambda x: graph.div(graph.const(1, x.dtype, x.shape), graph.unary("sqrt", x)),
+    "reciprocal": lambda x: graph.div(graph.const(1, x.dtype, x.shape), x),
+    "deg2rad": lambda x: graph.mul(x, math.pi / 180), "rad2deg": lambda x: graph.mul(x, 180 / math.pi),
+}
+ALIASES = {
+    "neg": "negative", "abs": "absolute", "trunc": "fix", "asin": "arcsin", "acos": "arccos",
+    "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2",
+    "sub": "subtract", "mul": "multiply", "gt": "greater", "ge": "greater_equal",
+    "lt": "less", "le": "less_equal", "ne": "not_equal",
+}
+
+
+def _unary(name: str, compute: Callable[[Node], Node], as_float: bool) -> Callable[..., Any]:
+    def apply(input: Tensor, *, out: Tensor | None = None) -> Tensor:
+        node = as_node(name, input)
+        return wrap(compute(floating(node) if as_float else node))
+
+    apply.__name__ = apply.__qualname__ = name
+    apply.__doc__ = f"Elementwise {name.replace('_', ' ')}."
+    return apply
+
+
+for _name, _compute in _ANY.items():
+    globals()[_name] = method(_unary(_name, _compute, False))
+    INPLACE.append(_name)
+for _name, _compute in _FLOAT.items():
+    globals()[_name] = method(_unary(_name, _compute, True))
+    INPLACE.append(_name)
+for _name, _alias in ALIASES.items():
+    globals()[_alias] = METHODS[_alias] = globals()[_name]
+    INPLACE.append(_alias)
+INPLACE.remove("isnan")
+METHODS["true_divide"] = METHODS["divide"] = true_divide = divide = div
+INPLACE += ["true_divide", "divide"]
+
+
+@method
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """To the nearest whole number (or decimal), ties to even."""
+    node = as_node("round", input)
+    if not node.dtype.is_floating:
+        return wrap(node)
+    if decimals:
+        scale = 10.0 ** decimals
+        return wrap(graph.div(graph.unary("round", graph.mul(node, scale)), scale))
+    return wrap(graph.unary("round", node))
+
+
+@method
+def isinf(input: Tensor) -> Tensor:
+    """Where values are infinite."""
+    node = as_node("isinf", input)
+    if not node.dtype.is_floating:
+        return wrap(graph.const(False, dtypes.bool_, node.shape))
+    return wrap(graph.binary("eq", graph.unary("abs", node), math.inf))
+
+
+@method
+def isfinite(input: Tensor) -> Tensor:
+    """Where values are neither infinite nor NaN."""
+    node = as_node("isfinite", input)
+    if not node.dtype.is_floating:
+        return wrap(graph.const(True, dtypes.bool_, node.shape))
+    return wrap(graph.binary("lt", graph.unary("abs", node), math.inf))
+
+
+@method
+def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None,
+               neginf: float | None = None) -> Tensor:
+    """NaN and infinities replaced, by default with 0 and the largest finite numbers."""
+    from lazygrad._core.types import finfo
+    node = as_node("nan_to_num", input)
+    if not node.dtype.is_floating:
+        return wrap(node)
+    limits = finfo(node.dtype)
+    node = graph.where(graph.make("ne", node, node), nan, node)
+    high = limits.max if posinf is None else posinf
+    low = limits.min if neginf is None else neginf
+    node = graph.where(graph.binary("eq", node, math.inf), high, node)
+    return wrap(graph.where(graph.binary("eq", node, -math.inf), low, node))
+
+
+def clamp_node(node: Node, low: Any, high: Any) -> Node:
+    """Between two bounds, each a node, a number or None; NaN stays."""
+    if low is not None:
+        node = graph.binary("maximum", node, low)
+    if high is not None:
+        node = graph.binary("minimum", node, high)
+    return node
+
+
+@method
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Values below `min` become min, above `max` max."""
+    if min is None and max is None:
+        raise fail("clamp", "needs min, max or both")
+    dtype = result_dtype([value for value in (input, min, max) if value is not None])
+    node = graph.cast(as_node("clamp", input), dtype)
+    bounds = [graph.cast(node_of(value), dtype) if isinstance(value, Tensor) else value
+              for value in (min, max)]
+    return wrap(clamp_node(node, *bounds))
+
+
+METHODS["clip"] = clip = clamp
+
+
+@method
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    return clamp(input, min)
+
+
+@method
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    return clamp(input, None, max)
+
+
+@operation
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    """`input` where the condition holds, else `other`; with the condition alone, its positions."""
+    if input is None and other is None:
+        from lazygrad.functional.gathering import nonzero
+        return nonzero(condition, as_tuple=True)
+    dtype = result_dtype([input, other])
+    yes, no = (graph.cast(as_node("where", value), dtype) for value in (input, other))
+    return wrap(graph.where(graph.cast(as_node("where", condition), dtypes.bool_), yes, no))
+
+
+METHODS["where"] = lambda self, condition, other: where(condition, self, other)
+
+
+@method
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """`value` where the mask holds."""
+    node, hole = as_node("masked_fill", input), as_node("masked_fill", mask)
+    if hole.dtype is not dtypes.bool_:
+        raise fail("masked_fill", f"the mask is {hole.dtype.name}", "Masks are bool: use mask.bool().")
+    fill = graph.cast(node_of(value), node.dtype) if isinstance(value, Tensor) \
+        else graph.const(value, node.dtype)
+    return wrap(graph.where(hole, fill, node))
+
+
+@method
+def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    """input + weight * (end - input)."""
+    start, stop, share = several("lerp", input, end, weight)
+    return wrap(graph.add(start, graph.mul(share, graph.sub(stop, start))))
+
+
+@method
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """input + value * tensor1 * tensor2."""
+    base, left, right = several("addcmul", input, tensor1, tensor2)
+    product = graph.mul(left, right)
+    return wrap(graph.add(base, product if value == 1 else graph.mul(product, value)))
+
+
+@method
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """input + value * tensor1 / tensor2."""
+    base, left, right = several("addcdiv", input, tensor1, tensor2)
+    quotient = graph.div(left, right)
+    return wrap(graph.add(base, quotient if value == 1 else graph.mul(quotient, value)))
+
+
+INPLACE += ["round", "nan_to_num", "clamp", "clip", "clamp_min", "clamp_max", "masked_fill", "lerp",
+            "addcmul", "addcdiv"]
+
+
+@method
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08,
+            equal_nan: bool = False) -> Tensor:
+    """|input - other| <= atol + rtol * |other|, elementwise."""
+    a, b = pair("isclose", input, other)
+    same = graph.make("eq", a, b)
+    if not a.dtype.is_floating:
+        a, b = graph.cast(a, dtypes.float64), graph.cast(b, dtypes.float64)
+    allowed = graph.add(graph.mul(graph.unary("abs", b), rtol), atol)
+    near = graph.make("le", graph.unary("abs", graph.sub(a, b)), allowed)
+    near = graph.make("and", near, graph.binary("lt", graph.unary("abs", b), math.inf))
+    result = graph.make("or", same, near)
+    if equal_nan:
+        both = graph.make("and", graph.make("ne", a, a), graph.make("ne", b, b))
+        result = graph.make("or", result, both)
+    return wrap(result)
+
+
+@method
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08,
+             equal_nan: bool = False) -> bool:
+    """Whether all elements are close; looks at the values."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
+
+
+@method
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether shapes and all values are equal; looks at the values."""
+    return input.shape == other.shape and bool(globals()["eq"](input, other).all())
+
+
+@operation
+def result_type(tensor1: Any, tensor2: Any) -> Any:
+    """The dtype of an operation between the two."""
+    return result_dtype([tensor1, tensor2])
+
+
+@method
+def copysign(input: Tensor, other: Any) -> Tensor:
+    """The size of `input` with the sign of `other` (of -0.0 that of 0.0)."""
+    a, b = pair("copysign", input, other)
+    a, b = floating(a), floating(b)
+    size = graph.unary("abs", a)
+    return wrap(graph.where(graph.binary("lt", b, 0), graph.unary("neg", size), size))
+
+
+PUBLIC = [*BINARY, *_ANY, *_FLOAT, *ALIASES.values(), "rsub", "round", "isinf", "isfinite",
+          "nan_to_num", "clamp", "clip", "clamp_min", "clamp_max", "where", "masked_fill", "lerp",
+          "addcmul", "addcdiv", "isclose", "allclose", "equal", "result_type", "true_divide",
+          "divide", "copysign"]
+__all__ = list(dict.fromkeys(PUBLIC))

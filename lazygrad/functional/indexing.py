@@ -1,0 +1,253 @@
+"""x[index] and x[index] = value: numbers, slices, None, ..., masks and index tensors, mixed.
+
+The basic part (numbers, slices, None, ...) makes a view.  Index tensors then gather from the view, or
+scatter into it.  A mask on its own is written by `where`, without looking at it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
+
+from lazygrad._core import graph
+from lazygrad._core.cell import leaf_of_array
+from lazygrad._core.context import fail, method, operation
+from lazygrad._core.tensor import Tensor, array_of, make_view, node_of, shape_of, strides_of, wrap, write
+from lazygrad.functional._operands import as_node
+from lazygrad.functional.views import slice_view
+
+
+def _as_tuple(index: Any) -> tuple:
+    if isinstance(index, tuple):
+        return index
+    if isinstance(index, list) and any(isinstance(each, (slice, type(None), type(...)))
+                                       or (isinstance(each, Tensor) and each.ndim) for each in index):
+        return tuple(index)
+    return (index,)
+
+
+def _is_number(item: Any) -> bool:
+    return isinstance(item, (int, numpy.integer)) and not isinstance(item, (bool, numpy.bool_))
+
+
+def _as_index_tensor(item: Any) -> Any:
+    """Lists, arrays and ranges as tensors; tensors as they are."""
+    if isinstance(item, Tensor):
+        return item
+    from lazygrad.functional.creation import tensor
+    if isinstance(item, (bool, numpy.bool_)):
+        return tensor(bool(item))
+    if isinstance(item, (list, tuple, range, numpy.ndarray)):
+        made = tensor(list(item) if isinstance(item, range) else item)
+        return made.long() if made.numel() == 0 and made.dtype.is_floating else made
+    raise fail("index", f"{type(item).__name__} is no index",
+               "Indices are numbers, slices, None, ..., masks and integer tensors.", IndexError)
+
+
+def _masks_to_indices(items: list[Any]) -> list[Any]:
+    """Bool tensors as one index tensor for each of their axes; this looks at their values."""
+    result: list[Any] = []
+    for item in items:
+        if isinstance(item, Tensor) and item.dtype in (dtypes.bool_, dtypes.uint8):
+            if not item.ndim:
+                result += [None, wrap(leaf_of_array(numpy.zeros(int(bool(item)), numpy.int64)))]
+                continue
+            places = numpy.nonzero(array_of(item))
+            result += [_Masked(wrap(leaf_of_array(numpy.ascontiguousarray(each))), size)
+                       for each, size in zip(places, item.shape, strict=True)]
+        else:
+            result.append(item)
+    return result
+
+
+class _Masked:
+    """An index that came from a mask, and the size of axis that the mask is for."""
+
+    def __init__(self, index: Tensor, size: int) -> None:
+        self.index, self.size = index, size
+
+
+def _basic(tensor: Tensor, items: list[Any]) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+    """The view of the basic part, and the index tensors with the axis of the view they apply to."""
+    shape, strides = shape_of(tensor), strides_of(tensor)
+    used = sum(1 for item in items if item is not None and item is not ...)
+    if used > len(shape):
+        raise fail("index", f"{used} indices for the {len(shape)} axes of {listed(shape)}",
+                   kind=IndexError)
+    if not any(item is ... for item in items):
+        items = [*items, ...]
+    starts, stops, steps = [0] * len(shape), list(shape), [1] * len(shape)
+    sizes: list[int] = []
+    new_strides: list[int] = []
+    advanced: list[tuple[int, Tensor]] = []
+    axis, changed, reshaped = 0, False, False
+    for item in items:
+        if item is None:
+            sizes.append(1)
+            new_strides.append(1)
+            reshaped = True
+            continue
+        if item is ...:
+            count = len(shape) - used
+            sizes += shape[axis:axis + count]
+            new_strides += strides[axis:axis + count]
+            axis += count
+            continue
+        size = shape[axis]
+        if _is_number(item):
+            if not -size <= item < size:
+                raise fail("index", f"index {item} is out of range for axis {axis} of size {size}",
+                           kind=IndexError)
+            starts[axis] = int(item) % size
+            stops[axis] = starts[axis] + 1
+            changed = reshaped = True
+        elif isinstance(item, slice):
+            bounds = [None if each is None else each.__index__()
+                      for each in (item.start, item.stop, item.step)]
+            if (bounds[2] or 1) < 1:
+                raise fail("index", f"slices step forward, and {bounds[2]} does not",
+                           "Use .flip(...) to reverse.")
+            start, stop, step = slice(*bounds).indices(size)
+            stop = max(start, stop)
+            starts[axis], stops[axis], steps[axis] = start, stop, step
+            changed = changed or (start, stop, step) != (0, size, 1)
+            sizes.append(-(-(stop - start) // step))
+            new_strides.append(strides[axis] * step)
+        else:
+            if isinstance(item, _Masked):
+                if item.size != size:
+                    raise fail("index", f"a mask of size {item.size} for axis {axis} of size {size}",
+                               kind=IndexError)
+                item = item.index
+            advanced.append((len(sizes), item))
+            sizes.append(size)
+            new_strides.append(strides[axis])
+        axis += 1
+    if changed:
+        tensor = slice_view(tensor, starts, stops, steps)
+    if reshaped or not changed:
+        tensor = make_view(tensor, "reshape", (tuple(sizes),), tuple(sizes), tuple(new_strides))
+    return tensor, advanced
+
+
+def _index_nodes(advanced: list[tuple[int, Tensor]], shape: tuple[int, ...]) -> list[Node]:
+    """The index tensors as int64 nodes of their common shape."""
+    nodes = []
+    for _, item in advanced:
+        node = node_of(item)
+        if not node.dtype.is_integer:
+            raise fail("index", f"index tensors are integers or bools, not {node.dtype.name}",
+                       "Convert with .long().", IndexError)
+        nodes.append(graph.cast(node, dtypes.int64))
+    return list(graph.together("index", *nodes))
+
+
+def _result_order(axes: list[int], index_ndim: int, ndim: int) -> list[int] | None:
+    """The order that brings the axes of gather's result to NumPy's places; None: as they are."""
+    adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
+    first = axes[0] if adjacent else 0
+    if first == 0:
+        return None
+    rest = ndim - len(axes)
+    return [*range(index_ndim, index_ndim + first), *range(index_ndim),
+            *range(index_ndim + first, index_ndim + rest)]
+
+
+def _prepare(index: Any) -> list[Any]:
+    return [item if item is None or item is ... or isinstance(item, slice) or _is_number(item)
+            else _as_index_tensor(item) for item in _as_tuple(index)]
+
+
+@operation
+def getitem(input: Tensor, index: Any) -> Tensor:
+    """x[index]: a view for the basic forms, a copy where index tensors take part."""
+    view, advanced = _basic(input, _masks_to_indices(_prepare(index)))
+    if not advanced:
+        return view
+    node = node_of(view)
+    axes = [axis for axis, _ in advanced]
+    indices = _index_nodes(advanced, node.shape)
+    result = graph.make("gather", node, *indices, attrs=(tuple(axes),))
+    order = _result_order(axes, indices[0].ndim, node.ndim)
+    return wrap(result if order is None else graph.permute(result, order))
+
+
+def _value_node(value: Any, target: Tensor) -> Node:
+    if isinstance(value, (Tensor, numpy.ndarray)):
+        return as_node("setitem", value)
+    if isinstance(value, (list, tuple)):
+        from lazygrad.functional.creation import tensor
+        return node_of(tensor(value))
+    return graph.const(value, target.dtype)
+
+
+def _fit(name: str, value: Node, shape: tuple[int, ...]) -> Node:
+    """The value broadcast to a shape; leading axes of size 1 too many are dropped."""
+    while value.ndim > len(shape) and value.shape[0] == 1:
+        value = graph.reshape(value, value.shape[1:])
+    if graph.broadcast_shape(name, value.shape, shape) != shape:
+        raise fail(name, f"{listed(value.shape)} does not fit into {listed(shape)}")
+    return graph.broadcast(value, shape)
+
+
+@operation
+def setitem(input: Tensor, index: Any, value: Any) -> None:
+    """x[index] = value, seen by all that share memory with x."""
+    items = _prepare(index)
+    new = _value_node(value, input)
+    if len(items) == 1 and isinstance(items[0], Tensor) and items[0].dtype is dtypes.bool_:
+        mask = items[0]
+        rest = shape_of(input)[mask.ndim:]
+        if shape_of(mask) != shape_of(input)[:mask.ndim]:
+            raise fail("setitem", f"a mask {listed(mask.shape)} for {listed(input.shape)}",
+                       kind=IndexError)
+        if new.ndim <= len(rest) or (new.ndim == len(rest) + 1 and new.shape[0] == 1):
+            new = _fit("setitem", graph.cast(new, input.dtype), (1,) * mask.ndim + rest)
+            where = graph.reshape(node_of(mask), shape_of(mask) + (1,) * len(rest))
+            write(input, "setitem", graph.where(where, new, node_of(input)))
+            return
+    view, advanced = _basic(input, _masks_to_indices(items))
+    if not advanced:
+        write(view, "setitem", _fit("setitem", new, shape_of(view)))
+        return
+    write(view, "setitem", _scattered(view, advanced, new, "set"))
+
+
+def _scattered(view: Tensor, advanced: list[tuple[int, Tensor]], new: Node, mode: str) -> Node:
+    node = node_of(view)
+    axes = [axis for axis, _ in advanced]
+    indices = _index_nodes(advanced, node.shape)
+    index_ndim = indices[0].ndim
+    rest = [size for axis, size in enumerate(node.shape) if axis not in axes]
+    shape = (*indices[0].shape, *rest)
+    order = _result_order(axes, index_ndim, node.ndim)
+    seen = shape if order is None else tuple(shape[axis] for axis in order)
+    new = _fit("setitem", graph.cast(new, node.dtype), seen)
+    if order is not None:
+        new = graph.permute(new, [order.index(axis) for axis in range(len(order))])
+    return graph.make("scatter", node, new, *indices, attrs=(tuple(axes), mode))
+
+
+@method
+def index_put_(input: Tensor, indices: tuple[Tensor, ...], values: Any,
+               accumulate: bool = False) -> Tensor:
+    """x[indices] = values, or += with accumulate, where equal positions add up."""
+    view, advanced = _basic(input, _masks_to_indices(_prepare(tuple(indices))))
+    write(view, "index_put_", _scattered(view, advanced, _value_node(values, input),
+                                         "add" if accumulate else "set"))
+    return input
+
+
+@method
+def index_put(input: Tensor, indices: tuple[Tensor, ...], values: Any,
+              accumulate: bool = False) -> Tensor:
+    """`index_put_` on a copy."""
+    return index_put_(input.clone(), indices, values, accumulate)
+
+
+setattr(Tensor, "__getitem__", getitem)  # noqa: B010
+setattr(Tensor, "__setitem__", setitem)  # noqa: B010

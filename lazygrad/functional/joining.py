@@ -1,0 +1,296 @@
+"""Tensors put together, repeated, turned, cut to triangles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
+
+from lazygrad._core import graph
+from lazygrad._core.context import fail, method, operation
+from lazygrad._core.tensor import Tensor, node_of, wrap
+from lazygrad._core.types import promote_types
+from lazygrad.functional._operands import as_node, axis_of, sizes_of
+
+__all__ = ["cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack",
+           "tile", "flip", "fliplr", "flipud", "roll", "rot90", "tril", "triu", "tril_indices",
+           "triu_indices", "meshgrid", "repeat_interleave", "broadcast_tensors", "block_diag", "diag",
+           "diag_embed", "trace"]
+
+
+def _common(name: str, tensors: Sequence[Tensor]) -> list[Node]:
+    """The nodes in their common dtype."""
+    nodes = [as_node(name, each) for each in tensors]
+    if not nodes:
+        raise fail(name, "needs at least one tensor")
+    dtype = nodes[0].dtype
+    for node in nodes[1:]:
+        dtype = promote_types(dtype, node.dtype)
+    return [graph.cast(node, dtype) for node in nodes]
+
+
+@operation
+def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None, out: Any = None) -> Tensor:
+    """One after the other along an axis."""
+    nodes = _common("cat", tensors)
+    # PyTorch lets empty vectors join anything.
+    filled = [node for node in nodes if node.shape != (0,)] or nodes[:1]
+    if not filled[0].shape:
+        raise fail("cat", "0-d tensors have no axis to join along", "Use stack.")
+    where = axis_of("cat", dim if axis is None else axis, filled[0].ndim)
+    for node in filled[1:]:
+        if node.ndim != filled[0].ndim or any(
+                a != b for k, (a, b) in enumerate(zip(node.shape, filled[0].shape, strict=True))
+                if k != where):
+            raise fail("cat", f"{listed(filled[0].shape)} and {listed(node.shape)} differ off axis "
+                       f"{where}", "All other sizes must be equal.")
+    return wrap(graph.concat(filled, where))
+
+
+concat = concatenate = cat
+
+
+@operation
+def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
+    """Side by side along a new axis."""
+    nodes = _common("stack", tensors)
+    axis = axis_of("stack", dim, nodes[0].ndim + 1)
+    for node in nodes:
+        if node.shape != nodes[0].shape:
+            raise fail("stack", f"{listed(nodes[0].shape)} and {listed(node.shape)} differ",
+                       "All shapes must be equal; cat joins along an axis that is there.")
+    return wrap(graph.concat([graph.unsqueeze(node, axis) for node in nodes], axis))
+
+
+@operation
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Side by side: along axis 1, or 0 of vectors."""
+    from lazygrad.functional.views import atleast_1d
+    tensors = [atleast_1d(each) for each in tensors]
+    return cat(tensors, 0 if tensors[0].ndim == 1 else 1)
+
+
+@operation
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """One above the other: along axis 0, vectors as rows."""
+    from lazygrad.functional.views import atleast_2d
+    return cat([atleast_2d(each) for each in tensors], 0)
+
+
+@operation
+def dstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Along a third axis."""
+    from lazygrad.functional.views import atleast_3d
+    return cat([atleast_3d(each) for each in tensors], 2)
+
+
+@operation
+def column_stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Vectors as columns."""
+    return cat([each.reshape(-1, 1) if each.ndim < 2 else each for each in tensors], 1)
+
+
+def tile_node(node: Node, counts: Sequence[int]) -> Node:
+    """The node repeated so many times along its axes; more counts than axes add leading ones."""
+    node = graph.reshape(node, (1,) * (len(counts) - node.ndim) + node.shape)
+    apart: list[int] = []
+    wide: list[int] = []
+    for size, count in zip(node.shape, counts, strict=True):
+        apart += [1, size]
+        wide += [count, size]
+    node = graph.broadcast(graph.reshape(node, tuple(apart)), tuple(wide))
+    return graph.reshape(node, tuple(a * b for a, b in zip(wide[::2], wide[1::2], strict=True)))
+
+
+@method
+def repeat(input: Tensor, *repeats: Any) -> Tensor:
+    """Copies side by side along each axis."""
+    counts = sizes_of("repeat", repeats)
+    if len(counts) < input.ndim:
+        raise fail("repeat", f"{len(counts)} counts for the {input.ndim} axes of {listed(input.shape)}",
+                   "Give one count for each axis (tile fills up).")
+    return wrap(tile_node(node_of(input), counts))
+
+
+@method
+def tile(input: Tensor, *dims: Any) -> Tensor:
+    """Like repeat; missing counts are 1."""
+    counts = sizes_of("tile", dims)
+    return wrap(tile_node(node_of(input), (1,) * (input.ndim - len(counts)) + counts))
+
+
+@method
+def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Tensor:
+    """Every element (or row along dim) repeated in place."""
+    node = node_of(input)
+    if dim is None:
+        node, dim = graph.reshape(node, (node.size,)), 0
+    axis = axis_of("repeat_interleave", dim, node.ndim)
+    if isinstance(repeats, Tensor) and repeats.numel() > 1:
+        from lazygrad.functional.gathering import index_select
+        import numpy
+        index = numpy.repeat(numpy.arange(node.shape[axis]), repeats.detach().numpy())
+        from lazygrad.functional.creation import from_numpy
+        return index_select(wrap(node), axis, from_numpy(index))
+    count = int(repeats)
+    shape = node.shape
+    node = graph.broadcast(graph.unsqueeze(node, axis + 1),
+                           (*shape[:axis + 1], count, *shape[axis + 1:]))
+    return wrap(graph.reshape(node, (*shape[:axis], shape[axis] * count, *shape[axis + 1:])))
+
+
+@method
+def flip(input: Tensor, *dims: Any) -> Tensor:
+    """Axes reversed."""
+    node = node_of(input)
+    axes = tuple(axis_of("flip", dim, node.ndim) for dim in sizes_of("flip", dims))
+    return wrap(graph.make("flip", node, attrs=(tuple(sorted(axes)),)) if axes else node)
+
+
+@method
+def fliplr(input: Tensor) -> Tensor:
+    return flip(input, 1)
+
+
+@method
+def flipud(input: Tensor) -> Tensor:
+    return flip(input, 0)
+
+
+@method
+def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
+    """Elements moved along axes, those pushed off the end coming in at the start."""
+    node = node_of(input)
+    if dims is None or dims == ():
+        flat = roll(wrap(graph.reshape(node, (node.size,))), shifts, 0)
+        return wrap(graph.reshape(node_of(flat), node.shape))
+    for shift, dim in zip([shifts] if isinstance(shifts, int) else shifts,
+                          [dims] if isinstance(dims, int) else dims, strict=True):
+        axis = axis_of("roll", dim, node.ndim)
+        size = node.shape[axis]
+        at = -shift % size if size else 0
+        if at:
+            node = graph.concat([graph.slice_axis(node, axis, at, size),
+                                 graph.slice_axis(node, axis, 0, at)], axis)
+    return wrap(node)
+
+
+@method
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    """Turned by quarter turns in the plane of two axes."""
+    first, second = dims
+    for _ in range(k % 4):
+        input = flip(input, second).transpose(first, second)
+    return input
+
+
+def triangle(rows_axis: int, shape: tuple[int, ...], diagonal: int, lower: bool) -> Node:
+    """The mask of a triangle of the last two axes."""
+    rows, columns = graph.iota(rows_axis, shape), graph.iota(rows_axis + 1, shape)
+    rows = graph.add(rows, diagonal)
+    return graph.make("le", columns, rows) if lower else graph.make("le", rows, columns)
+
+
+def _triangular(name: str, input: Tensor, diagonal: int) -> Tensor:
+    node = node_of(input)
+    if node.ndim < 2:
+        raise fail(name, f"needs at least 2 axes, not {listed(node.shape)}")
+    mask = triangle(0, node.shape[-2:], diagonal, name == "tril")
+    return wrap(graph.where(mask, node, 0))
+
+
+@method
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:
+    """What lies on and below a diagonal, the rest 0."""
+    return _triangular("tril", input, diagonal)
+
+
+@method
+def triu(input: Tensor, diagonal: int = 0) -> Tensor:
+    """What lies on and above a diagonal, the rest 0."""
+    return _triangular("triu", input, diagonal)
+
+
+def _triangle_indices(row: int, col: int, offset: int, lower: bool) -> Tensor:
+    import numpy
+
+    from lazygrad.functional.creation import from_numpy
+    places = numpy.tril_indices(row, offset, col) if lower else numpy.triu_indices(row, offset, col)
+    return from_numpy(numpy.stack(places).astype(numpy.int64))
+
+
+@operation
+def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """Row and column numbers of a lower triangle."""
+    return _triangle_indices(row, col, offset, True)
+
+
+@operation
+def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """Row and column numbers of an upper triangle."""
+    return _triangle_indices(row, col, offset, False)
+
+
+@operation
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
+    """Vectors spread over a common grid."""
+    if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
+        tensors = tuple(tensors[0])
+    if indexing == "xy" and len(tensors) > 1:
+        first, second, *rest = meshgrid(tensors[1], tensors[0], *tensors[2:])
+        return tuple(each.transpose(0, 1) for each in (second, first, *rest))
+    sizes = tuple(each.numel() for each in tensors)
+    return tuple(each.reshape([-1 if k == axis else 1 for k in range(len(sizes))]).expand(sizes)
+                 for axis, each in enumerate(tensors))
+
+
+@operation
+def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """All in their common shape."""
+    shape = graph.broadcast_shape("broadcast_tensors", *(tuple(each.shape) for each in tensors))
+    return tuple(each.expand(shape) for each in tensors)
+
+
+@operation
+def block_diag(*tensors: Tensor) -> Tensor:
+    """Matrices along a diagonal, zeros elsewhere."""
+    nodes = _common("block_diag", tensors)
+    width = sum(node.shape[1] for node in nodes)
+    rows, left = [], 0
+    for node in nodes:
+        rows.append(graph.pad(node, (0, left), (0, width - left - node.shape[1])))
+        left += node.shape[1]
+    return wrap(graph.concat(rows, 0))
+
+
+@method
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """The last axis put on a diagonal of two new last axes."""
+    node = node_of(input)
+    size = node.shape[-1] + abs(offset)
+    if offset:
+        low = [0] * node.ndim
+        low[-1] = abs(offset)
+        node = graph.pad(node, low, [0] * node.ndim) if offset > 0 else \
+            graph.pad(node, [0] * node.ndim, low)
+    wide = graph.broadcast(graph.unsqueeze(node, node.ndim - 1), (*node.shape[:-1], size, size))
+    square = (size, size)
+    same = graph.make("eq", graph.add(graph.iota(0, square), offset), graph.iota(1, square))
+    result = wrap(graph.where(same, wide, 0))
+    return result if (dim1, dim2) == (-2, -1) else result.movedim((-2, -1), (dim1, dim2))
+
+
+@method
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The diagonal of a matrix, or a matrix with the vector as its diagonal."""
+    if input.ndim == 1:
+        return diag_embed(input, diagonal)
+    return input.diagonal(diagonal)
+
+
+@method
+def trace(input: Tensor) -> Tensor:
+    """The sum of the diagonal."""
+    return input.diagonal().sum()

@@ -1,0 +1,267 @@
+"""Products of matrices and vectors: matmul in all broadcast forms, linear, einsum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
+
+from lazygrad._core import graph
+from lazygrad._core.context import fail, method, operation
+from lazygrad._core.tensor import Tensor, node_of, wrap
+from lazygrad.functional._operands import as_node
+
+__all__ = ["matmul", "mm", "bmm", "mv", "dot", "inner", "outer", "einsum", "addmm", "baddbmm",
+           "tensordot", "linear", "bilinear", "vdot", "ger", "chain_matmul"]
+
+
+def contract(left: Node, right: Node, left_batch: Sequence[int], right_batch: Sequence[int],
+             left_contract: Sequence[int], right_contract: Sequence[int]) -> Node:
+    """The `dot` node; bools are refused there."""
+    return graph.make("dot", left, right, attrs=(
+        tuple(left_batch), tuple(right_batch), tuple(left_contract), tuple(right_contract)))
+
+
+def _check_dtypes(name: str, *nodes: Node) -> None:
+    if any(node.dtype is not nodes[0].dtype for node in nodes):
+        raise fail(name, "dtypes differ: " + " and ".join(node.dtype.name for node in nodes),
+                   "Convert one with .to(...).")
+    if nodes[0].dtype is dtypes.bool_:
+        raise fail(name, "is not defined for bool", "Convert with .float().")
+
+
+def matmul_node(left: Node, right: Node, name: str = "matmul") -> Node:
+    """left @ right with PyTorch's rules for vectors and batches."""
+    _check_dtypes(name, left, right)
+    if not left.shape or not right.shape:
+        raise fail(name, f"{listed(left.shape)} @ {listed(right.shape)}: both need at least one axis",
+                   "Use * for numbers.")
+    inner, other = left.shape[-1], right.shape[-2] if right.ndim > 1 else right.shape[0]
+    if inner != other:
+        hint = "Did you mean x @ w.T?" if right.ndim == 2 and right.shape[-1] == inner else ""
+        raise fail(name, f"{listed(left.shape)} @ {listed(right.shape)}: inner sizes {inner} and "
+                   f"{other} differ", hint)
+    if left.ndim == 1 or right.ndim <= 2:
+        if left.ndim == 1 and right.ndim > 2:
+            batch = right.ndim - 2
+            return contract(right, left, (), (), (batch,), (0,))
+        return contract(left, right, (), (), (left.ndim - 1,), (max(right.ndim - 2, 0),))
+    if left.ndim == 2:
+        left = graph.broadcast(left, (1,) * (right.ndim - 2) + left.shape)
+    shape = graph.broadcast_shape(name, left.shape[:-2], right.shape[:-2])
+    left = graph.broadcast(left, (*shape, *left.shape[-2:]))
+    right = graph.broadcast(right, (*shape, *right.shape[-2:]))
+    axes = tuple(range(len(shape)))
+    return contract(left, right, axes, axes, (len(shape) + 1,), (len(shape),))
+
+
+@method
+def matmul(input: Tensor, other: Tensor, *, out: Any = None) -> Tensor:
+    """Matrix product; vectors as rows or columns, leading axes broadcast."""
+    return wrap(matmul_node(as_node("matmul", input), as_node("matmul", other)))
+
+
+def _exact(name: str, input: Tensor, other: Tensor, ranks: tuple[int, int]) -> Tensor:
+    if (input.ndim, other.ndim) != ranks:
+        raise fail(name, f"takes tensors of {ranks[0]} and {ranks[1]} axes, not "
+                   f"{listed(input.shape)} and {listed(other.shape)}", "Use @ for other forms.")
+    if name == "bmm" and input.shape[0] != other.shape[0]:
+        raise fail(name, f"batch sizes {input.shape[0]} and {other.shape[0]} differ")
+    return wrap(matmul_node(node_of(input), node_of(other), name))
+
+
+@method
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
+    """Product of two matrices."""
+    return _exact("mm", input, mat2, (2, 2))
+
+
+@method
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:
+    """Products of two batches of matrices."""
+    return _exact("bmm", input, mat2, (3, 3))
+
+
+@method
+def mv(input: Tensor, vec: Tensor) -> Tensor:
+    """Matrix times vector."""
+    return _exact("mv", input, vec, (2, 1))
+
+
+@method
+def dot(input: Tensor, tensor: Tensor) -> Tensor:
+    """Product of two vectors."""
+    return _exact("dot", input, tensor, (1, 1))
+
+
+vdot = dot
+
+
+@method
+def inner(input: Tensor, other: Tensor) -> Tensor:
+    """Sums of products over the last axes."""
+    a, b = node_of(input), node_of(other)
+    if not a.shape or not b.shape:
+        return wrap(graph.mul(a, b))
+    _check_dtypes("inner", a, b)
+    return wrap(contract(a, b, (), (), (a.ndim - 1,), (b.ndim - 1,)))
+
+
+@method
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
+    """All products of the elements of two vectors."""
+    from lazygrad.functional.elementwise import mul  # type: ignore[attr-defined]
+    return mul(input.unsqueeze(1), vec2.unsqueeze(0))
+
+
+ger = outer
+
+
+@method
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta * input + alpha * (mat1 @ mat2)."""
+    product = matmul_node(node_of(mat1), node_of(mat2), "addmm")
+    product = product if alpha == 1 else graph.mul(product, alpha)
+    base = node_of(input)
+    return wrap(graph.add(base if beta == 1 else graph.mul(base, beta), product))
+
+
+@method
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1,
+            alpha: float = 1) -> Tensor:
+    """beta * input + alpha * (batch1 @ batch2), for batches."""
+    return addmm(input, batch1, batch2, beta=beta, alpha=alpha)
+
+
+@operation
+def chain_matmul(*matrices: Tensor) -> Tensor:
+    """Product of several matrices, from the left."""
+    result = node_of(matrices[0])
+    for matrix in matrices[1:]:
+        result = matmul_node(result, node_of(matrix))
+    return wrap(result)
+
+
+@operation
+def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
+    """Sums of products over the given axes of both (a number: the last of a, the first of b)."""
+    left, right = node_of(a), node_of(b)
+    if isinstance(dims, int):
+        left_axes = tuple(range(left.ndim - dims, left.ndim))
+        right_axes = tuple(range(dims))
+    else:
+        left_axes, right_axes = (tuple(axis % node.ndim for axis in axes) for axes, node
+                                 in zip(dims, (left, right), strict=True))
+    return wrap(contract(left, right, (), (), left_axes, right_axes))
+
+
+@operation
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input @ weight.T + bias, with weight (out, in)."""
+    x, w = node_of(input), node_of(weight)
+    _check_dtypes("linear", x, w)
+    if not x.shape or x.shape[-1] != w.shape[-1]:
+        raise fail("linear", f"input {listed(x.shape)} ends in {x.shape[-1] if x.shape else 'nothing'}, "
+                   f"the weight {listed(w.shape)} takes {w.shape[-1]}",
+                   "The last axis of the input must be in_features.")
+    result = contract(x, w, (), (), (x.ndim - 1,), (w.ndim - 1,))
+    if bias is not None:
+        result = graph.add(result, node_of(bias))
+    return wrap(result)
+
+
+@operation
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x1 @ weight[k] @ x2 for each k, plus bias; weight (out, in1, in2)."""
+    result = einsum("...i,kij,...j->...k", input1, weight, input2)
+    return result if bias is None else result + bias
+
+
+@operation
+def einsum(equation: str, *operands: Any) -> Tensor:
+    """Sums of products by letters, as in "bij,bjk->bik"; "..." stands for leading axes."""
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        operands = tuple(operands[0])
+    inputs, output = _letters(equation.replace(" ", ""), [node_of(each) for each in operands])
+    nodes = [_diagonals(node_of(each), letters)
+             for each, letters in zip(operands, inputs, strict=True)]
+    left, names = nodes[0]
+    for position, (right, right_names) in enumerate(nodes[1:], start=1):
+        needed = set(output).union(*(names_ for _, names_ in nodes[position + 1:]))
+        left, names = _contract_pair(left, names, right, right_names, needed)
+    gone = [axis for axis, name in enumerate(names) if name not in output]
+    left = graph.reduce("sum", left, gone)
+    names = [name for name in names if name in output]
+    return wrap(graph.permute(left, [names.index(name) for name in output]))
+
+
+def _letters(equation: str, nodes: list[Node]) -> tuple[list[list[str]], list[str]]:
+    """The axis names of each operand and of the result; those of "..." are digits."""
+    left, arrow, right = equation.partition("->")
+    terms = left.split(",")
+    if len(terms) != len(nodes):
+        raise fail("einsum", f"{equation!r} names {len(terms)} operands, {len(nodes)} were given")
+    inputs, most = [], 0
+    for term, node in zip(terms, nodes, strict=True):
+        before, dots, after = term.partition("...")
+        extra = node.ndim - len(before) - len(after) if dots else 0
+        if extra < 0 or (not dots and len(term) != node.ndim):
+            raise fail("einsum", f"{term!r} does not name the axes of {listed(node.shape)}")
+        most = max(most, extra)
+        inputs.append([*before, *(str(extra - k) for k in range(extra)), *after])
+    rest = [str(most - k) for k in range(most)]
+    if arrow:
+        before, dots, after = right.partition("...")
+        output = [*before, *(rest if dots else []), *after]
+    else:
+        used = [name for names in inputs for name in names if name not in rest]
+        output = rest + sorted(name for name in set(used) if used.count(name) == 1)
+    for name in output:
+        if not any(name in names for names in inputs):
+            raise fail("einsum", f"{name!r} in the result of {equation!r} is in no operand")
+    return inputs, output
+
+
+def _diagonals(node: Node, names: list[str]) -> tuple[Node, list[str]]:
+    """The node with repeated names of one operand reduced to their diagonal."""
+    names = list(names)
+    for name in list(dict.fromkeys(names)):
+        while names.count(name) > 1:
+            first = names.index(name)
+            second = names.index(name, first + 1)
+            same = graph.make("eq", graph.iota(first, node.shape), graph.iota(second, node.shape))
+            node = graph.reduce("sum", graph.where(same, node, 0), (second,))
+            del names[second]
+    return node, names
+
+
+def _contract_pair(left: Node, left_names: list[str], right: Node, right_names: list[str],
+                   needed: set[str]) -> tuple[Node, list[str]]:
+    """One product; names that nothing needs any more are summed over."""
+    left, left_names = _sum_out(left, left_names, needed | set(right_names))
+    right, right_names = _sum_out(right, right_names, needed | set(left_names))
+    shared = [name for name in left_names if name in right_names]
+    for name in shared:
+        a, b = left_names.index(name), right_names.index(name)
+        if left.shape[a] != right.shape[b]:
+            if 1 not in (left.shape[a], right.shape[b]):
+                raise fail("einsum", f"axis {name!r} has sizes {left.shape[a]} and {right.shape[b]}")
+            size = max(left.shape[a], right.shape[b])
+            left = graph.broadcast(left, (*left.shape[:a], size, *left.shape[a + 1:]))
+            right = graph.broadcast(right, (*right.shape[:b], size, *right.shape[b + 1:]))
+    batch = [name for name in shared if name in needed]
+    summed = [name for name in shared if name not in needed]
+    result = contract(left, right, [left_names.index(name) for name in batch],
+                      [right_names.index(name) for name in batch],
+                      [left_names.index(name) for name in summed],
+                      [right_names.index(name) for name in summed])
+    return result, [*batch, *(name for name in left_names if name not in shared),
+                    *(name for name in right_names if name not in shared)]
+
+
+def _sum_out(node: Node, names: list[str], needed: set[str]) -> tuple[Node, list[str]]:
+    gone = [axis for axis, name in enumerate(names) if name not in needed]
+    return graph.reduce("sum", node, gone), [name for name in names if name in needed]

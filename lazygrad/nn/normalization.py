@@ -1,0 +1,287 @@
+"""Normalisation over batches, channels, groups and features.
+
+Batch and instance norm keep running statistics as buffers; in training they are updated in the same graph that
+computes the output, so no value is looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lazygrad as lg
+from lazygrad._core.context import fail
+from lazygrad.nn import functional as F
+from lazygrad.nn import init
+from lazygrad.nn.module import Module
+from lazygrad.nn.parameter import Parameter
+
+
+class _Norm(Module):
+    """Scale and shift per channel, and running statistics: what batch and instance norm share."""
+
+    _version = 2
+    allowed_ndim: tuple[int, ...] = ()
+    channel_axis_from_end: int | None = None
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        if affine:
+            self.weight = Parameter(lg.empty(num_features, device=device, dtype=dtype))
+            self.bias = Parameter(lg.empty(num_features, device=device, dtype=dtype))
+        else:
+            self.register_parameter("weight", None)
+            self.register_parameter("bias", None)
+        if track_running_stats:
+            self.register_buffer("running_mean", lg.zeros(num_features, device=device, dtype=dtype))
+            self.register_buffer("running_var", lg.ones(num_features, device=device, dtype=dtype))
+            self.register_buffer("num_batches_tracked", lg.tensor(0, dtype=lg.int64, device=device))
+        else:
+            self.register_buffer("running_mean", None)
+            self.register_buffer("running_var", None)
+            self.register_buffer("num_batches_tracked", None)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        if self.track_running_stats:
+            with lg.no_grad():
+                self.running_mean.zero_()
+                self.running_var.fill_(1)
+                self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        self.reset_running_stats()
+        if self.affine:
+            init.ones_(self.weight)
+            init.zeros_(self.bias)
+
+    def _check(self, input: lg.Tensor) -> None:
+        name = self._get_name()
+        if not isinstance(input, lg.Tensor):
+            raise fail(name, f"takes a Tensor, not {type(input).__name__}", kind=TypeError)
+        if input.ndim not in self.allowed_ndim:
+            raise fail(name, f"takes input with {' or '.join(map(str, self.allowed_ndim))} axes, "
+                             f"and got shape {tuple(input.shape)}", kind=ValueError)
+        channels = input.shape[self._channel_axis(input)]
+        if channels != self.num_features and (self.affine or self.track_running_stats):
+            raise fail(name, f"{name}({self.num_features}) expects {self.num_features} channels in axis "
+                             f"{self._channel_axis(input)}, and got {channels}: the input has shape {tuple(input.shape)}")
+
+    def _channel_axis(self, input: lg.Tensor) -> int:
+        return 1
+
+    def extra_repr(self) -> str:
+        return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+                f"track_running_stats={self.track_running_stats}")
+
+
+class _BatchNorm(_Norm):
+    def forward(self, input: lg.Tensor) -> lg.Tensor:
+        self._check(input)
+        factor = 0.0 if self.momentum is None else self.momentum
+        use_batch = self.training or self.running_mean is None
+        if self.training and self.track_running_stats:
+            with lg.no_grad():
+                self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                return self._with_cumulative_average(input)
+        keeps = not self.training or self.track_running_stats
+        return F.batch_norm(input, self.running_mean if keeps else None, self.running_var if keeps else None,
+                            self.weight, self.bias, use_batch, factor, self.eps)
+
+    def _with_cumulative_average(self, input: lg.Tensor) -> lg.Tensor:
+        """momentum=None: the running statistics are plain averages, weighted by a count that stays in the graph."""
+        axes = [axis for axis in range(input.ndim) if axis != 1]
+        count = input.numel() // input.shape[1]
+        with lg.no_grad():
+            factor = 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
+            mean = input.detach().mean(axes)
+            variance = input.detach().var(axes, unbiased=count > 1)
+            self.running_mean.add_(factor * (mean - self.running_mean))
+            self.running_var.add_(factor * (variance - self.running_var))
+        return F.batch_norm(input, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of (N, C) or (N, C, L) (Ioffe and Szegedy 2015)."""
+
+    allowed_ndim = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of (N, C, H, W)."""
+
+    allowed_ndim = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch normalisation of (N, C, D, H, W)."""
+
+    allowed_ndim = (5,)
+
+
+class _InstanceNorm(_Norm):
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
+                 track_running_stats: bool = False, device: Any = None, dtype: Any = None) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+
+    def _channel_axis(self, input: lg.Tensor) -> int:
+        return input.ndim - (max(self.allowed_ndim) - 1)
+
+    def forward(self, input: lg.Tensor) -> lg.Tensor:
+        self._check(input)
+        batched = input if input.ndim == max(self.allowed_ndim) else input.unsqueeze(0)
+        output = self._normalised(batched)
+        return output if batched is input else output.squeeze(0)
+
+    def _normalised(self, input: lg.Tensor) -> lg.Tensor:
+        shape = (1, input.shape[1], *(1,) * (input.ndim - 2))
+        if self.training or not self.track_running_stats:
+            axes = list(range(2, input.ndim))
+            mean = input.mean(axes, keepdim=True)
+            centred = input - mean
+            variance = (centred * centred).mean(axes, keepdim=True)
+            if self.track_running_stats:
+                self._update(mean, variance, input.numel() // (input.shape[0] * input.shape[1]))
+        else:
+            centred = input - self.running_mean.reshape(shape)
+            variance = self.running_var.reshape(shape)
+        output = centred * lg.rsqrt(variance + self.eps)
+        if self.affine:
+            output = output * self.weight.reshape(shape) + self.bias.reshape(shape)
+        return output
+
+    def _update(self, mean: lg.Tensor, variance: lg.Tensor, count: int) -> None:
+        with lg.no_grad():
+            unbiased = variance.detach() * (count / max(count - 1, 1))
+            for running, batch in ((self.running_mean, mean.detach()), (self.running_var, unbiased)):
+                running.mul_(1 - self.momentum).add_(self.momentum * batch.mean(0).reshape(-1))
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Instance normalisation of (N, C, L) or (C, L)."""
+
+    allowed_ndim = (2, 3)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Instance normalisation of (N, C, H, W) or (C, H, W)."""
+
+    allowed_ndim = (3, 4)
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """Instance normalisation of (N, C, D, H, W) or (C, D, H, W)."""
+
+    allowed_ndim = (4, 5)
+
+
+def _as_shape(normalized_shape: Any) -> tuple[int, ...]:
+    return (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+
+
+def _check_features(module: Any, input: lg.Tensor) -> None:
+    expected = module.normalized_shape
+    if tuple(input.shape[-len(expected):]) != expected:
+        name = module._get_name()
+        raise fail(name, f"{name}({expected}) expects input ending in {expected}, "
+                         f"and got shape {tuple(input.shape)}")
+
+
+class LayerNorm(Module):
+    """Normalises over the last axes (Ba et al. 2016)."""
+
+    def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
+                 device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.normalized_shape = _as_shape(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        for name, present in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
+            value = lg.empty(self.normalized_shape, device=device, dtype=dtype) if present else None
+            self.register_parameter(name, None if value is None else Parameter(value))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: lg.Tensor) -> lg.Tensor:
+        _check_features(self, input)
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+                f"bias={self.bias is not None}")
+
+
+class RMSNorm(Module):
+    """Divides by the root mean square over the last axes (Zhang and Sennrich 2019).
+
+    eps=None: the smallest step of the input's dtype at 1.
+    """
+
+    def __init__(self, normalized_shape: Any, eps: float | None = None, elementwise_affine: bool = True,
+                 device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.normalized_shape = _as_shape(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        if elementwise_affine:
+            self.weight = Parameter(lg.empty(self.normalized_shape, device=device, dtype=dtype))
+        else:
+            self.register_parameter("weight", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, input: lg.Tensor) -> lg.Tensor:
+        _check_features(self, input)
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class GroupNorm(Module):
+    """Normalises over groups of channels (Wu and He 2018)."""
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True,
+                 device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        if num_channels % num_groups:
+            raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.affine = affine
+        if affine:
+            self.weight = Parameter(lg.empty(num_channels, device=device, dtype=dtype))
+            self.bias = Parameter(lg.empty(num_channels, device=device, dtype=dtype))
+        else:
+            self.register_parameter("weight", None)
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.affine:
+            init.ones_(self.weight)
+            init.zeros_(self.bias)
+
+    def forward(self, input: lg.Tensor) -> lg.Tensor:
+        if input.ndim < 2 or input.shape[1] != self.num_channels:
+            raise fail("GroupNorm", f"GroupNorm({self.extra_repr()}) expects {self.num_channels} channels in axis 1, "
+                                    f"and got shape {tuple(input.shape)}")
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"

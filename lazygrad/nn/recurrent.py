@@ -1,0 +1,312 @@
+"""Recurrent networks: RNN, LSTM, GRU, and their cells, as Python loops over time steps.
+
+The input projections of all steps are one matrix product; only the recurrent part is a loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lazygrad as lg
+from lazygrad._core.context import fail
+from lazygrad.nn import functional as F
+from lazygrad.nn import init
+from lazygrad.nn.module import Module
+from lazygrad.nn.parameter import Parameter
+
+State = tuple[lg.Tensor, ...]
+
+
+def _lstm_step(from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
+    """Gates in PyTorch's order: input, forget, cell, output (Hochreiter and Schmidhuber 1997)."""
+    size = from_input.shape[-1] // 4
+    gates = from_input + from_hidden
+    enter, forget, cell, leave = (gates[..., k * size:(k + 1) * size] for k in range(4))
+    memory = lg.sigmoid(forget) * state[1] + lg.sigmoid(enter) * lg.tanh(cell)
+    return lg.sigmoid(leave) * lg.tanh(memory), memory
+
+
+def _gru_step(from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
+    """Gates in PyTorch's order: reset, update, new (Cho et al. 2014)."""
+    size = from_input.shape[-1] // 3
+    reset, update = (lg.sigmoid(from_input[..., k * size:(k + 1) * size] + from_hidden[..., k * size:(k + 1) * size])
+                     for k in range(2))
+    new = lg.tanh(from_input[..., 2 * size:] + reset * from_hidden[..., 2 * size:])
+    return (new + update * (state[0] - new),)
+
+
+class RNNBase(Module):
+    """Layers and directions of a recurrent network; subclasses say what one step computes."""
+
+    gates = 1
+    states = 1
+
+    def __init__(self, mode: str, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0,
+                 device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout should be a number in range [0, 1], not {dropout}")
+        if hidden_size <= 0 or num_layers <= 0:
+            raise ValueError("hidden_size and num_layers must be greater than zero")
+        if proj_size and mode != "LSTM":
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        if not 0 <= proj_size < hidden_size:
+            raise ValueError("proj_size has to be smaller than hidden_size, zero to disable projections")
+        self.mode = mode
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
+        output_size = proj_size or hidden_size
+        made = {"device": device, "dtype": dtype}
+        rows = self.gates * hidden_size
+        for layer in range(num_layers):
+            for suffix in self._suffixes(layer):
+                columns = input_size if layer == 0 else output_size * (2 if bidirectional else 1)
+                setattr(self, f"weight_ih_{suffix}", Parameter(lg.empty(rows, columns, **made)))
+                setattr(self, f"weight_hh_{suffix}", Parameter(lg.empty(rows, output_size, **made)))
+                if bias:
+                    setattr(self, f"bias_ih_{suffix}", Parameter(lg.empty(rows, **made)))
+                    setattr(self, f"bias_hh_{suffix}", Parameter(lg.empty(rows, **made)))
+                if proj_size:
+                    setattr(self, f"weight_hr_{suffix}", Parameter(lg.empty(proj_size, hidden_size, **made)))
+        self.reset_parameters()
+
+    def _suffixes(self, layer: int) -> list[str]:
+        return [f"l{layer}", f"l{layer}_reverse"] if self.bidirectional else [f"l{layer}"]
+
+    def reset_parameters(self) -> None:
+        bound = 1.0 / math.sqrt(self.hidden_size)
+        for weight in self.parameters():
+            init.uniform_(weight, -bound, bound)
+
+    def flatten_parameters(self) -> None:
+        """Does nothing; PyTorch packs the weights for cuDNN here."""
+
+    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
+        raise NotImplementedError
+
+    def forward(self, input: lg.Tensor, hx: Any = None) -> tuple[lg.Tensor, Any]:
+        """input (L, N, features), (N, L, features) with batch_first, or (L, features).  Returns (output, last state)."""
+        name = self._get_name()
+        if not isinstance(input, lg.Tensor) or input.ndim not in (2, 3):
+            got = tuple(input.shape) if isinstance(input, lg.Tensor) else type(input).__name__
+            raise fail(name, f"takes input with 2 or 3 axes, and got {got}")
+        if input.shape[-1] != self.input_size:
+            raise fail(name, f"{name}({self.extra_repr()}) expects {self.input_size} features in the last axis, and got "
+                             f"{input.shape[-1]}: the input has shape {tuple(input.shape)}")
+        batched = input.ndim == 3
+        if not batched:
+            input = input.unsqueeze(1)
+        elif self.batch_first:
+            input = input.transpose(0, 1)
+        initial = self._initial(input, hx, batched)
+        output, final = input, []
+        for layer in range(self.num_layers):
+            directions = []
+            for direction, suffix in enumerate(self._suffixes(layer)):
+                number = len(self._suffixes(layer)) * layer + direction
+                outputs, state = self._run(output, tuple(part[number] for part in initial), suffix, direction == 1)
+                directions.append(outputs)
+                final.append(state)
+            output = directions[0] if len(directions) == 1 else lg.cat(directions, dim=-1)
+            if self.dropout and self.training and layer < self.num_layers - 1:
+                output = F.dropout(output, self.dropout)
+        last = tuple(lg.stack(list(parts)) for parts in zip(*final))
+        if not batched:
+            output, last = output.squeeze(1), tuple(part.squeeze(1) for part in last)
+        elif self.batch_first:
+            output = output.transpose(0, 1)
+        return output, last if self.states > 1 else last[0]
+
+    def _initial(self, input: lg.Tensor, hx: Any, batched: bool) -> State:
+        layers, batch = self.num_layers * (2 if self.bidirectional else 1), input.shape[1]
+        sizes = (self.proj_size or self.hidden_size, self.hidden_size)[:self.states]
+        if hx is None:
+            return tuple(lg.zeros(layers, batch, size, dtype=input.dtype) for size in sizes)
+        given = tuple(hx) if self.states > 1 else (hx,)
+        if len(given) != self.states:
+            raise fail(self._get_name(), f"the initial state has {self.states} parts, and got {len(given)}")
+        if not batched:
+            given = tuple(part.unsqueeze(1) for part in given)
+        for part, size in zip(given, sizes):
+            if tuple(part.shape) != (layers, batch, size):
+                raise fail(self._get_name(), f"expects an initial state of shape {(layers, batch, size)}, and got "
+                                             f"{tuple(part.shape)}")
+        return given
+
+    def _run(self, input: lg.Tensor, state: State, suffix: str, reverse: bool) -> tuple[lg.Tensor, State]:
+        """One layer in one direction: all outputs (L, N, size) and the last state."""
+        weight = getattr(self, f"weight_hh_{suffix}")
+        bias = getattr(self, f"bias_hh_{suffix}") if self.bias else None
+        projected = F.linear(input, getattr(self, f"weight_ih_{suffix}"),
+                             getattr(self, f"bias_ih_{suffix}") if self.bias else None)
+        length = input.shape[0]
+        outputs: list[Any] = [None] * length
+        for time in reversed(range(length)) if reverse else range(length):
+            state = self._step(projected[time], F.linear(state[0], weight, bias), state)
+            if self.proj_size:
+                state = (F.linear(state[0], getattr(self, f"weight_hr_{suffix}")), *state[1:])
+            outputs[time] = state[0]
+        if not length:
+            raise fail(self._get_name(), "expects a sequence of at least one step, and got none")
+        return lg.stack(outputs), state
+
+    def extra_repr(self) -> str:
+        text = f"{self.input_size}, {self.hidden_size}"
+        if self.proj_size:
+            text += f", proj_size={self.proj_size}"
+        if self.num_layers != 1:
+            text += f", num_layers={self.num_layers}"
+        if not self.bias:
+            text += f", bias={self.bias}"
+        if self.batch_first:
+            text += f", batch_first={self.batch_first}"
+        if self.dropout:
+            text += f", dropout={self.dropout}"
+        if self.bidirectional:
+            text += f", bidirectional={self.bidirectional}"
+        return text
+
+
+_NONLINEARITIES = {"tanh": lambda x: lg.tanh(x), "relu": lambda x: F.relu(x)}
+
+
+def _nonlinearity(name: str) -> Callable[[lg.Tensor], lg.Tensor]:
+    if name not in _NONLINEARITIES:
+        raise ValueError(f"Unknown nonlinearity '{name}'. Select from 'tanh' or 'relu'.")
+    return _NONLINEARITIES[name]
+
+
+class RNN(RNNBase):
+    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or with relu."""
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh",
+                 bias: bool = True, batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+                 device: Any = None, dtype: Any = None) -> None:
+        _nonlinearity(nonlinearity)
+        super().__init__(f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias, batch_first,
+                         dropout, bidirectional, 0, device, dtype)
+        self.nonlinearity = nonlinearity
+
+    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
+        return (_NONLINEARITIES[self.nonlinearity](from_input + from_hidden),)
+
+
+class LSTM(RNNBase):
+    """Long short-term memory; the state is (h, c), and `proj_size` projects h."""
+
+    gates = 4
+    states = 2
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0,
+                 device: Any = None, dtype: Any = None) -> None:
+        super().__init__("LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+                         proj_size, device, dtype)
+
+    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
+        return _lstm_step(from_input, from_hidden, state)
+
+
+class GRU(RNNBase):
+    """Gated recurrent unit."""
+
+    gates = 3
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+                 device: Any = None, dtype: Any = None) -> None:
+        super().__init__("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
+                         device, dtype)
+
+    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
+        return _gru_step(from_input, from_hidden, state)
+
+
+class _Cell(Module):
+    """One step of a recurrent network."""
+
+    gates = 1
+    states = 1
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
+                 dtype: Any = None) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.bias = bias
+        rows = self.gates * hidden_size
+        made = {"device": device, "dtype": dtype}
+        self.weight_ih = Parameter(lg.empty(rows, input_size, **made))
+        self.weight_hh = Parameter(lg.empty(rows, hidden_size, **made))
+        for name in ("bias_ih", "bias_hh"):
+            self.register_parameter(name, Parameter(lg.empty(rows, **made)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        bound = 1.0 / math.sqrt(self.hidden_size)
+        for weight in self.parameters():
+            init.uniform_(weight, -bound, bound)
+
+    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
+        raise NotImplementedError
+
+    def forward(self, input: lg.Tensor, hx: Any = None) -> Any:
+        name = self._get_name()
+        if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
+            raise fail(name, f"{name}({self.extra_repr()}) takes (N, {self.input_size}) or ({self.input_size},), "
+                             f"and got shape {tuple(input.shape)}")
+        if hx is None:
+            zeros = lg.zeros(*input.shape[:-1], self.hidden_size, dtype=input.dtype)
+            state: State = (zeros,) * self.states
+        else:
+            state = tuple(hx) if self.states > 1 else (hx,)
+        state = self._step(F.linear(input, self.weight_ih, self.bias_ih),
+                           F.linear(state[0], self.weight_hh, self.bias_hh), state)
+        return state if self.states > 1 else state[0]
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else f", bias={self.bias}")
+
+
+class RNNCell(_Cell):
+    """One step of `RNN`."""
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh",
+                 device: Any = None, dtype: Any = None) -> None:
+        super().__init__(input_size, hidden_size, bias, device, dtype)
+        _nonlinearity(nonlinearity)
+        self.nonlinearity = nonlinearity
+
+    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
+        return (_NONLINEARITIES[self.nonlinearity](from_input + from_hidden),)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}")
+
+
+class LSTMCell(_Cell):
+    """One step of `LSTM`."""
+
+    gates = 4
+    states = 2
+
+    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
+        return _lstm_step(from_input, from_hidden, state)
+
+
+class GRUCell(_Cell):
+    """One step of `GRU`."""
+
+    gates = 3
+
+    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
+        return _gru_step(from_input, from_hidden, state)

@@ -1,0 +1,378 @@
+"""Memory: 64-byte aligned buffers from a caching allocator.
+
+In: sizes in bytes.  Out: `Buffer`s, and NumPy arrays that share their bytes both ways.
+The one idea: a training step asks for the same sizes again and again, so a freed block goes to a
+free list under its capacity and the next request of that capacity takes it, pages already mapped.
+Fresh pages cost more than the arithmetic of a large elementwise kernel.
+
+Small blocks come from `posix_memalign` in size classes. Blocks from 1 MiB on are mapped at 2 MiB
+boundaries with huge pages asked for, and may serve a smaller request within a quarter of their
+size. The cache is bounded; on overflow the size classes unused for longest give their blocks back.
+
+A buffer's `__del__` can run at any bytecode, also inside the allocator, so it never waits for the
+lock: it puts its block on a queue, and whoever holds or next takes the lock empties that queue.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import operator
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from lazygrad_runtime.machine import memory_limit
+
+ALIGNMENT = 64
+LARGE_BLOCK = 1 << 20
+HUGE_PAGE = 1 << 21
+LARGEST_REQUEST = 1 << 47
+MADV_HUGEPAGE = 14  # <asm-generic/mman-common.h>
+MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def capacity_of(nbytes: int) -> int:
+    """Bytes of the block that serves a request of `nbytes`.
+
+    Small blocks: four classes per power of two, at most a fifth unused. Large blocks: 32 classes
+    per power of two, multiples of 64 KiB, so a weight of 2.25 MiB does not occupy 4 MiB.
+    """
+    if nbytes <= ALIGNMENT:
+        return ALIGNMENT
+    last = nbytes - 1
+    if nbytes < LARGE_BLOCK:
+        shift = max(6, last.bit_length() - 3)
+    else:
+        shift = max(16, last.bit_length() - 6)
+    return ((last >> shift) + 1) << shift
+
+
+class Buffer:
+    """A run of bytes in memory: `pointer` (int, 64-byte aligned when allocated here), `nbytes`,
+    and `owner`, the object that keeps foreign memory alive (None for the allocator's own).
+
+    The memory goes back when the last reference to the buffer does.
+    """
+
+    __slots__ = ("pointer", "nbytes", "owner", "_capacity", "_allocator", "__weakref__")
+
+    pointer: int
+    nbytes: int
+    owner: object | None
+
+    def __init__(
+        self,
+        pointer: int,
+        nbytes: int,
+        owner: object | None = None,
+        _capacity: int = 0,
+        _allocator: Allocator | None = None,
+    ):
+        self.pointer = pointer
+        self.nbytes = nbytes
+        self.owner = owner
+        self._capacity = _capacity
+        self._allocator = _allocator
+
+    def __del__(self) -> None:
+        allocator = self._allocator
+        if allocator is not None:
+            allocator.give_back(self._capacity, self.pointer)
+
+    def __repr__(self) -> str:
+        kind = "allocated" if self._allocator is not None else "foreign"
+        return f"Buffer({self.nbytes} bytes at {self.pointer:#x}, {kind})"
+
+    @staticmethod
+    def from_numpy(array: np.ndarray) -> Buffer:
+        """The bytes of a C-contiguous array, without a copy; the buffer keeps the array alive."""
+        if not array.flags.c_contiguous:
+            raise ValueError(
+                f"[from_numpy] the array of shape {array.shape} and strides {array.strides} is not "
+                "C-contiguous. Pass numpy.ascontiguousarray(array)."
+            )
+        return Buffer(array.ctypes.data, array.nbytes, array)
+
+    def as_numpy(self, dtype: DTypeLike, shape: Sequence[int]) -> np.ndarray:
+        """An array of `dtype` and `shape` over these bytes, without a copy.
+
+        The array, and every view of it, keeps the buffer alive. Raises ValueError when the
+        buffer holds fewer bytes than the array needs.
+        """
+        dtype = np.dtype(dtype)
+        shape = tuple(shape)
+        needed = dtype.itemsize
+        for size in shape:
+            needed *= size
+        if needed > self.nbytes:
+            raise ValueError(
+                f"[as_numpy] shape {shape} of {dtype} needs {needed} bytes, "
+                f"the buffer has {self.nbytes}."
+            )
+        return np.ndarray(shape, dtype, buffer=np.asarray(_Exported(self)))
+
+
+class _Exported:
+    """What NumPy holds on to as the base of an array over a buffer."""
+
+    __slots__ = ("buffer", "__array_interface__")
+
+    def __init__(self, buffer: Buffer):
+        self.buffer = buffer
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "|u1",
+            "shape": (buffer.nbytes,),
+            "data": (buffer.pointer, False),
+        }
+
+
+class _SystemMemory:
+    """Blocks straight from the system. `map` returns None when the system refuses."""
+
+    def __init__(self) -> None:
+        self._libc = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
+        self._mappings: dict[int, mmap.mmap] = {}
+        if self._libc is None:
+            return
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+        self._libc.mmap.restype = pointer
+        self._libc.mmap.argtypes = [
+            pointer, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64
+        ]  # fmt: skip
+        self._libc.munmap.argtypes = [pointer, size]
+        self._libc.madvise.argtypes = [pointer, size, ctypes.c_int]
+        self._libc.posix_memalign.argtypes = [ctypes.POINTER(pointer), size, size]
+        self._libc.free.argtypes = [pointer]
+        self._libc.free.restype = None
+
+    def map(self, capacity: int) -> int | None:
+        if self._libc is None:
+            return self._map_portable(capacity)
+        if capacity < LARGE_BLOCK:
+            pointer = ctypes.c_void_p()
+            if self._libc.posix_memalign(ctypes.byref(pointer), ALIGNMENT, capacity):
+                return None
+            return pointer.value
+        return self._map_large(capacity)
+
+    def _map_large(self, capacity: int) -> int | None:
+        """Maps 2 MiB too much, then cuts both ends off to land on a 2 MiB boundary."""
+        assert self._libc is not None
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        start = self._libc.mmap(None, capacity + HUGE_PAGE, protection, flags, -1, 0)
+        if start is None or start == MAP_FAILED:
+            return None
+        aligned = (start + HUGE_PAGE - 1) & -HUGE_PAGE
+        if aligned > start:
+            self._libc.munmap(start, aligned - start)
+        tail = start + HUGE_PAGE - aligned
+        if tail:
+            self._libc.munmap(aligned + capacity, tail)
+        if sys.platform.startswith("linux"):
+            self._libc.madvise(aligned, capacity, MADV_HUGEPAGE)  # a hint; refusal is fine
+        return aligned
+
+    def _map_portable(self, capacity: int) -> int | None:
+        try:
+            mapping = mmap.mmap(-1, capacity)
+        except (OSError, ValueError):
+            return None
+        pointer = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+        self._mappings[pointer] = mapping
+        return pointer
+
+    def unmap(self, capacity: int, pointer: int) -> None:
+        if self._libc is None:
+            del self._mappings[pointer]
+        elif capacity < LARGE_BLOCK:
+            self._libc.free(pointer)
+        else:
+            self._libc.munmap(pointer, capacity)
+
+
+class _FreeList:
+    """Free blocks of one capacity, and when a block of it was last taken or returned."""
+
+    __slots__ = ("pointers", "last_use")
+
+    def __init__(self) -> None:
+        self.pointers: list[int] = []
+        self.last_use = 0
+
+
+class Allocator:
+    """The caching allocator. The module's functions use one instance per process.
+
+    `limit` bounds the bytes in use; `cache_limit` the bytes kept free for reuse.
+    """
+
+    def __init__(self, limit: int | None = None, cache_limit: int | None = None):
+        self.limit = (memory_limit() or LARGEST_REQUEST) if limit is None else limit
+        self.cache_limit = max(self.limit // 4, 1 << 28) if cache_limit is None else cache_limit
+        self._system = _SystemMemory()
+        self._lock = threading.Lock()
+        self._returned: deque[tuple[int, int]] = deque()
+        self._free: dict[int, _FreeList] = {}
+        self._clock = 0
+        self._in_use = 0
+        self._peak = 0
+        self._cached = 0
+
+    def allocate(self, nbytes: int) -> Buffer:
+        """A buffer of `nbytes` bytes, contents undefined. See `allocate` of the module."""
+        if nbytes.__class__ is not int:
+            nbytes = operator.index(nbytes)
+        if nbytes < 0:
+            raise ValueError(f"[allocate] {nbytes} bytes asked for; a size cannot be negative.")
+        capacity = capacity_of(nbytes)
+        with self._lock:
+            if self._returned:
+                self._drain()
+            free = self._free.get(capacity)
+            if free is not None and free.pointers:
+                pointer = free.pointers.pop()
+                free.last_use = self._clock = self._clock + 1
+                self._cached -= capacity
+            else:
+                capacity, pointer = self._allocate_slowly(nbytes, capacity)
+            in_use = self._in_use = self._in_use + capacity
+            if in_use > self._peak:
+                self._peak = in_use
+        return Buffer(pointer, nbytes, None, capacity, self)
+
+    def give_back(self, capacity: int, pointer: int) -> None:
+        """Takes a block back. Never waits, may run anywhere (`Buffer.__del__`)."""
+        self._returned.append((capacity, pointer))
+        lock = self._lock
+        if lock.acquire(False):
+            try:
+                self._drain()
+            finally:
+                lock.release()
+
+    def _drain(self) -> None:
+        """Moves returned blocks to the free lists. Lock held."""
+        returned = self._returned
+        while returned:
+            capacity, pointer = returned.popleft()
+            free = self._free.get(capacity)
+            if free is None:
+                free = self._free[capacity] = _FreeList()
+            free.pointers.append(pointer)
+            free.last_use = self._clock = self._clock + 1
+            self._in_use -= capacity
+            self._cached += capacity
+            if self._cached > self.cache_limit:
+                self._evict(self.cache_limit * 3 // 4)
+
+    def _evict(self, target: int) -> int:
+        """Unmaps free blocks, longest unused capacity first, until `target` bytes remain."""
+        before = self._cached
+        for capacity in sorted(self._free, key=lambda size: self._free[size].last_use):
+            pointers = self._free[capacity].pointers
+            while pointers and self._cached > target:
+                self._system.unmap(capacity, pointers.pop())
+                self._cached -= capacity
+            if self._cached <= target:
+                break
+            del self._free[capacity]
+        return before - self._cached
+
+    def _allocate_slowly(self, nbytes: int, capacity: int) -> tuple[int, int]:
+        """No free block of that capacity: best fit, or the system. Lock held."""
+        if nbytes > LARGEST_REQUEST:
+            raise MemoryError(
+                f"[allocate] {nbytes} bytes asked for; no machine has more than {LARGEST_REQUEST}."
+            )
+        if capacity >= LARGE_BLOCK:
+            fitting = [
+                size
+                for size, free in self._free.items()
+                if free.pointers and capacity < size <= capacity + capacity // 4
+            ]
+            if fitting:
+                best = min(fitting)
+                self._cached -= best
+                return best, self._free[best].pointers.pop()
+        if self._in_use + capacity > self.limit:
+            raise MemoryError(
+                f"[allocate] {nbytes} bytes asked for with {self._in_use} in use; "
+                f"this process can have {self.limit}."
+            )
+        if self._in_use + self._cached + capacity > self.limit:
+            self._evict(max(0, self.limit - self._in_use - capacity))
+        pointer = self._system.map(capacity)
+        if pointer is None:
+            self._evict(0)
+            pointer = self._system.map(capacity)
+        if pointer is None:
+            raise MemoryError(
+                f"[allocate] the system refused {nbytes} bytes ({self._in_use} bytes in use)."
+            )
+        return capacity, pointer
+
+    def empty_cache(self) -> int:
+        """Gives all free blocks back to the system; returns how many bytes that were."""
+        with self._lock:
+            self._drain()
+            return self._evict(0)
+
+    def stats(self) -> dict[str, int]:
+        """See `memory_stats`."""
+        with self._lock:
+            self._drain()
+            return {"allocated": self._in_use, "peak": self._peak, "cached": self._cached}
+
+    def reset_peak(self) -> None:
+        """Starts measuring the peak afresh from what is in use now."""
+        with self._lock:
+            self._drain()
+            self._peak = self._in_use
+
+    def _after_fork_in_child(self) -> None:
+        """Another thread of the parent may have held the lock; it does not exist here."""
+        self._lock = threading.Lock()
+
+
+_allocator = Allocator()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_allocator._after_fork_in_child)
+
+
+def allocate(nbytes: int) -> Buffer:
+    """A buffer of `nbytes` bytes, 64-byte aligned, contents undefined; zero bytes are fine.
+
+    Raises ValueError for a negative size and MemoryError, naming the bytes, when they are not to
+    be had; everything stays usable afterwards. Thread-safe.
+    """
+    return _allocator.allocate(nbytes)
+
+
+def memory_stats() -> dict[str, int]:
+    """Bytes `allocated` now, their `peak`, and bytes `cached` for reuse (block capacities)."""
+    return _allocator.stats()
+
+
+def reset_peak_memory() -> None:
+    """Starts measuring `memory_stats()["peak"]` afresh."""
+    _allocator.reset_peak()
+
+
+def empty_cache() -> int:
+    """Gives cached blocks back to the system; returns the bytes given back."""
+    return _allocator.empty_cache()
+
+
+__all__ = [
+    "ALIGNMENT", "Allocator", "Buffer", "allocate", "empty_cache", "memory_stats",
+    "reset_peak_memory",
+]  # fmt: skip

@@ -1,0 +1,161 @@
+"""Programs: compiled graphs that run, and the flush that turns pending nodes into values.
+
+`execute(nodes)` is the whole way from recorded nodes to values:
+  find the pending graph and its leaves -> its structural key -> a program (from memory, from disk, or compiled) -> one native call.
+A `Program` owns the loaded code; a run allocates the outputs and the arena, fills a table of addresses and calls the entry.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lazygrad_compiler.ir.node import BITWISE_ATTRS, Node
+from lazygrad_compiler.pipeline import Artifact
+
+from lazygrad_runtime import store
+from lazygrad_runtime.loader import load_object
+from lazygrad_runtime.memory import Buffer, allocate
+from lazygrad_runtime.pool import get_pool
+
+_Entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+ERROR_WORDS = 8
+
+run_callbacks: list[Callable[[Program], None]] = []
+"""Called with each program just before it runs."""
+
+
+class Program:
+    """A compiled graph, loaded and ready to run."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.input_count = artifact.inputs
+        self._sizes = []
+        from lazygrad_compiler.ir.dtypes import DTYPES
+        for name, shape in artifact.outputs:
+            size = DTYPES[name].itemsize
+            for extent in shape:
+                size *= extent
+            self._sizes.append(size)
+        self._arena_bytes = artifact.arena_bytes
+        self._scratch_bytes = artifact.scratch_bytes
+        kernels = [store.load_kernel(name, code) for name, code in artifact.objects.items() if name != "program"]
+        symbols = {name: code.address(name) for name, code in kernels}
+        self._code = [code for _, code in kernels]
+        main = load_object(artifact.objects["program"], symbols)
+        self._code.append(main)
+        self._entry = _Entry(main.address("program"))
+        outputs = len(self._sizes)
+        self._error = (ctypes.c_int64 * ERROR_WORDS)()
+        self._table = (ctypes.c_void_p * (self.input_count + outputs + 2))()
+        self._table[self.input_count + outputs + 1] = ctypes.addressof(self._error)
+        self._table_address = ctypes.addressof(self._table)
+
+    def run(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+        """The outputs for these inputs (row-major, in the order of the graph's inputs).
+
+        Raises IndexError with the user's line where an index is out of range, MemoryError where memory runs out.
+        """
+        for callback in run_callbacks:
+            callback(self)
+        outputs = [allocate(size) for size in self._sizes]
+        arena = allocate(self._arena_bytes) if self._arena_bytes else None
+        pool = get_pool()
+        table, position = self._table, 0
+        with pool.lock:
+            pool.ensure_scratch(self._scratch_bytes)
+            for buffer in inputs:
+                table[position] = buffer.pointer
+                position += 1
+            for buffer in outputs:
+                table[position] = buffer.pointer
+                position += 1
+            if arena is not None:
+                table[position] = arena.pointer
+            self._entry(self._table_address, pool.pointer)
+            if self._error[0]:
+                report = list(self._error)
+                self._error[0] = 0
+                raise self._index_error(report)
+        return outputs
+
+    def _index_error(self, report: Sequence[int]) -> IndexError:
+        _, value, size, axis, launch = report[:5]
+        _, about, location = self.artifact.launches[launch]
+        lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location)
+        return IndexError(f"[{about}] index {value} is out of range for axis {axis} of size {size}"
+                          + (f" ({lines})" if lines else "")
+                          + f". Indices run from {-size} to {size - 1}.")
+
+
+def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node]]:
+    """What identifies the pending graph, and its leaves in order.
+
+    Two graphs of one key are the same program: equal ops, attributes and shapes, wired alike.  Known values are leaves, whatever
+    made them; autograd's markers do not count.
+    """
+    key: list[Any] = []
+    leaves: list[Node] = []
+    number: dict[Node, int] = {}
+    for output in outputs:
+        if output in number:
+            continue
+        stack = [output]
+        while stack:
+            node = stack[-1]
+            if node in number:
+                stack.pop()
+                continue
+            if node.payload is not None or node.op == "input":
+                number[node] = len(key)
+                key.append((node.dtype, node.shape))
+                leaves.append(node)
+                stack.pop()
+                continue
+            inputs = node.inputs
+            waiting = [value for value in inputs if value not in number]
+            if waiting:
+                stack.extend(reversed(waiting))
+                continue
+            stack.pop()
+            if node.op == "variable" or node.op == "stop_gradient":
+                number[node] = number[inputs[0]]
+                continue
+            number[node] = len(key)
+            attrs = repr(node.attrs) if node.op in BITWISE_ATTRS else node.attrs
+            key.append((node.op, attrs, *[number[value] for value in inputs]))
+    key.append(tuple(number[output] for output in outputs))
+    return tuple(key), leaves
+
+
+_programs: dict[tuple, Program] = {}
+
+
+def program_for(outputs: Sequence[Node]) -> tuple[Program, list[Node]]:
+    """The program that computes the nodes, compiled if need be, and its leaves in order."""
+    key, leaves = pending_key(outputs)
+    program = _programs.get(key)
+    if program is None:
+        program = Program(store.artifact_for(outputs, leaves))
+        _programs[key] = program
+    else:
+        store.counters.memory_hits += 1
+    return program, leaves
+
+
+def execute(outputs: Sequence[Node]) -> None:
+    """Computes the nodes and attaches their values: afterwards each `node.payload` is a Buffer (row-major contiguous)."""
+    wanted = [node for node in dict.fromkeys(outputs) if node.payload is None]
+    if not wanted:
+        return
+    program, leaves = program_for(wanted)
+    for node, buffer in zip(wanted, program.run([leaf.payload for leaf in leaves]), strict=True):
+        node.payload = buffer
+
+
+def forget_programs() -> None:
+    """Empties the in-memory caches: the next flush compiles, or reads the disk, again."""
+    _programs.clear()
+    store.forget_kernels()

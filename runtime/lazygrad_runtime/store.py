@@ -1,0 +1,132 @@
+"""Where compiled programs come from: the disk cache, or the compiler; and the kernels already loaded.
+
+An artifact is asked for by the pending graph.  Its key on disk is made of named fields: the canonical graph, the target, the versions of
+LLVM and llvmlite, and a hash of the compiler's source.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lazygrad_compiler.ir.node import Graph, Node
+from lazygrad_compiler.ir.text import print_graph
+from lazygrad_compiler.pipeline import Artifact, Stages, canonical_graph, emit_objects, lower, make_artifact
+from lazygrad_compiler.target import Target, host
+
+from lazygrad_runtime.cache import CompileCache
+from lazygrad_runtime.loader import LoadedCode, load_object
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened in this process: programs compiled, taken from disk, and taken from memory."""
+
+    compiles: int = 0
+    disk_hits: int = 0
+    memory_hits: int = 0
+    compile_seconds: float = 0.0
+
+
+counters = Counters()
+
+compile_callbacks: list[Callable[[Graph, Stages | None, Artifact], None]] = []
+"""Called for each program that is new to this process, as callback(graph, stages, artifact); stages is None on a disk hit."""
+
+_lock = threading.RLock()
+_kernels: weakref.WeakValueDictionary[str, LoadedCode] = weakref.WeakValueDictionary()
+_objects: dict[str, bytes] = {}
+
+
+@functools.cache
+def disk() -> CompileCache:
+    return CompileCache()
+
+
+@functools.cache
+def source_hash() -> str:
+    """SHA-256 over the compiler's source files, so that a changed compiler misses."""
+    import lazygrad_compiler
+    root = Path(lazygrad_compiler.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def key_fields(graph_text: str, target: Target) -> dict[str, str | int]:
+    """The named fields that identify a program on disk."""
+    import llvmlite
+    import llvmlite.binding as llvm
+    return {
+        "graph": hashlib.sha256(graph_text.encode()).hexdigest(),
+        "triple": target.triple, "cpu": target.cpu, "features": target.features, "simd_bytes": target.simd_bytes,
+        "registers": target.registers, "l1_bytes": target.l1_bytes, "l2_bytes": target.l2_bytes,
+        "llvm": ".".join(map(str, llvm.llvm_version_info)), "llvmlite": llvmlite.__version__,
+        "compiler": source_hash(),
+    }
+
+
+def artifact_for(outputs: Sequence[Node], leaves: Sequence[Node]) -> Artifact:
+    """The artifact of the pending graph: from disk where it is there, else compiled and stored."""
+    with _lock:
+        graph = canonical_graph(outputs, leaves)
+        target = host()
+        graph_text = print_graph(graph, locations=False)
+        fields = key_fields(graph_text, target)
+        entry = disk().lookup(fields)
+        if entry is not None:
+            described = entry.manifest["meta"]
+            artifact = Artifact.from_description(described, {name: entry.read(name) for name in described["objects"]})
+            counters.disk_hits += 1
+            for callback in compile_callbacks:
+                callback(graph, None, artifact)
+            return artifact
+        return _compile(graph, graph_text, target, fields)
+
+
+def _compile(graph: Graph, graph_text: str, target: Target, fields: dict[str, str | int]) -> Artifact:
+    import time
+    started = time.perf_counter()
+    stages = lower(graph, target)
+    artifact = make_artifact(stages, emit_objects(stages, _kernel_object), 0.0)
+    artifact = Artifact.from_description(
+        {**json.loads(json.dumps(artifact.description())), "seconds": time.perf_counter() - started}, artifact.objects)
+    counters.compiles += 1
+    counters.compile_seconds += artifact.seconds
+    blobs = {**artifact.objects, "graph.txt": print_graph(graph).encode()}
+    disk().store(fields, blobs, artifact.description())
+    for callback in compile_callbacks:
+        callback(graph, stages, artifact)
+    return artifact
+
+
+def _kernel_object(name: str, llvm_text: str, target: Target) -> bytes:
+    """A kernel's object code; kernels of programs compiled before are taken as they are."""
+    from lazygrad_compiler.llvm.compile import compile_text
+    found = _objects.get(name)
+    if found is None:
+        found = _objects[name] = compile_text(llvm_text, target).object_code
+    return found
+
+
+def load_kernel(name: str, code: bytes) -> tuple[str, LoadedCode]:
+    """A kernel's loaded code, shared by all programs that use it."""
+    with _lock:
+        loaded = _kernels.get(name)
+        if loaded is None:
+            loaded = _kernels[name] = load_object(code)
+        return name, loaded
+
+
+def forget_kernels() -> None:
+    with _lock:
+        _objects.clear()
+        _kernels.clear()
