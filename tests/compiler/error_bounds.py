@@ -58,12 +58,14 @@ def ulp(value: Array, dtype: DType) -> Array:
     return numpy.maximum(magnitude(value) * spacing, 2.0 ** LOWEST_EXPONENT[dtype.name])
 
 
-def magnitude(value: Array) -> Array:
-    return numpy.abs(value if value.dtype.kind == "c" else value.astype(numpy.float64))
-
-
 def wide(value: Array) -> Array:
-    return value if value.dtype.kind == "c" else value.astype(numpy.float64)
+    """As float64, or complex as it is."""
+    with numpy.errstate(invalid="ignore"):
+        return value if value.dtype.kind == "c" else value.astype(numpy.float64)
+
+
+def magnitude(value: Array) -> Array:
+    return numpy.abs(wide(value))
 
 
 # ---- one node

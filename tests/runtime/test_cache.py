@@ -226,6 +226,7 @@ def test_blob_names_cannot_leave_the_folder(cache, tmp_path):
     manifest["blobs"]["object"]["sha256"] = "../../secret"
     body = json.dumps(manifest).encode()
     path.write_bytes(cache_module._HEADER % hashlib.sha256(body).hexdigest().encode() + body)
+    assert cache.entries() == []
     assert cache.lookup(FIELDS) is None
     assert (tmp_path / "secret").exists(), "moved to the quarantine"
 

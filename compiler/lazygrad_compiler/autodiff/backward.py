@@ -38,7 +38,7 @@ def backward(outputs: Sequence[Node], cotangents: Sequence[Node],
         if current in asked:
             totals[current] = total
         needed = tuple(value in on_path for value in current.inputs)
-        if not any(needed):
+        if current.op in BLOCKING or not any(needed):
             continue
         for value, needs, gradient in zip(current.inputs, needed,
                                           pull_back(current, total, needed), strict=True):

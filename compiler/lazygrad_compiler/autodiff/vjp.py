@@ -1,5 +1,4 @@
-"""The table of gradients: for each differentiable op, how a cotangent of its result passes to its
-inputs.
+"""The table of gradients: how the cotangent of each differentiable op reaches its inputs.
 
 `VJP[op](at, forward, cotangent, needed)` gives one cotangent (or None) for each input: the
 vector-Jacobian product, written as nodes of the same IR, so that it can be differentiated

@@ -14,15 +14,21 @@ import cmath
 import math
 from collections.abc import Callable
 
-from lazygrad_compiler.autodiff.vjp_build import Builder, Gradients, Needed, Rule, is_const
-from lazygrad_compiler.ir import dtypes
+import ml_dtypes
+
+from lazygrad_compiler.autodiff.vjp_build import (
+    REAL_OF,
+    Builder,
+    Gradients,
+    Needed,
+    Rule,
+    is_const,
+)
 from lazygrad_compiler.ir.node import Node
 
 Derivative = Callable[[Builder, Node, Node, Node], Node]
 
 LN2, LN10 = math.log(2.0), math.log(10.0)
-LARGEST = {dtypes.float16: 65504.0, dtypes.bfloat16: 3.3895313892515355e38,
-           dtypes.float32: 3.4028234663852886e38, dtypes.float64: 1.7976931348623157e308}
 
 
 def one_minus_square(at: Builder, x: Node) -> Node:
@@ -139,7 +145,8 @@ def power_of_base(at: Builder, forward: Node, g: Node) -> Node | None:
     if x.dtype.is_complex:
         invertible = at.compare("ne", x, 0)
     else:
-        invertible = at.compare("lt", at.like(x, 2.0 / LARGEST[x.dtype]), at.op("abs", x))
+        smallest = 2.0 / float(ml_dtypes.finfo(x.dtype.numpy).max)
+        invertible = at.compare("lt", at.like(x, smallest), at.op("abs", x))
     flat = at.op("and", at.compare("eq", y, 0), at.op("not", invertible))
     base = at.where(flat, at.like(x, 1), x)
     return at.mul(g, at.mul(y, at.op("pow", base, at.shift(y, -1))))
@@ -154,8 +161,7 @@ def power_of_exponent(at: Builder, forward: Node, g: Node) -> Node:
             return at.mul(g, at.mul(forward, at.like(x, cmath.log(number))))
         if not x.dtype.is_complex and 0 < number < math.inf:
             return at.mul(g, at.scale(forward, math.log(number)))
-    size = at.cast(y, dtypes.float64 if y.dtype is dtypes.complex128 else dtypes.float32) \
-        if y.dtype.is_complex else y
+    size = at.cast(y, REAL_OF.get(y.dtype, y.dtype))
     flat = at.op("and", at.compare("eq", x, 0), at.compare("le", at.zeros(size), size))
     base = at.where(flat, at.like(x, 1), x)
     return at.mul(g, at.mul(forward, at.op("log", base)))

@@ -1,5 +1,4 @@
-"""Gradients of movement ops: each is the transpose of moving data, which is moving it back and
-adding up.
+"""Gradients of movement ops: the transpose of moving data is moving it back and adding up.
 
 `window` reads elements several times, so its gradient folds: the overlapping windows are added,
 one axis after the other.

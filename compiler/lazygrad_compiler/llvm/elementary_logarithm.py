@@ -44,10 +44,13 @@ def remainder(f: Lanes) -> Lanes:
     return fma(s, fma(z, polynomial("log", z), half_square), -half_square)
 
 
-def log_of_parts(exponent: Lanes, f: Lanes) -> Lanes:
-    """exponent * ln 2 + log(1 + f)."""
+def log_of_parts(exponent: Lanes, f: Lanes, f_low: Lanes | None = None) -> Lanes:
+    """exponent * ln 2 + log(1 + f + f_low)."""
     high, low, _ = constant_parts("ln2", f)
-    return fma(exponent, high, f + fma(exponent, low, remainder(f)))
+    rest = remainder(f)
+    if f_low is not None:
+        rest = rest + fma(-f_low, f, f_low)  # f_low / (1 + f), near enough
+    return fma(exponent, high, f + fma(exponent, low, rest))
 
 
 def at_the_borders(x: Lanes, result: Lanes, zero: float = 0.0) -> Lanes:
@@ -81,13 +84,16 @@ def log1p_of_pair(x: Lanes, low: Lanes | None = None) -> Lanes:
     """log(1 + x + low) for 1 + x above zero and finite."""
     sum_ = x + 1.0
     exponent, m = split_exponent(sum_)
-    # 2**-e (1 + x) - 1 in one rounding: 1 + x itself has lost bits of x.
+    # f = 2**-e (1 + x) - 1 as a pair: 1 + x itself has lost bits of x.
     power = power_of_two(-exponent, x.element)
-    f = fma(power, x, power - 1.0)
+    scaled = x * power
+    f, f_low = sum_of_ordered(power - 1.0, scaled)  # exact: power - 1 is a multiple of ulp(scaled)
     if low is not None:
-        f = fma(power, low, f)
-    f = select(sum_ > 2.0 ** (x.format.precision + 2), m - 1.0, f)
-    return log_of_parts(exponent.convert("sitofp", x.element), f)
+        rounded = fma(power, low, f)
+        f, f_low = rounded, fma(power, low, f - rounded) + f_low
+    huge = sum_ > 2.0 ** (x.format.precision + 2)
+    f, f_low = select(huge, m - 1.0, f), select(huge, 0.0, f_low)
+    return log_of_parts(exponent.convert("sitofp", x.element), f, f_low)
 
 
 def log1p(x: Lanes) -> Lanes:

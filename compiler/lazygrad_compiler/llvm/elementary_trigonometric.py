@@ -185,7 +185,9 @@ def asin(x: Lanes) -> Lanes:
     tail = _asin_tail(root, z)
     high, low, _ = constant_parts("half_pi", x)
     # asin(x) = pi/2 - 2 asin(sqrt((1 - x) / 2))
-    large = fma(root, -2.0, high) - fma(tail, 2.0, -low)
+    exact = fma(root, -2.0, high)
+    lost = fma(root, -2.0, high - exact)
+    large = exact + (lost - fma(tail, 2.0, -low))
     return select(near_one, large, root + tail).with_sign_of(x)
 
 

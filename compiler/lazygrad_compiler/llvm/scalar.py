@@ -274,8 +274,8 @@ def emit_cast(f: Function, value: Value, source: DType, target: DType) -> Value:
     if target is dtypes.bool_:
         return f.fcmp("une", value, 0.0) if source.is_floating else f.icmp("ne", value, 0)
     if is_narrow(target):
-        if source is dtypes.float64 and target is dtypes.float16:
-            return f.convert("fptrunc", value, with_element(value.type, "half"))
+        if source is dtypes.float64:
+            return narrow(f, _to_odd_float(f, value), target)
         return narrow(f, emit_cast(f, value, source, dtypes.float32), target)
     result = with_element(value.type, register_type(target))
     if source.is_floating and target.is_floating:
@@ -290,6 +290,18 @@ def emit_cast(f: Function, value: Value, source: DType, target: DType) -> Value:
     if target.bits < source_bits:
         return f.convert("trunc", value, result)
     return f.convert("sext" if source.kind == "signed" else "zext", value, result)
+
+
+def _to_odd_float(f: Function, value: Value) -> Value:
+    """A double as float rounded to odd, so that rounding the float again to 16 bits rounds only once
+    (Boldo and Melquiond, IEEE Transactions on Computers 2008)."""
+    nearest = f.convert("fptrunc", value, with_element(value.type, "float"))
+    back = f.convert("fpext", nearest, value.type)
+    bits = f.bitcast(nearest, with_element(value.type, "i32"))
+    too_far = f.fcmp("ogt", f.overloaded("llvm.fabs", back), f.overloaded("llvm.fabs", value))
+    towards_zero = f.select(too_far, f.sub(bits, 1), bits)
+    odd = f.select(f.fcmp("une", back, value), f.or_(towards_zero, 1), towards_zero)
+    return f.bitcast(odd, nearest.type)
 
 
 def _float_to_integer(f: Function, value: Value, target: DType) -> Value:

@@ -138,7 +138,7 @@ def times_minus_one(x: Node) -> Node:
 
 
 @rules.add(Op("add", Any("x"), Op("neg", Any("y"))), Op("add", Op("neg", Any("y")), Any("x")))
-def addition_of_negative(x: Node, y: Node) -> Node | None:
+def addition_of_negative(x: Node, y: Node) -> Node:
     return make("sub", x, y)
 
 
@@ -158,8 +158,8 @@ def negative_into_constant(root: Node, x: Node, c: Node) -> Node:
     return apply_op(root, x, make("neg", c))
 
 
-@rules.add(Op("abs", Op(("abs", "neg"), Any("x"), name="inner")))
-def absolute_of_sign_change(inner: Node, x: Node) -> Node:
+@rules.add(Op("abs", Op(("abs", "neg"), Any("x", lambda x: x.dtype.kind != "unsigned"))))
+def absolute_of_sign_change(x: Node) -> Node:
     return make("abs", x)
 
 
