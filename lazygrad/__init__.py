@@ -6,7 +6,9 @@ when they are looked at.
 
 from __future__ import annotations
 
+import builtins
 import importlib
+import math
 from typing import Any
 
 from lazygrad_compiler.ir.dtypes import (
@@ -52,20 +54,69 @@ from lazygrad._core.values import Size, device
 from lazygrad.functional.conversion import *
 from lazygrad.functional.creation import *
 from lazygrad.functional.elementwise import *
+from lazygrad.functional.activations import (
+    celu,
+    cosine_similarity,
+    gelu,
+    hardshrink,
+    log_softmax,
+    pairwise_distance,
+    prelu,
+    relu,
+    relu_,
+    selu,
+    softmax,
+    threshold,
+)
+from lazygrad.functional.convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from lazygrad.functional.gathering import *
 from lazygrad.functional.joining import *
+from lazygrad.functional.normalization import batch_norm, group_norm, layer_norm, rms_norm
+from lazygrad.functional.pooling import (
+    adaptive_avg_pool1d,
+    avg_pool1d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from lazygrad.functional.products import *
+from lazygrad.functional.random import *
 from lazygrad.functional.reductions import *
 from lazygrad.functional.views import *
 from lazygrad.functional import indexing, inplace  # isort: skip
 
 from lazygrad import autograd  # isort: skip
+from lazygrad._core.capture import compile  # noqa: A004  # isort: skip
 from lazygrad._core import attach as _attach  # isort: skip
 from lazygrad.functional import elementwise as _elementwise  # isort: skip
 
 half, float, double = float16, float32, float64  # noqa: A001
 short, int, long = int16, int32, int64  # noqa: A001
 cfloat, cdouble = complex64, complex128
+
+
+def is_tensor(obj: Any) -> builtins.bool:
+    return isinstance(obj, Tensor)
+
+
+def is_floating_point(input: Tensor) -> builtins.bool:
+    return input.is_floating_point()
+
+
+def is_complex(input: Tensor) -> builtins.bool:
+    return input.is_complex()
+
+
+def numel(input: Tensor) -> builtins.int:
+    return input.numel()
+
 
 _attach.attach(_elementwise.INPLACE)
 
@@ -79,3 +130,8 @@ def __getattr__(name: str) -> Any:
     if name in _SERIALIZATION:
         return getattr(importlib.import_module("lazygrad.serialization"), name)
     raise AttributeError(f"module 'lazygrad' has no attribute {name!r}")
+
+
+pi, e, inf, nan = math.pi, math.e, math.inf, math.nan
+newaxis = None
+strided, contiguous_format, preserve_format = "strided", "contiguous_format", "preserve_format"

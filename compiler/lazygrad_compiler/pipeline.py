@@ -241,7 +241,7 @@ def emit_objects(stages: Stages, compile_kernel: KernelCompiler | None = None) -
     make = compile_kernel or (lambda name, llvm, target: compile_text(llvm, target).object_code)
     begun = time.perf_counter()
     objects = {kernel.name: make(kernel.name, kernel.llvm, stages.target) for kernel in stages.kernels}
-    objects["program"] = compile_text(stages.entry, stages.target).object_code
+    objects["program"] = compile_text(stages.entry, stages.target, straight=True).object_code
     stages.times["asm"] = time.perf_counter() - begun
     return objects
 

@@ -31,26 +31,23 @@ def set_printoptions(precision: int | None = None, threshold: int | None = None,
     options.sci_mode = sci_mode
 
 
-def _float_formatter(array: numpy.ndarray) -> Any:
-    """One format for all elements, chosen as PyTorch does."""
-    finite = numpy.abs(array[numpy.isfinite(array) & (array != 0)]).astype(numpy.float64)
-    digits = options.precision
-    if finite.size == 0:
-        whole, scientific = not numpy.isnan(array).any() or True, False
-    else:
-        high, low = finite.max(), finite.min()
+def _float_formatter(array: numpy.ndarray) -> tuple[Any, int]:
+    """One format for all elements, and its width, chosen as PyTorch does: from the finite ones."""
+    finite = array[numpy.isfinite(array) & (array != 0)].astype(numpy.float64)
+    scientific, whole = False, True
+    if finite.size:
+        sizes = numpy.abs(finite)
+        high, low = sizes.max(), sizes.min()
         whole = bool((finite == numpy.ceil(finite)).all())
-        scientific = high / low > 1000.0 or high > 1e8 or low < 1e-4
-        if whole:
-            scientific = high / low > 1000.0 and high > 1e8 or high > 1e8
+        scientific = bool(high / low > 1000.0 or high > 1e8 or (low < 1e-4 and not whole))
     if options.sci_mode is not None:
         scientific = options.sci_mode
     if scientific:
-        pattern = f"{{:.{digits}e}}"
+        pattern = f"{{:.{options.precision}e}}"
     elif whole:
         pattern = "{:.0f}."
     else:
-        pattern = f"{{:.{digits}f}}"
+        pattern = f"{{:.{options.precision}f}}"
 
     def one(value: Any) -> str:
         value = float(value)
@@ -59,7 +56,7 @@ def _float_formatter(array: numpy.ndarray) -> Any:
         if math.isinf(value):
             return "inf" if value > 0 else "-inf"
         return pattern.format(value)
-    return one
+    return one, max((len(one(value)) for value in finite), default=1)
 
 
 def _shortened(array: numpy.ndarray) -> numpy.ndarray:
@@ -77,35 +74,41 @@ def _contents(array: numpy.ndarray, indent: int) -> str:
     kind = array.dtype.kind
     if array.dtype == dtypes.bfloat16.numpy:
         array, kind = array.astype(numpy.float32), "f"
+    shown = _shortened(array)
+    one: Any = str
     if kind == "f":
-        one: Any = _float_formatter(_shortened(array))
-    elif kind == "b":
-        one = lambda value: "True" if value else "False"  # noqa: E731
+        one, width = _float_formatter(shown)
     elif kind == "c":
-        real, imaginary = _float_formatter(array.real), _float_formatter(array.imag)
-        one = lambda value: f"{real(value.real)}{'' if imaginary(value.imag)[0] == '-' else '+'}" \
-                            f"{imaginary(value.imag)}j"  # noqa: E731
+        (real, wide), (imaginary, narrow) = _float_formatter(shown.real), _float_formatter(shown.imag)
+        width = wide + narrow + 2
+
+        def one(value: Any) -> str:
+            text = imaginary(value.imag)
+            return f"{real(value.real)}{'' if text[0] == '-' else '+'}{text}j"
     else:
-        one = str
-    width = max((len(one(value)) for value in _shortened(array).flat), default=0)
-    return _nested(array, indent, lambda value: one(value).rjust(width if array.ndim else 0),
+        if kind == "b":
+            def one(value: Any) -> str:
+                return "True" if value else "False"
+        width = max((len(one(value)) for value in shown.flat), default=0)
+    return _nested(array, indent, lambda value: one(value).rjust(width if array.ndim else 0), width,
                    array.size > options.threshold)
 
 
-def _nested(array: numpy.ndarray, indent: int, one: Any, shorten: bool) -> str:
+def _nested(array: numpy.ndarray, indent: int, one: Any, width: int, shorten: bool) -> str:
     if array.ndim == 0:
         return one(array[()])
     edge = options.edgeitems
     cut = shorten and len(array) > 2 * edge
     rows = [*array[:edge], None, *array[-edge:]] if cut else list(array)
     if array.ndim == 1:
-        texts = ["..." if row is None else one(row) for row in rows]
+        texts = [" ..." if row is None else one(row) for row in rows]
         if not texts:
             return "[]"
-        per_line = max(1, (options.linewidth - indent) // (max(map(len, texts)) + 2))
-        lines = [", ".join(texts[start:start + per_line]) for start in range(0, len(texts), per_line)]
+        count = max(1, (options.linewidth - indent) // (width + 2))
+        lines = [", ".join(texts[start:start + count]) for start in range(0, len(texts), count)]
         return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
-    texts = ["..." if row is None else _nested(row, indent + 1, one, shorten) for row in rows]
+    texts = ["..." if row is None else _nested(row, indent + 1, one, width, shorten)
+             for row in rows]
     return "[" + ("," + "\n" * (array.ndim - 1) + " " * (indent + 1)).join(texts) + "]"
 
 

@@ -240,7 +240,7 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
         tensors = tuple(tensors[0])
     if indexing == "xy" and len(tensors) > 1:
         first, second, *rest = meshgrid(tensors[1], tensors[0], *tensors[2:])
-        return tuple(each.transpose(0, 1) for each in (second, first, *rest))
+        return second, first, *rest
     sizes = tuple(each.numel() for each in tensors)
     return tuple(each.reshape([-1 if k == axis else 1 for k in range(len(sizes))]).expand(sizes)
                  for axis, each in enumerate(tensors))

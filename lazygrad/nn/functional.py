@@ -1,9 +1,23 @@
-"""torch.nn.functional's names: the functions of `lazygrad.functional` that belong to neural networks."""
+"""The functions of neural networks, where PyTorch has them: activations, convolutions, pooling, norms, losses, attention."""
 
-from __future__ import annotations
+from lazygrad.functional.activations import *
+from lazygrad.functional.attention import *
+from lazygrad.functional.convolution import *
+from lazygrad.functional.gathering import embedding, one_hot
+from lazygrad.functional.losses import *
+from lazygrad.functional.normalization import *
+from lazygrad.functional.pooling import *
+from lazygrad.functional.products import linear
+from lazygrad.functional.products import bilinear, linear
+from lazygrad.functional.random import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    feature_dropout,
+    gumbel_softmax,
+    rrelu,
+)
 
-import lazygrad.functional as _functional
-
-
-def __getattr__(name):
-    return getattr(_functional, name)
+from lazygrad.functional.elementwise import sigmoid, tanh  # type: ignore[attr-defined]  # isort: skip

@@ -62,8 +62,19 @@ def trunc_normal_(tensor: lg.Tensor, mean: float = 0.0, std: float = 1.0, a: flo
     low, high = below((a - mean) / std), below((b - mean) / std)
     with lg.no_grad():
         _random(tensor, "uniform_", 2 * low - 1, 2 * high - 1, generator=generator)
-        tensor.erfinv_().mul_(std * math.sqrt(2.0)).add_(mean)
-        return tensor.clamp_(min=a, max=b)
+        values = _inverse_erf(tensor) * (std * math.sqrt(2.0)) + mean
+        return tensor.copy_(values.clamp(min=a, max=b))
+
+
+def _inverse_erf(x: lg.Tensor) -> lg.Tensor:
+    """The inverse of erf: Winitzki's approximation (2008), and two steps of Newton's method."""
+    curvature = 0.147
+    logarithm = lg.log1p(-x * x)
+    middle = 2.0 / (math.pi * curvature) + logarithm / 2.0
+    y = lg.sign(x) * (lg.sqrt(middle * middle - logarithm / curvature) - middle).sqrt()
+    for _ in range(2):
+        y = y - (lg.erf(y) - x) * lg.exp(y * y) * (math.sqrt(math.pi) / 2.0)
+    return y
 
 
 def constant_(tensor: lg.Tensor, val: float) -> lg.Tensor:
@@ -174,8 +185,9 @@ def sparse_(tensor: lg.Tensor, sparsity: float, std: float = 0.01, generator: An
         raise ValueError("Only tensors with 2 dimensions are supported")
     rows, columns = tensor.shape
     zeros = math.ceil(sparsity * rows)
-    options = {} if generator is None else {"generator": generator}
+    from lazygrad.utils.data.randomness import numpy_generator
+
+    order = numpy_generator(generator).random((rows, columns)).argsort(axis=0)
     with lg.no_grad():
         normal_(tensor, 0.0, std, generator)
-        ranks = lg.rand(rows, columns, **options).argsort(dim=0).argsort(dim=0)
-        return tensor.mul_((ranks >= zeros).to(tensor.dtype))
+        return tensor.mul_(lg.from_numpy(order >= zeros).to(tensor.dtype))

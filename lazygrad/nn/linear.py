@@ -48,9 +48,10 @@ class Linear(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: lg.Tensor) -> lg.Tensor:
-        if input.shape[-1:] != self.weight.shape[-1:] or input.dtype is not self.weight.dtype:
-            check_input(self, input, -1, self.in_features, self.weight)
-        return F.linear(input, self.weight, self.bias)
+        weight = self.weight
+        if not isinstance(input, lg.Tensor) or input.shape[-1:] != weight.shape[-1:] or input.dtype is not weight.dtype:
+            check_input(self, input, -1, self.in_features, weight)
+        return F.linear(input, weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -87,13 +88,7 @@ class Bilinear(Module):
     def forward(self, input1: lg.Tensor, input2: lg.Tensor) -> lg.Tensor:
         for input, expected in ((input1, self.in1_features), (input2, self.in2_features)):
             check_input(self, input, -1, expected, self.weight)
-        batch = input1.shape[:-1]
-        left = input1.reshape(-1, self.in1_features)
-        by_matrix = left @ self.weight.permute(1, 0, 2).reshape(self.in1_features, -1)
-        by_matrix = by_matrix.reshape(-1, self.out_features, self.in2_features)
-        output = (by_matrix * input2.reshape(-1, 1, self.in2_features)).sum(-1)
-        output = output.reshape(*batch, self.out_features)
-        return output if self.bias is None else output + self.bias
+        return F.bilinear(input1, input2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return (f"in1_features={self.in1_features}, in2_features={self.in2_features}, "

@@ -136,31 +136,9 @@ class _InstanceNorm(_Norm):
     def forward(self, input: lg.Tensor) -> lg.Tensor:
         self._check(input)
         batched = input if input.ndim == max(self.allowed_ndim) else input.unsqueeze(0)
-        output = self._normalised(batched)
+        output = F.instance_norm(batched, self.running_mean, self.running_var, self.weight, self.bias,
+                                 self.training or not self.track_running_stats, self.momentum, self.eps)
         return output if batched is input else output.squeeze(0)
-
-    def _normalised(self, input: lg.Tensor) -> lg.Tensor:
-        shape = (1, input.shape[1], *(1,) * (input.ndim - 2))
-        if self.training or not self.track_running_stats:
-            axes = list(range(2, input.ndim))
-            mean = input.mean(axes, keepdim=True)
-            centred = input - mean
-            variance = (centred * centred).mean(axes, keepdim=True)
-            if self.track_running_stats:
-                self._update(mean, variance, input.numel() // (input.shape[0] * input.shape[1]))
-        else:
-            centred = input - self.running_mean.reshape(shape)
-            variance = self.running_var.reshape(shape)
-        output = centred * lg.rsqrt(variance + self.eps)
-        if self.affine:
-            output = output * self.weight.reshape(shape) + self.bias.reshape(shape)
-        return output
-
-    def _update(self, mean: lg.Tensor, variance: lg.Tensor, count: int) -> None:
-        with lg.no_grad():
-            unbiased = variance.detach() * (count / max(count - 1, 1))
-            for running, batch in ((self.running_mean, mean.detach()), (self.running_var, unbiased)):
-                running.mul_(1 - self.momentum).add_(self.momentum * batch.mean(0).reshape(-1))
 
 
 class InstanceNorm1d(_InstanceNorm):

@@ -17,9 +17,6 @@ class Parameter(Tensor):
     def __new__(cls, data: Any = None, requires_grad: bool = True) -> Parameter:
         return Tensor._make_subclass(cls, _checked("Parameter", data, requires_grad), requires_grad)
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return "Parameter containing:\n" + super().__repr__(tensor_contents=tensor_contents)
-
 
 class Buffer(Tensor):
     """A tensor that is part of a module's state and not trained; `persistent`: whether `state_dict` has it."""

@@ -1,10 +1,10 @@
 """How far a right answer may lie from the interpreter's: forward error analysis, node by node.
 
-Compiled code may add in another order, contract x * y + z, and be 2 ulp off in elementary functions.
-`analyse(graph, inputs)` gives each node's value and, element by element, the error that these liberties
-allow; zero where every bit is fixed (integers, movement, comparisons, single IEEE operations).
-What would make a comparison meaningless raises IllConditioned: a rounded value that decides a branch,
-cancellation that leaves only noise, an overflow that depends on the order of adding.
+Compiled code may add in another order, contract x * y + z, and be 2 ulp off in elementary
+functions.  `analyse(graph, inputs)` gives each node's value and, element by element, the error that
+these liberties allow; zero where every bit is fixed (integers, movement, comparisons, single IEEE
+operations).  What would make a comparison meaningless raises IllConditioned: a rounded value that
+decides a branch, cancellation that leaves only noise, an overflow that depends on order.
 
 `check(graph, inputs, got)` compares outputs by these bounds; `assert_close` compares one array.
 """
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
+
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Graph, Node
 from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, OPS
@@ -42,7 +43,7 @@ class IllConditioned(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Allowed absolute errors (float64, the node's shape); product: may be contracted with an add."""
+    """Allowed absolute errors (float64, the node's shape); product: may fuse with an add."""
 
     error: Array
     product: bool = False
@@ -72,7 +73,7 @@ def magnitude(value: Array) -> Array:
 
 
 def bound_of(node: Node, inputs: Sequence[Array], bounds: Sequence[Bound], value: Array) -> Bound:
-    """The allowed errors of a node's value, given those of its inputs; IllConditioned where none hold."""
+    """The allowed errors of a node's value, given its inputs'; IllConditioned where none hold."""
     with numpy.errstate(all="ignore"):
         fuzzy = any(not bound.exact for bound in bounds)
         if not node.dtype.is_differentiable:
@@ -118,14 +119,14 @@ def propagate(node: Node, inputs: Sequence[Array], bounds: Sequence[Bound], valu
     op, errors = node.op, [bound.error for bound in bounds]
     product = any(bound.product for bound in bounds)
     if OPS[op].kind in ("leaf", "marker"):
-        return (errors[0], product) if errors and op != "random_bits" else (numpy.zeros(node.shape), False)
+        return (errors[0] if OPS[op].kind == "marker" else numpy.zeros(node.shape)), product
     if op == "pad":
         return padded(node, errors[0]), product
     if OPS[op].kind == "movement" or op == "gather":
         return REFERENCE[op](node, [errors[0], *inputs[1:]] if op == "gather" else errors), product
     if op in ELEMENTWISE_BOUNDS:
-        return ELEMENTWISE_BOUNDS[op](node, [wide(v) for v in inputs], bounds, value), op in PRODUCTS or (
-            product and op not in ("add", "sub", "cast"))
+        error = ELEMENTWISE_BOUNDS[op](node, [wide(v) for v in inputs], bounds, value)
+        return error, op in PRODUCTS or (product and op not in ("add", "sub", "cast"))
     if op in ELEMENTARY_UNARY or op in ("pow", "atan2"):
         return perturbed(node, inputs, errors) + ELEMENTARY_ULPS * ulp(value, node.dtype), False
     if op == "sqrt":
@@ -212,7 +213,8 @@ def perturbed(node: Node, inputs: Sequence[Array], errors: Sequence[Array]) -> A
     worst = numpy.zeros(node.shape)
     if any(error.any() for error in errors):
         for signs in numpy.ndindex(*[2] * len(inputs)):
-            moved = REFERENCE[node.op](node, [wide(value) + (2 * sign - 1) * error for value, error, sign
+            moved = REFERENCE[node.op](node,
+                                       [wide(value) + (2 * sign - 1) * error for value, error, sign
                                               in zip(inputs, errors, signs)])
             if (numpy.isnan(moved) != numpy.isnan(at)).any():
                 raise IllConditioned(f"{node!r} at the border of its domain")
@@ -242,7 +244,7 @@ def reduced(node: Node, x: Array, error: Array, value: Array) -> Array:
     else:
         relative = numpy.where(error > 0, error / sizes, 0).sum(axis=axes)
         total = numpy.maximum(sizes, 1).prod(axis=axes)
-        result = numpy.expm1(relative) * magnitude(value) + 4 * (count + 2) * unit * magnitude(value)
+        result = (numpy.expm1(relative) + 4 * (count + 2) * unit) * magnitude(value)
     check_total(node, total)
     return result + ulp(value, dtype)
 
@@ -317,8 +319,9 @@ def analyse(graph: Graph, inputs: Sequence[Array]) -> list[tuple[Array, Bound]]:
 def assert_close(node: Node, got: Array, expected: Array, error: Array | None = None) -> None:
     """Dtype and shape must be right, and values within the allowed errors of the expected ones.
 
-    error: allowed absolute errors; without them, integers and bools must be equal and floats agree to 64
-    ulp of the array's largest.  Where no error is allowed, the sign of zero counts; any NaN equals any.
+    error: allowed absolute errors; without them, integers and bools must be equal and floats agree
+    to 64 ulp of the array's largest.  Where no error is allowed, the sign of zero counts; any NaN
+    equals any NaN.
     """
     got = numpy.asarray(got)
     assert got.dtype == node.dtype.numpy, f"{node!r} came out as {got.dtype}"
@@ -338,13 +341,13 @@ def assert_close(node: Node, got: Array, expected: Array, error: Array | None = 
     if wrong.any():
         place = tuple(int(number) for number in numpy.argwhere(wrong)[0])
         raise AssertionError(
-            f"{node!r} differs in {wrong.sum()} of {wrong.size} places; at {place} it is {got[place]!r} "
-            f"and should be {expected[place]!r}, give or take {error[place]:.3g}"
+            f"{node!r} differs in {wrong.sum()} of {wrong.size} places; at {place} it is "
+            f"{got[place]!r} and should be {expected[place]!r}, give or take {error[place]:.3g}"
         )
 
 
 def check(graph: Graph, inputs: Sequence[Array], got: Sequence[Array]) -> None:
-    """Compares the outputs with the interpreter's, each element within what error analysis allows."""
+    """Compares outputs with the interpreter's, each element within what error analysis allows."""
     results = analyse(graph, inputs)
     assert len(got) == len(results)
     for output, array, (expected, bound) in zip(graph.outputs, got, results, strict=True):

@@ -1,8 +1,9 @@
 """Random graphs for fuzzing: every op of the table, small odd shapes, special values.
 
-`random_graph(seed)` gives a graph and its input arrays, the same ones for the same seed.  It evaluates
-as it builds (with the interpreter and `error_bounds.py`), so that every graph runs without errors and
-every output can be compared: nothing overflows by accident, no branch hangs on a rounded value.
+`random_graph(seed)` gives a graph and its input arrays, the same ones for the same seed.  It
+evaluates as it builds (with the interpreter and `error_bounds.py`), so that every graph runs
+without errors and every output can be compared: no overflow by accident, no branch on a rounded
+value.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
+
 from lazygrad_compiler.ir.dtypes import DTYPES, DType
 from lazygrad_compiler.ir.node import Graph, IRError, Node, node, rebuild, topological
 from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, SCATTER_MODES
-
 from tests.compiler.error_bounds import (
     Array,
     Bound,
@@ -40,7 +41,7 @@ MAX_ELEMENTS = 1500
 
 
 def random_array(rng: random.Random, dtype: DType, shape: Sequence[int]) -> Array:
-    """Values of moderate size; one float array in four also has specials: nan, inf, -0.0, tiny, huge."""
+    """Values of moderate size; one float array in four also has nan, inf, -0.0, tiny and huge."""
     generator = numpy.random.default_rng(rng.getrandbits(32))
     if dtype.kind == "bool":
         return generator.random(shape) < 0.5
@@ -56,7 +57,8 @@ def random_array(rng: random.Random, dtype: DType, shape: Sequence[int]) -> Arra
         return (values + 1j * generator.standard_normal(shape)).astype(dtype.numpy)
     if rng.random() < 0.25:
         tiny, huge = {"float16": (1e-7, 6e4)}.get(dtype.name, (1e-40, 1e30))
-        specials = numpy.array([math.nan, math.inf, -math.inf, -0.0, 0.0, tiny, -tiny, huge, 0.5, 1.0])
+        specials = numpy.array([math.nan, math.inf, -math.inf, -0.0, 0.0, tiny, -tiny, huge, 0.5,
+                                1.0])
         chosen = generator.integers(0, len(specials), shape)
         values = numpy.where(generator.random(shape) < 0.2, specials[chosen], values)
     with numpy.errstate(over="ignore"):
@@ -244,7 +246,8 @@ BINARY = {
     "le": "bool unsigned signed float", "eq": "bool unsigned signed float complex",
     "ne": "bool unsigned signed float complex",
 }
-ARGUMENT_LIMIT = {"exp": 20, "exp2": 30, "expm1": 20, "sinh": 20, "cosh": 20, "sin": 1e4, "cos": 1e4,
+ARGUMENT_LIMIT = {"exp": 20, "exp2": 30, "expm1": 20, "sinh": 20, "cosh": 20, "sin": 1e4,
+                  "cos": 1e4,
                   "tan": 1e4}
 """Beyond these the result is out of range, or the argument's own error decides it."""
 
@@ -306,7 +309,8 @@ def _where(maker: _Maker) -> Node | None:
     x = maker.pick()
     if x is None:
         return None
-    return maker.add("where", maker.partner(DTYPES["bool"], x.shape), x, maker.partner(x.dtype, x.shape))
+    return maker.add("where", maker.partner(DTYPES["bool"], x.shape), x,
+                     maker.partner(x.dtype, x.shape))
 
 
 @maker("elementwise")
@@ -458,10 +462,15 @@ def _conv(maker: _Maker) -> Node | None:
         return None
     rank, groups = rng.choice([1, 2, 2, 3]), rng.choice([1, 1, 1, 2, 3])
     inner = rng.choice([1, 1, 2, 3])
-    value = maker.partner(dtype, (rng.choice([1, 2]), groups * inner, *(rng.randint(2, 6) for _ in range(rank))))
-    weight = maker.partner(dtype, (groups * rng.choice([1, 2]), inner, *(rng.randint(1, 3) for _ in range(rank))))
+    value = maker.partner(dtype,
+                          (rng.choice([1, 2]), groups * inner,
+                           *(rng.randint(2, 6) for _ in range(rank))))
+    weight = maker.partner(dtype,
+                           (groups * rng.choice([1, 2]), inner,
+                            *(rng.randint(1, 3) for _ in range(rank))))
     return maker.add(
-        "conv", value, weight, groups=groups, strides=tuple(rng.choice([1, 1, 2]) for _ in range(rank)),
+        "conv", value, weight, groups=groups,
+        strides=tuple(rng.choice([1, 1, 2]) for _ in range(rank)),
         padding=tuple((rng.choice([0, 1, 2, -1]), rng.choice([0, 1, 2])) for _ in range(rank)),
         left_dilation=tuple(rng.choice([1, 1, 2]) for _ in range(rank)),
         right_dilation=tuple(rng.choice([1, 1, 2]) for _ in range(rank)))
@@ -478,7 +487,8 @@ def index_arrays(maker: _Maker, value: Node, axes: Sequence[int]) -> list[Node] 
         place = maker.rng.randrange(-value.shape[axes[0]], value.shape[axes[0]])
         made = maker.add("const", value=place, dtype=int64, shape=shape)
         return [made] if made else None
-    return [maker.new_input(int64, shape, generator.integers(-value.shape[axis], value.shape[axis], shape))
+    return [maker.new_input(int64, shape,
+                            generator.integers(-value.shape[axis], value.shape[axis], shape))
             for axis in axes]
 
 
@@ -531,7 +541,8 @@ def _random_bits(maker: _Maker) -> Node | None:
     if len(maker.inputs) > 6 or "uint32" not in {dtype.name for dtype in maker.dtypes}:
         return None
     state = numpy.array([maker.rng.getrandbits(40), maker.rng.getrandbits(34)], numpy.int64)
-    return maker.add("random_bits", maker.new_input(DTYPES["int64"], (2,), state), shape=maker.shape())
+    return maker.add("random_bits", maker.new_input(DTYPES["int64"], (2,), state),
+                     shape=maker.shape())
 
 
 @maker("marker")

@@ -1,14 +1,14 @@
-"""The text form: it says what the graph is, reads back as the same graph, and errors have a place."""
+"""The text form: it says what the graph is, reads back as that graph, and errors have a place."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
+
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Dim, Graph, Node, node
 from lazygrad_compiler.ir.text import ParseError, parse_graph, print_graph
-
 from tests.compiler.random_graphs import random_graph
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy
 import pytest
+
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Graph, Node, node
 from lazygrad_compiler.ir.verify import VerifyError, verify
-
 from tests.compiler.random_graphs import random_graph
 
 
@@ -21,7 +21,9 @@ def leaf(index: int = 0, dtype: dtypes.DType = dtypes.float32, shape: tuple = (2
 def damaged(original: Node, **changes: Any) -> Node:
     """A copy with some fields changed, past the checks of `node`."""
     copy = Node.__new__(Node)
-    for name in ("op", "inputs", "attrs", "dtype", "shape", "location", "differentiable", "payload"):
+    for name in Node.__slots__:
+        if name in ("__weakref__", "serial"):
+            continue
         setattr(copy, name, changes.get(name, getattr(original, name)))
     return copy
 
@@ -44,7 +46,8 @@ def constant(value: Any, dtype: dtypes.DType) -> Node:
 @pytest.mark.parametrize("broken, message", [
     (damaged(SUM, op="plus"), "no operation 'plus'"),
     (damaged(SUM, inputs=(X,)), r"\[add\] has 1 operands and takes 2"),
-    (damaged(node("concat", X, axis=0), inputs=()), r"\[concat\] has 0 operands and takes at least 1"),
+    (damaged(node("concat", X, axis=0), inputs=()),
+     r"\[concat\] has 0 operands and takes at least 1"),
     (damaged(SUM, attrs=(1,)), r"\[add\] has 1 attributes"),
     (damaged(SUM, shape=(3, 2)), r"\[add\] is marked float32\[3, 2\], .* infers float32\[2, 3\]"),
     (damaged(SUM, shape=[2, 3]), r"\[add\] is marked"),
@@ -114,7 +117,9 @@ def test_outputs_are_nodes() -> None:
 
 
 def test_numbers_that_fit() -> None:
-    for value, dtype in [(1, dtypes.bool_), (True, dtypes.bool_), (-128, dtypes.int8), (1, dtypes.float32),
-                         (math.nan, dtypes.float16), (0.1, dtypes.bfloat16), (1e-3j, dtypes.complex64),
+    for value, dtype in [(1, dtypes.bool_), (True, dtypes.bool_), (-128, dtypes.int8),
+                         (1, dtypes.float32),
+                         (math.nan, dtypes.float16), (0.1, dtypes.bfloat16),
+                         (1e-3j, dtypes.complex64),
                          (2**64 - 1, dtypes.uint64)]:
         verify(Graph((node("const", value=value, dtype=dtype, shape=()),)))

@@ -28,11 +28,11 @@ def _initialize(all_targets: bool) -> None:
 
 
 @functools.cache
-def target_machine(target: Target) -> llvm.TargetMachine:
+def target_machine(target: Target, level: int = 2) -> llvm.TargetMachine:
     """LLVM's code generator for the target."""
     _initialize(target.triple != llvm.get_process_triple())
     return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="default")
+        cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,19 @@ def _passes(machine: llvm.TargetMachine) -> tuple[llvm.PassBuilder, llvm.ModuleP
     return builder, manager
 
 
-def compile_text(text: str, target: Target, keep_optimized: bool = False) -> Compiled:
-    """Compiles a module.  RuntimeError with LLVM's message where the text is wrong: an error in an emitter."""
+def compile_text(text: str, target: Target, keep_optimized: bool = False, straight: bool = False) -> Compiled:
+    """Compiles a module.  RuntimeError with LLVM's message where the text is wrong: an error in an emitter.
+
+    straight: no passes and the fast instruction selector, for long code that runs once a step (the entry).
+    """
     with _lock:
-        machine = target_machine(target)
+        machine = target_machine(target, 0 if straight else 2)
         module = llvm.parse_assembly(text)
         module.triple = target.triple
         module.data_layout = str(machine.target_data)
         builder, manager = _passes(machine)
-        manager.run(module, builder)
+        if not straight:
+            manager.run(module, builder)
         optimized = str(module) if keep_optimized else ""
         return Compiled(machine.emit_object(module), optimized)
 

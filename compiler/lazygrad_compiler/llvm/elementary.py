@@ -1,9 +1,10 @@
 """The elementary functions, written once for scalars and vectors of f32 and f64.
 
-In: a function under construction and its argument values.  Out: the value of exp, log, sin, pow, ...
-Each is range reduction and a polynomial, made of arithmetic, fma, sqrt, integer operations and selects only:
-no libm, no `llvm.exp`, so the same text serves x86, AArch64 and PTX, and gives the same bits on all of them and
-in any number of lanes.  Errors stay below 2 ulp, subnormals included; special values are those of C99 Annex F.
+In: a function under construction and its argument values.  Out: the value of exp, log, sin, pow,
+... Each is range reduction and a polynomial, made of arithmetic, fma, sqrt, integer operations
+and selects only: no libm, no `llvm.exp`, so the same text serves x86, AArch64 and PTX, and gives
+the same bits on all of them and in any number of lanes.  Errors stay below 2 ulp, subnormals
+included; special values are those of C99 Annex F.
 
 The body of a function is emitted once a module, as `@lg.<name>.<type>`, and called.
 """
@@ -36,7 +37,7 @@ ELEMENTARY: dict[str, Rule] = {
 
 ARITY = dict.fromkeys(ELEMENTARY, 1) | {"pow": 2, "atan2": 2}
 
-# Long bodies: a call costs little beside them, and code size and compile time do not grow with each use.
+# Long bodies: a call costs little beside them, and code does not grow with each use.
 OUT_OF_LINE = frozenset({
     ("pow", "float"), ("pow", "double"), ("erfc", "float"), ("erfc", "double"), ("erf", "double"),
     ("atan2", "float"), ("atan2", "double"), ("asinh", "float"), ("asinh", "double"),
@@ -57,7 +58,8 @@ def emit_elementary(name: str, function: Function, *arguments: Value) -> Value:
         raise BuilderError(f"elementary {name}: {ARITY[name]} arguments expected, got {types}")
     type_ = types[0]
     if element_of(type_) not in FORMATS or types.count(type_) != len(types):
-        raise BuilderError(f"elementary {name}: arguments of type {types}, expected float or double")
+        raise BuilderError(
+            f"elementary {name}: arguments of type {types}, expected float or double")
     symbol = f"lg.{name}.{mangle(type_)}"
     if function.module.once(symbol):
         _define(name, symbol, type_, function)

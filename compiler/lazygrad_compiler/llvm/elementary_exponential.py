@@ -1,26 +1,38 @@
 """exp, exp2, expm1, sinh, cosh, tanh and the logistic function.
 
-x = n ln 2 + r with |r| <= ln(2)/2, r by two fused steps (W. J. Cody and W. Waite, "Software Manual for the
-Elementary Functions", 1980), exp(r) by a minimax polynomial, and 2**n put into the exponent field.
+x = n ln 2 + r with |r| <= ln(2)/2, r by two fused steps (W. J. Cody and W. Waite, "Software
+Manual for the Elementary Functions", 1980), exp(r) by a minimax polynomial, and 2**n put into the
+exponent field.
 """
 
 from __future__ import annotations
 
 from lazygrad_compiler.llvm.elementary_lanes import (
-    Lanes, clamp, constant_parts, fma, nearest, polynomial, power_of_two, scale, select,
-    sum_of_ordered, tiny)
+    Lanes,
+    Whole,
+    clamp,
+    constant_parts,
+    fma,
+    nearest,
+    polynomial,
+    power_of_two,
+    scale,
+    select,
+    sum_of_ordered,
+    tiny,
+)
 
 # Beyond these the result is zero or infinity in the format.
 EXP_RANGE = {"float": (-104.0, 89.0), "double": (-746.0, 710.0)}
 
 
-def reduce_exp(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:
-    """(n as integer, r, what rounding r lost) with x = n ln 2 + r."""
+def reduce_exp(x: Lanes) -> tuple[Whole, Lanes, Lanes]:
+    """(n, r, what rounding r lost) with x = n ln 2 + r."""
     high, low, _ = constant_parts("ln2", x)
-    n, exponent = nearest(x, constant_parts("log2_e", x)[0])
-    first = fma(n, -high, x)  # exact: a multiple of ulp(high) below 1
-    r = fma(n, -low, first)
-    return exponent, r, fma(n, -low, first - r)
+    n = nearest(x, constant_parts("log2_e", x)[0])
+    first = fma(n.number, -high, x)  # exact: a multiple of ulp(high) below 1
+    r = fma(n.number, -low, first)
+    return n, r, fma(n.number, -low, first - r)
 
 
 def exp_remainder(r: Lanes, correction: Lanes) -> Lanes:
@@ -29,7 +41,7 @@ def exp_remainder(r: Lanes, correction: Lanes) -> Lanes:
     return fma(square, q, fma(correction, fma(square, q, r), correction))
 
 
-def exp_unscaled(x: Lanes, correction: Lanes | None = None) -> tuple[Lanes, Lanes]:
+def exp_unscaled(x: Lanes, correction: Lanes | None = None) -> tuple[Lanes, Whole]:
     """(p, n) with exp(x + correction) = p * 2**n and p in [0.7, 1.42]; |x| must be clamped."""
     exponent, r, _ = reduce_exp(x)
     if correction is None:
@@ -45,17 +57,17 @@ def exp(x: Lanes) -> Lanes:
 def exp2(x: Lanes) -> Lanes:
     low, high = {"float": (-151.0, 129.0), "double": (-1076.0, 1025.0)}[x.element]
     x = clamp(x, low, high)
-    n, exponent = nearest(x, 1.0)
-    r = x - n
-    return scale(fma(r, polynomial("exp2", r), 1.0), exponent)
+    n = nearest(x, 1.0)
+    r = x - n.number
+    return scale(fma(r, polynomial("exp2", r), 1.0), n)
 
 
 def expm1(x: Lanes) -> Lanes:
     clamped = clamp(x, -40.0, EXP_RANGE[x.element][1])
     exponent, r, lost = reduce_exp(clamped)
-    p = r + fma(r * r, polynomial("exp", r), fma(lost, r, lost))  # exp(r) - 1
+    p = r + fma(r * r, polynomial("expm1", r), fma(lost, r, lost))  # exp(r) - 1
     # Half the result: 2**n itself may overflow where the result does not.
-    power = power_of_two(exponent - 1, x.element)
+    power = power_of_two(exponent.integer - 1, x.element)
     half = fma(power, p, power - 0.5)
     return select(tiny(x), x, half + half)
 
@@ -63,7 +75,7 @@ def expm1(x: Lanes) -> Lanes:
 def sinh(x: Lanes) -> Lanes:
     magnitude = abs(x)
     p, exponent = exp_unscaled(clamp(magnitude, 0.0, EXP_RANGE[x.element][1] + 1.0))
-    half = scale(p, exponent - 1)
+    half = scale(p, exponent.minus(1))
     large = (half - 0.25 / half).with_sign_of(x)
     z = x * x
     small = fma(x * z, polynomial("sinh", z), x)
@@ -72,7 +84,7 @@ def sinh(x: Lanes) -> Lanes:
 
 def cosh(x: Lanes) -> Lanes:
     p, exponent = exp_unscaled(clamp(abs(x), 0.0, EXP_RANGE[x.element][1] + 1.0))
-    half = scale(p, exponent - 1)
+    half = scale(p, exponent.minus(1))
     return half + 0.25 / half
 
 
@@ -81,10 +93,10 @@ def tanh(x: Lanes) -> Lanes:
     magnitude = abs(x)
     saturated = {"float": 20.0, "double": 44.0}[x.element]
     p, exponent = exp_unscaled(clamp(magnitude + magnitude, 0.0, saturated))
-    large = 1.0 - 2.0 / fma(p, power_of_two(exponent, x.element), 1.0)
+    large = 1.0 - 2.0 / fma(p, power_of_two(exponent.integer, x.element), 1.0)
     z = x * x
     small = fma(x * z, polynomial("tanh", z), x)
-    return select(magnitude < 0.625, small, large.with_sign_of(x))
+    return select(magnitude < 0.625, small, large).with_sign_of(x)
 
 
 def sigmoid(x: Lanes) -> Lanes:

@@ -1,12 +1,13 @@
-"""Writes `elementary_coefficients.py`: the minimax polynomials and split constants of the elementary functions.
+"""Writes `elementary_coefficients.py`: minimax polynomials and split constants.
 
-In: `FITS`, one row a polynomial: the function it approximates, the interval, the weight of the error and the
-degree for each format.  Out: Python source on standard output.  Run by hand when a row changes; needs mpmath,
-which the compiler itself does not.
+In: `fits()`, one row a polynomial: the function it approximates, the interval, the weight of the
+error and the degree for each format.  Out: Python source on standard output.  Run by hand when a
+row changes; needs mpmath, which the compiler itself does not.
 
-Method: Remez's exchange (E. Remez 1934; J.-M. Muller, "Elementary Functions", 3rd ed., ch. 3) on a Chebyshev
-grid in 120-digit arithmetic.  Coefficients are rounded to the format one at a time from the lowest order, and
-the higher ones are fitted again after each (N. Brisebarre and S. Chevillard 2007 give the optimal form of this idea).
+Method: Remez's exchange (E. Remez 1934; J.-M. Muller, "Elementary Functions", 3rd ed., ch. 3) on
+a Chebyshev grid in 120-digit arithmetic.  Coefficients are rounded to the format one at a time
+from the lowest order, and the higher ones are fitted again after each (N. Brisebarre and S.
+Chevillard 2007 give the optimal form of this idea).
 """
 
 from __future__ import annotations
@@ -77,14 +78,16 @@ def erfc_pivot_form(t: Real) -> Real:
 
 def fits() -> list[Fit]:
     return [
-        Fit("exp", lambda r: (mp.expm1(r) - r) / (r * r), "-0.35", "0.35", lambda r: abs(r),
+        Fit("exp", lambda r: (mp.expm1(r) - r) / (r * r), "-0.35", "0.35",
+            lambda r: r * r / mp.exp(r), {"float": 4, "double": 9}),
+        Fit("expm1", lambda r: (mp.expm1(r) - r) / (r * r), "-0.35", "0.35", abs,
             {"float": 5, "double": 10}),
         Fit("exp2", lambda r: (mp.power(2, r) - 1) / r, "-0.5", "0.5", lambda r: abs(r),
             {"float": 6, "double": 11}),
         Fit("log", lambda f: (mp.log1p(f) - f) / (f * f), "-0.2929", "0.41422", lambda f: abs(f),
             {"float": 8}),
         Fit("log", log_by_quotient, TINY, "0.02944", lambda z: z / 2, {"double": 7}),
-        # After two exact terms of the series of log((1+s)/(1-s)), for results longer than one number.
+        # After one or two terms of the series of log((1+s)/(1-s)), which pow adds as pairs.
         Fit("log_tail", lambda z: (log_by_quotient(z) - mpf(2) / 3) / z, TINY, "0.02944",
             lambda z: z * z / 2, {"float": 2}),
         Fit("log_tail", lambda z: ((log_by_quotient(z) - mpf(2) / 3) / z - mpf(2) / 5) / z, TINY,
@@ -159,7 +162,7 @@ def least_squares(grid: list[Real], wanted: list[Real], weights: list[Real],
     """Coefficients of the given orders that fit best in the weighted square sum."""
     rows = [[weight * point**k for k in orders] for point, weight in zip(grid, weights)]
     right = [weight * value for value, weight in zip(wanted, weights)]
-    normal = mp.matrix([[mp.fdot(((row[i], row[j]) for row in rows)) for j in range(len(orders))]
+    normal = mp.matrix([[mp.fdot((row[i], row[j]) for row in rows) for j in range(len(orders))]
                         for i in range(len(orders))])
     vector = mp.matrix([mp.fdot(((row[i], r) for row, r in zip(rows, right)))
                         for i in range(len(orders))])
@@ -226,8 +229,8 @@ def write(numbers: list[float], indent: str) -> str:
 
 def main() -> None:
     mp.dps = 120
-    print('"""Coefficients of the elementary functions; written by `elementary_fit.py`, not by hand."""\n')
-    print("# Lowest order first.  The interval is that of the fit, the error its weighted maximum there.")
+    print('"""Coefficients of the elementary functions; written by `elementary_fit.py`."""\n')
+    print("# Lowest order first, with the interval of the fit and its greatest weighted error.")
     print("POLYNOMIALS: dict[tuple[str, str], tuple[float, ...]] = {")
     for fit in fits():
         for element in fit.degrees:
@@ -240,7 +243,8 @@ def main() -> None:
     print("CONSTANTS: dict[tuple[str, str], tuple[float, ...]] = {")
     for name, value in constants().items():
         for element in ("float", "double"):
-            print(f'    ("{name}", "{element}"): (\n{write(split(element, value, 3), " " * 8)}\n    ),')
+            numbers = write(split(element, value, 3), " " * 8)
+            print(f'    ("{name}", "{element}"): (\n{numbers}\n    ),')
     print("}\n")
     print("# erfc is fitted in (x - pivot) / (x + pivot).")
     print(f"ERFC_PIVOT = {ERFC_PIVOT:.1f}\n")

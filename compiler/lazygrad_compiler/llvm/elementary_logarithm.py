@@ -1,10 +1,11 @@
 """log, log2, log10, log1p, pow, asinh, acosh and atanh.
 
-x = 2**e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) = f + remainder(f), where the remainder is small
-enough that its rounding errors hardly count.  In f32 the remainder is a polynomial in f, in f64 one in
-s = f / (2 + f), whose series converges three times faster (P. T. P. Tang, "Table-driven implementation of the
-logarithm function in IEEE floating-point arithmetic", 1990, without the tables).  pow carries the logarithm as
-a pair, with the division for s and the leading terms of the series done in pairs.
+x = 2**e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); log(1 + f) = f + remainder(f), where the
+remainder is small enough that its rounding errors hardly count.  In f32 the remainder is a
+polynomial in f, in f64 one in s = f / (2 + f), whose series converges three times faster (P. T.
+P. Tang, "Table-driven implementation of the logarithm function in IEEE floating-point
+arithmetic", 1990, without the tables).  pow carries the logarithm as a pair, with the division for
+s and the leading terms of the series done in pairs.
 """
 
 from __future__ import annotations
@@ -13,8 +14,22 @@ import math
 
 from lazygrad_compiler.llvm.elementary_exponential import exp_unscaled
 from lazygrad_compiler.llvm.elementary_lanes import (
-    INFINITY, NAN, Lanes, Pair, clamp, constant_parts, fma, polynomial, power_of_two, product,
-    product_of_pairs, scale, select, sum_of_ordered, tiny)
+    INFINITY,
+    NAN,
+    Lanes,
+    Pair,
+    clamp,
+    constant_parts,
+    fma,
+    polynomial,
+    power_of_two,
+    product,
+    product_of_pairs,
+    scale,
+    select,
+    sum_of_ordered,
+    tiny,
+)
 
 
 def split_exponent(x: Lanes) -> tuple[Lanes, Lanes]:
@@ -152,7 +167,7 @@ def pow(x: Lanes, y: Lanes) -> Lanes:
     y_is_odd = y_is_integer & ~half.trunc().equals(half)
     sign = select(y_is_odd, x, x.constant(1.0))
     result = result.with_sign_of(sign)
-    undefined = (x < 0.0) & ~y_is_integer & (base < INFINITY) | x.is_nan() | y.is_nan()
+    undefined = x.is_nan() | y.is_nan() | ((x < 0.0) & ~y_is_integer & (base < INFINITY))
     result = select(undefined, NAN, result)
     one = x.equals(1.0) | y.equals(0.0) | (base.equals(1.0) & abs(y).equals(INFINITY))
     return select(one, 1.0, result)
@@ -174,9 +189,9 @@ def asinh(x: Lanes) -> Lanes:
     power = power_of_two(-exponent, x.element)
     f = select(huge, m - 1.0, fma(power, total_low + root_low, m - 1.0))
     exponent = select(huge, exponent + 1, exponent).convert("sitofp", x.element)
-    large = log_of_parts(exponent, f).with_sign_of(x)
-    large = select(magnitude < INFINITY, large, x)
-    return select(magnitude < 0.5, small, large)
+    large = log_of_parts(exponent, f)
+    large = select(magnitude < INFINITY, large, magnitude)
+    return select(magnitude < 0.5, small, large).with_sign_of(x)
 
 
 def acosh(x: Lanes) -> Lanes:

@@ -1,19 +1,28 @@
 """sin, cos, tan, asin, acos, atan and atan2.
 
-x = n pi/2 + r with |r| <= pi/4.  Up to 2**17 (f32) and 2**27 (f64), r comes from three fused steps with pi/2 in
-three parts (Cody and Waite 1980).  Beyond, from the bits of 2/pi that matter for this exponent, in integers
-(M. Payne and R. Hanek, "Radian reduction for trigonometric functions", 1983): that path is taken when any lane
-needs it.  Both give r as a pair.
+x = n pi/2 + r with |r| <= pi/4.  Up to 2**17 (f32) and 2**27 (f64), r comes from three fused steps
+with pi/2 in three parts (Cody and Waite 1980).  Beyond, from the bits of 2/pi that matter for this
+exponent, in integers (M. Payne and R. Hanek, "Radian reduction for trigonometric functions",
+1983): that path is taken when any lane needs it.  Both give r as a pair.
 """
 
 from __future__ import annotations
 
 from lazygrad_compiler.llvm.builder import Value, const, vector_of
-from lazygrad_compiler.llvm.elementary_coefficients import (
-    CONSTANTS, TWO_OVER_PI, TWO_OVER_PI_BITS)
+from lazygrad_compiler.llvm.elementary_coefficients import CONSTANTS, TWO_OVER_PI, TWO_OVER_PI_BITS
 from lazygrad_compiler.llvm.elementary_lanes import (
-    INFINITY, NAN, Lanes, constant_parts, fma, nearest, polynomial, product_of_pairs,
-    select, sum_of_ordered, tiny)
+    INFINITY,
+    NAN,
+    Lanes,
+    constant_parts,
+    fma,
+    nearest,
+    polynomial,
+    product_of_pairs,
+    select,
+    sum_of_ordered,
+    tiny,
+)
 
 LARGE = {"float": 2.0**17, "double": 2.0**27}
 LEADING_ZEROS = 64  # zero bits before 2/pi in the table, for exponents below the first fraction bit
@@ -24,7 +33,8 @@ def reduce_quarter_turns(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:
     """(n mod 4 in the low bits, r, low part of r) with x = n pi/2 + r."""
     function = x.function
     first, second, third = constant_parts("half_pi", x)
-    n, quadrant = nearest(x, constant_parts("two_over_pi", x)[0])
+    turns = nearest(x, constant_parts("two_over_pi", x)[0])
+    n, quadrant = turns.number, turns.integer
     exact = fma(n, -first, x)  # exact: a multiple of ulp(first) below 1
     r = exact - n * second
     # exact - r loses nothing: exact is a multiple of ulp(n * second), where Fast2Sum holds.
@@ -207,7 +217,8 @@ def acos(x: Lanes) -> Lanes:
 def _atan_of_quotient(y: Lanes, x: Lanes, negative: Lanes | None) -> Lanes:
     """The angle of (x, y) for x, y >= 0, not both infinite; pi minus it where `negative` holds.
 
-    The plane is turned by pi/4 or pi/2 first, so that the tangent is at most tan(pi/8); the quotient is a pair.
+    The plane is turned by pi/4 or pi/2 first, so that the tangent is at most tan(pi/8); the
+    quotient is a pair.
     """
     steep = y > x * 2.414213562373095
     middle = ~steep & (y > x * 0.41421356237309503)
@@ -259,8 +270,9 @@ def atan2(y: Lanes, x: Lanes) -> Lanes:
                            x.constant(2.0 ** (2 * format_.precision)), 1.0))
     # Infinities become finite: (inf, inf) is the diagonal, else the other coordinate vanishes.
     infinite = larger.equals(INFINITY)
-    height = select(infinite, select(height.equals(INFINITY), x.constant(1.0), 0.0), height * factor)
-    width = select(infinite, select(width.equals(INFINITY), x.constant(1.0), 0.0), width * factor)
+    height, width = (
+        select(infinite, select(side.equals(INFINITY), x.constant(1.0), 0.0), side * factor)
+        for side in (height, width))
     # (0, 0) is the positive or negative half axis.
     width = select(larger.equals(0.0), 1.0, width)
     result = _atan_of_quotient(height, width, negative).with_sign_of(y)

@@ -60,9 +60,9 @@ def reduction_twice(root: Node, inner: Node, x: Node) -> Node | None:
 
 @rules.add(Op(("max", "min"), Op("expand", Any("x"), name="inner"), name="root"))
 def extreme_of_repeated(root: Node, inner: Node, x: Node) -> Node | None:
-    """The largest of copies is the one that was copied."""
+    """The largest of copies is the one that was copied, if there are any."""
     axes = root.attrs[0]
-    if not any(x.shape[axis] != inner.shape[axis] for axis in axes):
+    if 0 in inner.shape or not any(x.shape[axis] != inner.shape[axis] for axis in axes):
         return None
     shape = [x.shape[axis] if axis in axes else inner.shape[axis] for axis in range(x.ndim)]
     return make(root.op, expand(x, shape), axes=axes)

@@ -17,12 +17,13 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import lazygrad as lg
 from lazygrad.utils.data.collate import default_collate, default_convert, to_tensors
 from lazygrad.utils.data.dataset import Dataset, IterableDataset
 from lazygrad.utils.data.fetch import Fetcher
 from lazygrad.utils.data.randomness import draw_seed
 from lazygrad.utils.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
-from lazygrad.utils.data.worker import END_OF_STREAM, CarriedError, WorkerSettings, run_worker
+from lazygrad.utils.data.worker import CarriedError, EndOfStream, WorkerSettings, run_worker
 
 
 class _Endless(Sampler[None]):
@@ -142,6 +143,7 @@ class _Workers:
         self.connections: list[Any] = []
         self.processes: list[Any] = []
         base_seed = draw_seed(loader.generator)
+        lg.synchronize()  # so that no worker has to compute what the dataset holds
         for number in range(loader.num_workers):
             ours, theirs = context.Pipe()
             settings = WorkerSettings(loader.dataset, loader.batch_sampler is not None, loader.collate_fn,
@@ -162,7 +164,10 @@ class _Workers:
         self._finalizer()
 
     def iterate(self, requests: Iterable[Any], close: bool) -> Iterator[Any]:
-        """One pass: sends requests ahead, yields the answers in order."""
+        """One pass: sends requests ahead, yields the answers in order.
+
+        Answers to an earlier pass that was left early are told by their epoch, and dropped.
+        """
         self.epoch += 1
         epoch = self.epoch
         source = enumerate(requests)
@@ -189,7 +194,6 @@ class _Workers:
                 self._check_alive(worker, 5.0)
                 raise
 
-        finished = False
         try:
             for _ in range(self.ahead):
                 send()
@@ -201,25 +205,24 @@ class _Workers:
                 expected += 1
                 if isinstance(answer, CarriedError):
                     answer.reraise()
-                if isinstance(answer, str) and answer == END_OF_STREAM:
+                if isinstance(answer, EndOfStream):
                     if worker in active:
                         active.remove(worker)
                     send()
                     continue
                 send()
                 yield to_tensors(answer)
-            finished = True
         finally:
             if close:
                 self.close()
-            elif not finished and epoch == self.epoch:
-                # What is still under way is told by its epoch and dropped when the next pass receives it.
-                pass
 
     def _receive(self, epoch: int, answers: dict[int, Any], worker: int) -> None:
         """Waits for some answer; raises where the worker waited for has died or time is up."""
         deadline = time.monotonic() + self.timeout if self.timeout else None
         while True:
+            if epoch != self.epoch:
+                raise RuntimeError("this pass over the DataLoader was ended by another one: persistent workers serve one "
+                                   "pass at a time")
             wait = None if deadline is None else max(deadline - time.monotonic(), 0)
             sentinel = self.processes[worker].sentinel
             ready = multiprocessing.connection.wait([*self.connections, sentinel], wait)

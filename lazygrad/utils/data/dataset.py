@@ -63,6 +63,12 @@ class TensorDataset(Dataset[tuple[lg.Tensor, ...]]):
     def __len__(self) -> int:
         return self.tensors[0].shape[0]
 
+    def __getstate__(self) -> list[numpy.ndarray]:
+        return [tensor.detach().numpy() for tensor in self.tensors]
+
+    def __setstate__(self, arrays: list[numpy.ndarray]) -> None:
+        self.tensors = tuple(_own(array) for array in arrays)
+
 
 def _own(array: Any) -> lg.Tensor:
     return lg.from_numpy(numpy.array(array))

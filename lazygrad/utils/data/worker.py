@@ -71,7 +71,11 @@ class CarriedError:
         raise error
 
 
-END_OF_STREAM = "end of stream"
+@dataclass(frozen=True)
+class EndOfStream:
+    """The answer of a worker whose stream has no more items."""
+
+
 _info: WorkerInfo | None = None
 
 
@@ -98,7 +102,7 @@ def run_worker(settings: WorkerSettings, connection: Any) -> None:
                                          settings.drop_last), request_epoch
             answer = error if fetcher is None else to_handed(fetcher.fetch(indices))
         except StopIteration:
-            answer = END_OF_STREAM
+            answer = EndOfStream()
         except Exception as problem:
             answer = CarriedError.of(problem, f"in DataLoader worker process {settings.number}")
         try:
