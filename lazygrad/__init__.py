@@ -11,27 +11,6 @@ import importlib
 import math
 from typing import Any
 
-from lazygrad_compiler.ir.dtypes import (
-    DType as dtype,
-)
-from lazygrad_compiler.ir.dtypes import (
-    bfloat16,
-    bool_ as bool,  # noqa: A004
-    complex64,
-    complex128,
-    float16,
-    float32,
-    float64,
-    int8,
-    int16,
-    int32,
-    int64,
-    uint8,
-    uint16,
-    uint32,
-    uint64,
-)
-
 from lazygrad._core.context import TensorError
 from lazygrad._core.modes import (
     enable_grad,
@@ -51,9 +30,6 @@ from lazygrad._core.types import (
 )
 from lazygrad._core.values import Device as device_type
 from lazygrad._core.values import Size, device
-from lazygrad.functional.conversion import *
-from lazygrad.functional.creation import *
-from lazygrad.functional.elementwise import *
 from lazygrad.functional.activations import (
     celu,
     cosine_similarity,
@@ -68,6 +44,7 @@ from lazygrad.functional.activations import (
     softmax,
     threshold,
 )
+from lazygrad.functional.conversion import *
 from lazygrad.functional.convolution import (
     conv1d,
     conv2d,
@@ -76,6 +53,8 @@ from lazygrad.functional.convolution import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from lazygrad.functional.creation import *
+from lazygrad.functional.elementwise import *
 from lazygrad.functional.gathering import *
 from lazygrad.functional.joining import *
 from lazygrad.functional.normalization import batch_norm, group_norm, layer_norm, rms_norm
@@ -90,15 +69,38 @@ from lazygrad.functional.products import *
 from lazygrad.functional.random import *
 from lazygrad.functional.reductions import *
 from lazygrad.functional.views import *
+from lazygrad_compiler.ir.dtypes import (
+    DType as dtype,
+)
+from lazygrad_compiler.ir.dtypes import (
+    bfloat16,
+    complex64,
+    complex128,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from lazygrad_compiler.ir.dtypes import (
+    bool_ as bool,
+)
+
 from lazygrad.functional import indexing, inplace  # isort: skip
 
 from lazygrad import autograd  # isort: skip
-from lazygrad._core.capture import compile  # noqa: A004  # isort: skip
+from lazygrad._core.capture import compile  # isort: skip
 from lazygrad._core import attach as _attach  # isort: skip
 from lazygrad.functional import elementwise as _elementwise  # isort: skip
 
-half, float, double = float16, float32, float64  # noqa: A001
-short, int, long = int16, int32, int64  # noqa: A001
+half, float, double = float16, float32, float64
+short, int, long = int16, int32, int64
 cfloat, cdouble = complex64, complex128
 
 

@@ -18,15 +18,15 @@ from typing import Any
 from weakref import ref
 
 import numpy
-from lazygrad_compiler.ir.node import Node
-from lazygrad_runtime import program as programs
-from lazygrad_runtime.memory import Buffer
 
 from lazygrad._core import cell as cells
 from lazygrad._core.cell import Cell
 from lazygrad._core.context import fail, now
 from lazygrad._core.tensor import Tensor, raw_node, variables, wrap
 from lazygrad.functional import random
+from lazygrad_compiler.ir.node import Node
+from lazygrad_runtime import program as programs
+from lazygrad_runtime.memory import Buffer
 
 MOST_ENTRIES = 64
 """Recordings kept for one function; past that the oldest goes."""

@@ -4,8 +4,8 @@ A cell holds the current value of one base tensor: an immutable node.  A view is
 steps on the cell's value; it is read by applying them and written by undoing them, so that all
 aliases of a cell see every write while the graph stays functional.
 
-Cells with uncomputed values are registered weakly.  `flush` computes all that are still alive in one
-program.  Values without autograd history then become fresh leaves, which frees their graph.
+Cells with uncomputed values are registered weakly.  `flush` computes all that are still alive in
+one program.  Values without autograd history then become fresh leaves, which frees their graph.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 from weakref import ref
 
 import numpy
+
+from lazygrad._core import graph
+from lazygrad._core.context import fail, here, now
 from lazygrad_compiler.ir.dtypes import dtype_of_numpy
 from lazygrad_compiler.ir.node import Node, Shape, build
 from lazygrad_compiler.ir.ops import OPS, OpDef
 from lazygrad_runtime import program
 from lazygrad_runtime.memory import Buffer
-
-from lazygrad._core import graph
-from lazygrad._core.context import fail, here, now
 
 FREED = 0
 """The uid of the marker that stands where released history was."""
@@ -38,7 +38,7 @@ _input_numbers = itertools.count()
 
 
 class View:
-    """How a handle sees its cell: steps (definition, attrs, location), and where its leaf marker is.
+    """How a handle sees its cell: steps (definition, attrs, location), and its leaf marker.
 
     uid, depth: the variable marker is put after `depth` steps (uid None: there is none).
     """
@@ -262,7 +262,9 @@ def write_back(cell: Cell, view: View, value: Node) -> Node:
             raise fail("in-place", "several elements of an expanded view are one element in memory",
                        "Write to a .clone() of it, or to the tensor before expand.")
         before.append(build(definition, (before[-1],), attrs, location))
-    for (definition, attrs, _), old in zip(reversed(view.steps), reversed(before[:-1]), strict=True):
+    for (definition, attrs, _), old in zip(
+        reversed(view.steps), reversed(before[:-1]), strict=True
+    ):
         value = _undo(definition, attrs, old, value)
     return value
 
@@ -282,8 +284,10 @@ def _undo(definition: OpDef, attrs: tuple, old: Node, value: Node) -> Node:
     if value.size == 0:
         return old
     starts, _, steps = attrs
-    high = tuple(size - start - (count - 1) * step - 1
-                 for size, start, count, step in zip(old.shape, starts, value.shape, steps, strict=True))
+    high = tuple(
+        size - start - (count - 1) * step - 1
+        for size, start, count, step in zip(old.shape, starts, value.shape, steps, strict=True)
+    )
     between = tuple(step - 1 for step in steps)
     zero = {"float": 0.0, "bool": False, "complex": 0j}.get(value.dtype.kind, 0)
     spread = graph.make("pad", value, attrs=(starts, high, between, zero))

@@ -1,4 +1,4 @@
-"""What holds for the line being recorded: grad mode, the user's source line, and errors that name it.
+"""What holds for the line being recorded: grad mode, the user's line, and errors that name it.
 
 A public operation is a function decorated by `operation` (or `method`, which also puts it on
 Tensor).  The outermost one finds the user's line once; everything recorded inside carries it.

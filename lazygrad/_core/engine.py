@@ -1,9 +1,9 @@
 """Backward: from outputs to the leaves, in segments between boundaries.
 
-The graph is the tape, and the compiler's autodiff pass derives gradients as nodes.  Where Python code
-takes part in backward (a hook on a computed tensor, a custom Function), a `variable` marker cuts the
-graph: a boundary.  Segments are differentiated from the last boundary to the first, which is the
-order of the markers' serials, since a node is always younger than what it is computed from.
+The graph is the tape, and the compiler's autodiff pass derives gradients as nodes.  Where Python
+code takes part in backward (a hook on a computed tensor, a custom Function), a `variable` marker
+cuts the graph: a boundary.  Segments are differentiated from the last boundary to the first, which
+is the order of the markers' serials, since a node is always younger than what it is computed from.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import listed
-
 from lazygrad._core import cell as cells
 from lazygrad._core import graph
 from lazygrad._core.cell import FREED, mark
 from lazygrad._core.context import fail, now, operation
 from lazygrad._core.tensor import Tensor, _uids, node_of, shape_of, variables, wrap
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
 
 
 class Boundary:
@@ -94,7 +93,9 @@ def propagate(outputs: Sequence[Node], cotangents: Sequence[Node],
             elif wanted(node):
                 targets.append(node)
         targets.sort(key=lambda node: node.serial)
-        for node, gradient in zip(targets, differentiate(outputs, cotangents, targets), strict=True):
+        for node, gradient in zip(
+            targets, differentiate(outputs, cotangents, targets), strict=True
+        ):
             if gradient is not None:
                 have = gradients.get(node)
                 gradients[node] = gradient if have is None else graph.add(have, gradient)
@@ -130,8 +131,11 @@ def _seeds(tensors: Sequence[Tensor], gradients: Sequence[Any],
         else:
             cotangent = node_of(gradient)
             if cotangent.shape != node.shape:
-                raise fail(name, f"the gradient {listed(cotangent.shape)} does not have the output's "
-                           f"shape {listed(node.shape)}")
+                raise fail(
+                    name,
+                    f"the gradient {listed(cotangent.shape)} does not have the output's "
+                    f"shape {listed(node.shape)}",
+                )
             cotangent = graph.cast(cotangent, node.dtype)
         nodes.append(node)
         cotangents.append(cotangent)
@@ -215,7 +219,10 @@ def backward(tensors: Sequence[Tensor], gradients: Sequence[Any], retain_graph: 
                 owner = variables.get(node.attrs[0])
             if owner is not None and (only is None or id(owner) in only or owner._retains_grad):
                 have = totals.get(id(owner))
-                totals[id(owner)] = owner, gradient if have is None else graph.add(have[1], gradient)
+                totals[id(owner)] = (
+                    owner,
+                    gradient if have is None else graph.add(have[1], gradient),
+                )
         for owner, gradient in totals.values():
             result = wrap(graph.reshape(gradient, shape_of(owner)))
             if owner._leaf_uid() is not None:
@@ -265,7 +272,9 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
             total = totals.get(position)
             if total is not None:
                 result: Any = wrap(total)
-                results.append(_apply_hooks(each, result) if each._leaf_uid() is not None else result)
+                results.append(
+                    _apply_hooks(each, result) if each._leaf_uid() is not None else result
+                )
             elif materialize_grads:
                 results.append(wrap(graph.const(0, each.dtype, shape_of(each))))
             elif allow_unused:

@@ -9,12 +9,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lazygrad._core.context import fail, now
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node, Shape, build
 from lazygrad_compiler.ir.ops import OPS, listed
-
-from lazygrad._core.context import fail, now
 
 _CONST, _EXPAND, _RESHAPE, _CAST = OPS["const"], OPS["expand"], OPS["reshape"], OPS["cast"]
 _STOP = OPS["stop_gradient"]
@@ -92,7 +91,7 @@ def broadcast_shape(name: str, *shapes: Shape) -> Shape:
             break
     else:
         return first
-    result = list(max(shapes, key=len))
+    result: list[Any] = list(max(shapes, key=len))  # type: ignore[arg-type]
     for shape in shapes:
         offset = len(result) - len(shape)
         for axis, size in enumerate(shape):

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 import numpy
-from lazygrad_compiler.ir import dtypes
 
 from lazygrad._core.tensor import Tensor, array_of
 from lazygrad._core.types import default
+from lazygrad_compiler.ir import dtypes
 
 
 class _Options:
@@ -79,7 +79,10 @@ def _contents(array: numpy.ndarray, indent: int) -> str:
     if kind == "f":
         one, width = _float_formatter(shown)
     elif kind == "c":
-        (real, wide), (imaginary, narrow) = _float_formatter(shown.real), _float_formatter(shown.imag)
+        (real, wide), (imaginary, narrow) = (
+            _float_formatter(shown.real),
+            _float_formatter(shown.imag),
+        )
         width = wide + narrow + 2
 
         def one(value: Any) -> str:
@@ -113,7 +116,7 @@ def _nested(array: numpy.ndarray, indent: int, one: Any, width: int, shorten: bo
 
 
 def show(tensor: Tensor) -> str:
-    """tensor(...), with what is not the default: dtype, size of empty ones, requires_grad, grad_fn."""
+    """tensor(...), with what is not the default: dtype, size if empty, requires_grad, grad_fn."""
     dtype = tensor.dtype
     suffixes = []
     if tensor.numel() == 0:

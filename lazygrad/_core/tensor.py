@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-import numpy
+from lazygrad._core import cell as cells
+from lazygrad._core import graph
+from lazygrad._core.cell import Cell, View, register
+from lazygrad._core.context import fail, here, now, operation
+from lazygrad._core.observe import Observed, shape_of
+from lazygrad._core.observe import array_of as array_of
+from lazygrad._core.types import CATEGORY
+from lazygrad._core.values import CPU, Device, GradFunction, Size
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import OPS, listed
-
-from lazygrad._core import cell as cells
-from lazygrad._core import graph
-from lazygrad._core.cell import Cell, View, mark, register
-from lazygrad._core.context import fail, here, now, operation
-from lazygrad._core.types import CATEGORY
-from lazygrad._core.values import CPU, Device, GradFunction, Size
 
 _uids = itertools.count(1)
 variables: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
@@ -32,7 +32,7 @@ variables: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 _new = object.__new__
 
 
-class Tensor:
+class Tensor(Observed):
     """An array of one dtype whose value is computed when it is looked at.
 
     Names and meaning are PyTorch's.  Make one with `lazygrad.tensor`, `zeros`, `from_numpy`, ….
@@ -203,16 +203,22 @@ class Tensor:
             return self
         if not requires_grad:
             if not self.is_leaf:
-                raise fail("requires_grad_", "only leaves can stop requiring gradients; this tensor "
-                           "was computed", "Use x.detach() to cut its history off.")
+                raise fail(
+                    "requires_grad_",
+                    "only leaves can stop requiring gradients; this tensor was computed",
+                    "Use x.detach() to cut its history off.",
+                )
             view = self._view
             assert view is not None
             self._view = View(view.steps, view.shape, view.strides) if view.steps else None
             self._detached = True
             return self
         if not self.dtype.is_differentiable:
-            raise fail("requires_grad_", f"only floating tensors have gradients, not {self.dtype.name}",
-                       "Convert it with .float() first.")
+            raise fail(
+                "requires_grad_",
+                f"only floating tensors have gradients, not {self.dtype.name}",
+                "Convert it with .float() first.",
+            )
         steps = self._view.steps if self._view is not None else ()
         uid = next(_uids)
         self._view = View(steps, shape_of(self), None if self._view is None else self._view.strides,
@@ -314,69 +320,13 @@ class Tensor:
         from lazygrad._core.engine import register_post_hook
         return register_post_hook(self, hook)
 
-    # ---- values
-
-    def numpy(self, *, force: bool = False) -> numpy.ndarray:
-        """The value as an array without a copy, read-only: tensors' values never change in place."""
-        if self.requires_grad and not force:
-            raise fail("numpy", "this tensor requires gradients, which NumPy would lose",
-                       "Use x.detach().numpy().")
-        return array_of(self)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
-        array = self.numpy()
-        if dtype is not None and array.dtype != dtype:
-            return array.astype(dtype)
-        return array.copy() if copy else array
-
-    def item(self) -> Any:
-        """The value of a one-element tensor as a Python number."""
-        if self.numel() != 1:
-            raise fail("item", f"only one-element tensors are numbers, this one is {listed(self.shape)}",
-                       "Reduce it first, or use .tolist().")
-        value = array_of(self).reshape(()).item()
-        return float(value) if self.dtype.is_floating else value
-
-    def tolist(self) -> Any:
-        """The values as nested lists, or a number for a 0-d tensor."""
-        array = array_of(self)
-        return (array.astype(numpy.float32) if self.dtype.numpy.kind == "V" else array).tolist()
-
-    def __bool__(self) -> bool:
-        if self.numel() != 1:
-            raise fail("bool", f"the truth of a tensor {listed(self.shape)} is not one value",
-                       "Use .any() or .all().")
-        return bool(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __index__(self) -> int:
-        if not (self.dtype.is_integer or self.dtype.kind == "bool"):
-            raise fail("index", f"only integer tensors are indices, not {self.dtype.name}",
-                       kind=TypeError)
-        return int(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __complex__(self) -> complex:
-        return complex(self.item())
-
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        from lazygrad._core.show import show
-        return show(self)
-
-    def __format__(self, specification: str) -> str:
-        if self.numel() == 1 and not shape_of(self):
-            return format(self.item(), specification)
-        return format(str(self), specification)
+    # ---- copies
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise fail("deepcopy", "only leaves can be copied deeply; this tensor has history",
                        "Copy x.detach().")
-        result = _new(type(self))
+        result: Any = _new(type(self))
         memo[id(self)] = result
         result.__dict__.update({name: value for name, value in self.__dict__.items()
                                 if name not in ("_cell", "_view", "_grad", "_detached")})
@@ -391,7 +341,7 @@ class Tensor:
         return result
 
     def __copy__(self) -> Tensor:
-        result = _new(type(self))
+        result: Any = _new(type(self))
         result.__dict__.update(self.__dict__)
         if self._leaf_uid() is not None:
             result._view, result._detached = None, True
@@ -426,12 +376,6 @@ def wrap(node: Node) -> Tensor:
     return result
 
 
-def shape_of(tensor: Tensor) -> tuple[int, ...]:
-    """The shape as a plain tuple."""
-    view = tensor._view
-    return tensor._cell.node.shape if view is None else view.shape
-
-
 def node_of(tensor: Tensor) -> Node:
     """The node that a tensor stands for, cut off from history where that does not count."""
     cell = tensor._cell
@@ -455,16 +399,6 @@ def raw_node(tensor: Tensor) -> Node:
     return tensor._cell.read(View(view.steps, view.shape, view.strides))
 
 
-def array_of(tensor: Tensor) -> numpy.ndarray:
-    """The value as a read-only array."""
-    array = cells.cell_values(tensor._cell)
-    if tensor._view is not None:
-        array = cells.view_array(array, tensor._view.steps)
-    array = array.view()
-    array.flags.writeable = False
-    return array
-
-
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements, as PyTorch counts them."""
     strides, step = [], 1
@@ -484,29 +418,37 @@ def strides_of(tensor: Tensor) -> tuple[int, ...]:
 def make_view(tensor: Tensor, step: str, attrs: tuple, shape: tuple[int, ...],
               strides: tuple[int, ...]) -> Tensor:
     """A handle on the same cell, one movement step further."""
+    return make_views(tensor, ((OPS[step], attrs, now.location or here()),), shape, strides)
+
+
+def make_views(tensor: Tensor, entries: tuple, shape: tuple[int, ...],
+               strides: tuple[int, ...]) -> Tensor:
+    """A handle on the same cell, some steps (definition, attrs, location) further."""
     view = tensor._view
-    entry = (OPS[step], attrs, now.location or here())
     result = _new(Tensor)
     result._cell = tensor._cell
     if view is None:
-        result._view = View((entry,), shape, strides)
+        result._view = View(entries, shape, strides)
     else:
         uid = view.uid if now.grad else None
-        result._view = View((*view.steps, entry), shape, strides, uid, view.depth)
+        result._view = View(view.steps + entries, shape, strides, uid, view.depth)
     if tensor._detached or not now.grad:
         result._detached = True
     return result
 
 
 def write(tensor: Tensor, name: str, value: Node) -> Tensor:
-    """Makes `value` (broadcast to the shape, cast to the dtype) the tensor's value, for all aliases."""
+    """Makes `value` (broadcast to the shape, cast to the dtype) the value, for all aliases."""
     cell, view = tensor._cell, tensor._view
     if now.grad and view is not None and view.uid is not None:
         what = "a leaf that requires gradients" if tensor.is_leaf else \
             "a view of a leaf that requires gradients"
-        raise fail(name, f"{what} was changed in place",
-                   "Do it within `with lazygrad.no_grad():`, or use the operation that returns a new "
-                   "tensor.")
+        raise fail(
+            name,
+            f"{what} was changed in place",
+            "Do it within `with lazygrad.no_grad():`, or use the operation that returns a new "
+            "tensor.",
+        )
     shape, dtype = shape_of(tensor), cell.node.dtype
     if CATEGORY[value.dtype] > CATEGORY[dtype]:
         raise fail(name, f"a {value.dtype.name} result cannot be put into a {dtype.name} tensor",

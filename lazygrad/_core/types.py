@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.dtypes import DTYPES, DType, dtype_of_numpy
 
 from lazygrad._core.context import fail
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DTYPES, DType, dtype_of_numpy
 
 _CATEGORY = {"bool": 0, "unsigned": 1, "signed": 1, "float": 2, "complex": 3}
 CATEGORY: dict[DType, int] = {record: _CATEGORY[record.kind] for record in DTYPES.values()}
@@ -143,7 +143,7 @@ def get_default_dtype() -> DType:
 
 def can_cast(from_: DType, to: DType) -> bool:
     """Whether in-place operations may put a result of `from_` into a tensor of `to`."""
-    return CATEGORY[from_] <= CATEGORY[to] and not (from_.kind == "signed" and False)
+    return CATEGORY[from_] <= CATEGORY[to]
 
 
 def float_of(dtype: DType) -> DType:
@@ -169,4 +169,5 @@ class iinfo:
 
     def __init__(self, dtype: DType) -> None:
         self.dtype, self.bits = dtype, dtype.bits
-        self.min, self.max = dtype.limits()
+        self.min: int = int(dtype.limits()[0])
+        self.max: int = int(dtype.limits()[1])

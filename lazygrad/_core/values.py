@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lazygrad_compiler.ir.node import Node
-
 from lazygrad._core.context import fail
+from lazygrad_compiler.ir.node import Node
 
 
 class Size(tuple):
@@ -81,7 +80,9 @@ class GradFunction:
 
     @property
     def next_functions(self) -> tuple[tuple[GradFunction, int], ...]:
-        return tuple((GradFunction(value), 0) for value in self._node.inputs if value.differentiable)
+        return tuple(
+            (GradFunction(value), 0) for value in self._node.inputs if value.differentiable
+        )
 
     @property
     def location(self) -> tuple[tuple[str, int], ...]:

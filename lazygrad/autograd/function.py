@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lazygrad_compiler.ir.node import Node
-
 from lazygrad._core import graph
 from lazygrad._core.context import fail, now, operation
 from lazygrad._core.engine import Boundary, cut
 from lazygrad._core.modes import no_grad
 from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap
+from lazygrad_compiler.ir.node import Node
 
 
 class Context:

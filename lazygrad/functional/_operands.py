@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.node import Node
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail
 from lazygrad._core.tensor import Tensor, node_of
 from lazygrad._core.types import combine, float_of, promote_types, scalar_dtype, with_scalar
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.ir.node import Node
 
 
 def as_node(name: str, value: Any) -> Node:
@@ -73,7 +73,9 @@ def pair(name: str, left: Any, right: Any) -> tuple[Node, Node]:
         b = node_of(right)
         dtype = with_scalar(b.dtype, left)
         if dtype is None:
-            raise fail(name, f"{type(left).__name__} and a tensor do not go together", kind=TypeError)
+            raise fail(
+                name, f"{type(left).__name__} and a tensor do not go together", kind=TypeError
+            )
         if b.dtype is not dtype:
             b = graph.cast(b, dtype)
         return graph.const(left, dtype, b.shape), b
@@ -81,7 +83,7 @@ def pair(name: str, left: Any, right: Any) -> tuple[Node, Node]:
         a, b = as_node(name, left), as_node(name, right)
     if a.dtype is not b.dtype:
         first, second = a.dtype, b.dtype
-        if a.shape and b.shape or not a.shape and not b.shape:
+        if (a.shape and b.shape) or (not a.shape and not b.shape):
             dtype = promote_types(first, second)
         else:
             dtype = combine(first, second) if a.shape else combine(second, first)
@@ -110,7 +112,9 @@ def axis_of(name: str, dim: int, ndim: int) -> int:
     try:
         dim = dim.__index__()
     except AttributeError:
-        raise fail(name, f"dim is a whole number, not {type(dim).__name__}", kind=TypeError) from None
+        raise fail(
+            name, f"dim is a whole number, not {type(dim).__name__}", kind=TypeError
+        ) from None
     size = max(ndim, 1)
     if not -size <= dim < size:
         raise fail(name, f"dim {dim} does not exist in a tensor of {ndim} axes",

@@ -6,20 +6,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lazygrad_compiler.ir.node import Node
-
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap, write
 from lazygrad._core.types import as_dtype
 from lazygrad.functional._operands import as_node, axis_of
 from lazygrad.functional.elementwise import INPLACE, sigmoid_node
+from lazygrad_compiler.ir.node import Node
 
 __all__ = ["relu", "gelu", "silu", "mish", "softplus", "leaky_relu", "elu", "selu", "celu", "relu6",
            "hardtanh", "hardsigmoid", "hardswish", "hardshrink", "softshrink", "tanhshrink",
-           "softsign", "logsigmoid", "threshold", "prelu", "glu", "softmax", "log_softmax", "softmin",
-           "normalize", "relu_", "leaky_relu_", "elu_", "cosine_similarity", "pairwise_distance",
-           "swish"]
+           "softsign", "logsigmoid", "threshold", "prelu", "glu", "softmax", "log_softmax",
+           "softmin", "normalize", "relu_", "leaky_relu_", "elu_", "cosine_similarity",
+           "pairwise_distance", "swish"]
 
 
 def relu_node(x: Node) -> Node:
@@ -147,7 +146,9 @@ def _between(x: Node, low: float, high: float) -> Node:
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0,
              inplace: bool = False) -> Tensor:
     """clamp to min_val..max_val."""
-    return _finish(input, "hardtanh", _between(as_node("hardtanh", input), min_val, max_val), inplace)
+    return _finish(
+        input, "hardtanh", _between(as_node("hardtanh", input), min_val, max_val), inplace
+    )
 
 
 @operation
@@ -185,7 +186,9 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x moved towards 0 by lambd, and 0 within it."""
     x = _floats("softshrink", input)
     below = graph.where(graph.binary("lt", x, -lambd), graph.add(x, lambd), 0)
-    return wrap(graph.where(graph.binary("lt", graph.like(lambd, x), x), graph.sub(x, lambd), below))
+    return wrap(
+        graph.where(graph.binary("lt", graph.like(lambd, x), x), graph.sub(x, lambd), below)
+    )
 
 
 @operation
@@ -206,7 +209,9 @@ def softsign(input: Tensor) -> Tensor:
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x above the threshold, else value."""
     x = as_node("threshold", input)
-    return _finish(input, "threshold", graph.where(graph.binary("le", x, threshold), value, x), inplace)
+    return _finish(
+        input, "threshold", graph.where(graph.binary("le", x, threshold), value, x), inplace
+    )
 
 
 @method
@@ -256,7 +261,9 @@ def _over_axis(name: str, compute: Callable[[Node, int], Node], about: str) -> A
         if dtype is not None:
             node = graph.cast(node, as_dtype(dtype))
         if not node.dtype.is_floating:
-            raise fail(name, f"needs a floating dtype, not {node.dtype.name}", "Convert with .float().")
+            raise fail(
+                name, f"needs a floating dtype, not {node.dtype.name}", "Convert with .float()."
+            )
         if dim is None:
             dim = 0 if node.ndim in (0, 1, 3) else 1
         axis = axis_of(name, dim, node.ndim)
@@ -270,7 +277,9 @@ def _over_axis(name: str, compute: Callable[[Node, int], Node], about: str) -> A
     return method(apply)
 
 
-softmax = _over_axis("softmax", softmax_node, "exp(x) over its sum along an axis, without overflow.")
+softmax = _over_axis(
+    "softmax", softmax_node, "exp(x) over its sum along an axis, without overflow."
+)
 log_softmax = _over_axis("log_softmax", log_softmax_node, "log(softmax(x)) along an axis.")
 softmin = _over_axis("softmin", lambda x, axis: softmax_node(graph.unary("neg", x), axis),
                      "softmax(-x) along an axis.")

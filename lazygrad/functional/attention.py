@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.ops import listed
-
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
@@ -15,6 +12,8 @@ from lazygrad.functional._operands import as_node
 from lazygrad.functional.joining import triangle
 from lazygrad.functional.products import contract
 from lazygrad.functional.random import dropout_node
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["scaled_dot_product_attention"]
 
@@ -31,8 +30,12 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
     name = "scaled_dot_product_attention"
     q, k, v = as_node(name, query), as_node(name, key), as_node(name, value)
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
-        raise fail(name, f"query {listed(q.shape)}, key {listed(k.shape)} and value {listed(v.shape)} "
-                   "do not fit", "They are (…, L, E), (…, S, E) and (…, S, Ev).")
+        raise fail(
+            name,
+            f"query {listed(q.shape)}, key {listed(k.shape)} and value {listed(v.shape)} "
+            "do not fit",
+            "They are (…, L, E), (…, S, E) and (…, S, Ev).",
+        )
     if enable_gqa:
         times = q.shape[-3] // k.shape[-3]
         k, v = (node_of(wrap(each).repeat_interleave(times, -3)) for each in (k, v))

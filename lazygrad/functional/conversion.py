@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lazygrad_compiler.ir import dtypes
-
 from lazygrad._core import graph
 from lazygrad._core.context import METHODS, method
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad._core.types import as_dtype
+from lazygrad_compiler.ir import dtypes
 
 __all__ = ["clone"]
 
@@ -41,10 +40,18 @@ def _converter(name: str, target: Any) -> None:
     method(convert)
 
 
-for _name, _target in [("float", dtypes.float32), ("double", dtypes.float64), ("half", dtypes.float16),
-                       ("bfloat16", dtypes.bfloat16), ("long", dtypes.int64), ("int", dtypes.int32),
-                       ("short", dtypes.int16), ("char", dtypes.int8), ("byte", dtypes.uint8),
-                       ("bool", dtypes.bool_)]:
+for _name, _target in [
+    ("float", dtypes.float32),
+    ("double", dtypes.float64),
+    ("half", dtypes.float16),
+    ("bfloat16", dtypes.bfloat16),
+    ("long", dtypes.int64),
+    ("int", dtypes.int32),
+    ("short", dtypes.int16),
+    ("char", dtypes.int8),
+    ("byte", dtypes.uint8),
+    ("bool", dtypes.bool_),
+]:
     _converter(_name, _target)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import listed
-
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
            "pad"]
@@ -97,8 +96,16 @@ conv1d, conv2d, conv3d = _conv(1), _conv(2), _conv(3)
 def _conv_transpose(rank: int) -> Any:
     name = f"conv_transpose{rank}d"
 
-    def apply(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1,
-              padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Tensor:
+    def apply(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Tensor:
         node, unbatched = _batched(name, input, rank)
         kernel = node_of(weight)
         _check_weight(name, node, kernel, kernel.shape[0], groups)
@@ -113,8 +120,10 @@ def _conv_transpose(rank: int) -> Any:
         kernel = graph.permute(kernel, (0, 2, 1, *range(3, 3 + rank)))
         kernel = graph.reshape(kernel, (groups * outside, inside, *space))
         kernel = graph.make("flip", kernel, attrs=(tuple(range(2, 2 + rank)),))
-        pairs = tuple((gap * (size - 1) - cut, gap * (size - 1) - cut + more) for gap, size, cut, more
-                      in zip(gaps, space, cuts, extra, strict=True))
+        pairs = tuple(
+            (gap * (size - 1) - cut, gap * (size - 1) - cut + more)
+            for gap, size, cut, more in zip(gaps, space, cuts, extra, strict=True)
+        )
         result = graph.make("conv", node, kernel, attrs=((1,) * rank, pairs, steps, gaps, groups))
         return _with_bias(result, bias, unbatched)
     apply.__name__ = apply.__qualname__ = name
@@ -159,7 +168,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
     node = as_node("pad", input)
     amounts = [int(each) for each in pad]
     if len(amounts) % 2 or len(amounts) // 2 > node.ndim:
-        raise fail("pad", f"pad {tuple(amounts)} for {listed(node.shape)}: give pairs, last axis first")
+        raise fail(
+            "pad", f"pad {tuple(amounts)} for {listed(node.shape)}: give pairs, last axis first"
+        )
     low, high = [0] * node.ndim, [0] * node.ndim
     for place in range(len(amounts) // 2):
         low[node.ndim - 1 - place], high[node.ndim - 1 - place] = amounts[2 * place:2 * place + 2]
@@ -168,7 +179,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
             raise fail("pad", f"pad {tuple(amounts)} cuts more than {listed(node.shape)} has")
         return wrap(graph.pad(node, low, high, 0 if value is None else value))
     if mode not in ("reflect", "replicate", "circular"):
-        raise fail("pad", f"mode {mode!r}; there are 'constant', 'reflect', 'replicate', 'circular'")
+        raise fail(
+            "pad", f"mode {mode!r}; there are 'constant', 'reflect', 'replicate', 'circular'"
+        )
     for axis in range(node.ndim):
         before, after = max(low[axis], 0), max(high[axis], 0)
         if before or after:

@@ -6,9 +6,6 @@ import math
 from typing import Any
 
 import numpy
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.dtypes import DType, dtype_of_numpy
-from lazygrad_compiler.ir.node import Node
 
 from lazygrad._core import cell as cells
 from lazygrad._core import graph
@@ -17,6 +14,9 @@ from lazygrad._core.tensor import Tensor, array_of, node_of, wrap
 from lazygrad._core.types import as_dtype, default, scalar_dtype
 from lazygrad._core.values import check_device
 from lazygrad.functional._operands import result_dtype, sizes_of
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DType, dtype_of_numpy
+from lazygrad_compiler.ir.node import Node
 
 __all__ = ["tensor", "as_tensor", "from_numpy", "asarray", "zeros", "ones", "full", "empty", "eye",
            "arange", "linspace", "logspace", "zeros_like", "ones_like", "full_like", "empty_like",
@@ -148,9 +148,17 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None,
 
 
 def _filled(name: str, value: float, about: str) -> Any:
-    def make(*sizes: Any, size: Any = None, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False, out: Any = None, layout: Any = None, pin_memory: bool = False,
-             memory_format: Any = None) -> Tensor:
+    def make(
+        *sizes: Any,
+        size: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        out: Any = None,
+        layout: Any = None,
+        pin_memory: bool = False,
+        memory_format: Any = None,
+    ) -> Tensor:
         check_device(device, name)
         target = default.dtype if dtype is None else as_dtype(dtype)
         shape = sizes_of(name, sizes if size is None else (size,))
@@ -227,7 +235,9 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None,
     check_device(device, "eye")
     shape = (n, n if m is None else m)
     same = graph.make("eq", graph.iota(0, shape), graph.iota(1, shape))
-    return finish(graph.cast(same, default.dtype if dtype is None else as_dtype(dtype)), requires_grad)
+    return finish(
+        graph.cast(same, default.dtype if dtype is None else as_dtype(dtype)), requires_grad
+    )
 
 
 def counting(count: int, start: Any, step: Any, dtype: DType) -> Node:
@@ -270,15 +280,18 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
     gap = (end - start) / (steps - 1) if steps > 1 else 0.0
     position = graph.iota(0, (steps,), dtypes.float64)
     up = graph.add(graph.mul(position, gap), float(start))
-    down = graph.sub(graph.const(end, dtypes.float64, (steps,)),
-                     graph.mul(graph.sub(graph.const(steps - 1, dtypes.float64, (steps,)), position),
-                               gap))
+    down = graph.sub(
+        graph.const(end, dtypes.float64, (steps,)),
+        graph.mul(graph.sub(graph.const(steps - 1, dtypes.float64, (steps,)), position), gap),
+    )
     node = graph.where(graph.binary("lt", position, steps / 2), up, down)
     return finish(graph.cast(node, target), requires_grad)
 
 
 @operation
-def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None) -> Tensor:
+def logspace(
+    start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None
+) -> Tensor:
     """`steps` numbers evenly spaced in their logarithm."""
     exponents = node_of(linspace(start, end, steps, dtype=dtypes.float64))
     node = graph.binary("pow", graph.const(base, dtypes.float64, exponents.shape), exponents)

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.node import IRError, Node, build
-from lazygrad_compiler.ir.ops import OPS
 
 from lazygrad._core import graph
 from lazygrad._core.context import METHODS, TensorError, fail, here, line, method, now, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node, floating, pair, result_dtype, several
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import IRError, Node, build
+from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, OPS
 
 _NUMBERS = (Tensor, int, float, complex, numpy.generic, numpy.ndarray)
 
@@ -235,7 +235,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 
 
 def sigmoid_node(x: Node) -> Node:
-    """1 / (1 + exp(-x)), with the exponential of -|x| only, so that nothing overflows either way."""
+    """1 / (1 + exp(-x)), with the exponential of -|x| only: nothing overflows either way."""
     negative = graph.binary("lt", x, 0)
     power = graph.unary("exp", graph.where(negative, x, graph.unary("neg", x)))
     return graph.div(graph.where(negative, power, 1), graph.add(power, 1))
@@ -266,28 +266,36 @@ def _same(x: Node) -> Node:
 
 
 _ANY: dict[str, Callable[[Node], Node]] = {
-    "neg": _neg, "abs": _abs, "sign": lambda x: x if x.dtype is dtypes.bool_ else graph.unary("sign", x),
-    "floor": _whole("floor"), "ceil": _whole("ceil"), "trunc": _whole("trunc"),
-    "square": lambda x: _power(x, graph.const(2, _bool_as_int(x).dtype, x.shape))
-    if not x.dtype.is_differentiable else graph.mul(x, x),
-    "frac": _frac, "positive": _same,
+    "neg": _neg,
+    "abs": _abs,
+    "sign": lambda x: x if x.dtype is dtypes.bool_ else graph.unary("sign", x),
+    "floor": _whole("floor"),
+    "ceil": _whole("ceil"),
+    "trunc": _whole("trunc"),
+    "square": lambda x: (
+        _power(x, graph.const(2, _bool_as_int(x).dtype, x.shape))
+        if not x.dtype.is_differentiable
+        else graph.mul(x, x)
+    ),
+    "frac": _frac,
+    "positive": _same,
     "bitwise_not": lambda x: graph.unary("not", x),
     "logical_not": lambda x: graph.unary("not", graph.cast(x, dtypes.bool_)),
     "isnan": lambda x: graph.make("ne", x, x),
 }
 _FLOAT: dict[str, Callable[[Node], Node]] = {
-    name: (lambda op: lambda x: graph.unary(op, x))(name) for name in
-    ("exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh "
-     "atanh erf erfc sqrt").split()
+    name: (lambda op: lambda x: graph.unary(op, x))(name) for name in (*ELEMENTARY_UNARY, "sqrt")
 } | {
     "sigmoid": sigmoid_node,
     "rsqrt": lambda x: graph.div(graph.const(1, x.dtype, x.shape), graph.unary("sqrt", x)),
     "reciprocal": lambda x: graph.div(graph.const(1, x.dtype, x.shape), x),
-    "deg2rad": lambda x: graph.mul(x, math.pi / 180), "rad2deg": lambda x: graph.mul(x, 180 / math.pi),
+    "deg2rad": lambda x: graph.mul(x, math.pi / 180),
+    "rad2deg": lambda x: graph.mul(x, 180 / math.pi),
 }
 ALIASES = {
     "neg": "negative", "abs": "absolute", "trunc": "fix", "asin": "arcsin", "acos": "arccos",
-    "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2",
+    "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh",
+    "atan2": "arctan2",
     "sub": "subtract", "mul": "multiply", "gt": "greater", "ge": "greater_equal",
     "lt": "less", "le": "less_equal", "ne": "not_equal",
 }
@@ -416,7 +424,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value` where the mask holds."""
     node, hole = as_node("masked_fill", input), as_node("masked_fill", mask)
     if hole.dtype is not dtypes.bool_:
-        raise fail("masked_fill", f"the mask is {hole.dtype.name}", "Masks are bool: use mask.bool().")
+        raise fail(
+            "masked_fill", f"the mask is {hole.dtype.name}", "Masks are bool: use mask.bool()."
+        )
     fill = graph.cast(node_of(value), node.dtype) if isinstance(value, Tensor) \
         else graph.const(value, node.dtype)
     return wrap(graph.where(hole, fill, node))

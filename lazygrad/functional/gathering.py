@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import listed
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
 from lazygrad._core.tensor import Tensor, array_of, node_of, shape_of, wrap, write
 from lazygrad.functional._operands import as_node, axis_of
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["gather", "scatter", "scatter_add", "scatter_reduce", "index_select", "index_add",
            "index_copy", "index_fill", "take", "take_along_dim", "nonzero", "argwhere",
@@ -40,9 +40,13 @@ def gather_along(node: Node, axis: int, index: Node) -> Node:
 
 def _check_along(name: str, node: Node, index: Node, axis: int) -> None:
     if node.ndim != index.ndim or any(
-            i > n for k, (i, n) in enumerate(zip(index.shape, node.shape, strict=True)) if k != axis):
-        raise fail(name, f"the index {listed(index.shape)} does not fit {listed(node.shape)} along axis "
-                   f"{axis}", "It needs as many axes, none longer except that one.")
+        i > n for k, (i, n) in enumerate(zip(index.shape, node.shape, strict=True)) if k != axis
+    ):
+        raise fail(
+            name,
+            f"the index {listed(index.shape)} does not fit {listed(node.shape)} along axis {axis}",
+            "It needs as many axes, none longer except that one.",
+        )
 
 
 @method
@@ -65,8 +69,11 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
         return wrap(gather_along(graph.reshape(node, (node.size,)), 0,
                                  graph.reshape(places, (places.size,))))
     axis = axis_of("take_along_dim", dim, node.ndim)
-    others = graph.broadcast_shape("take_along_dim", (*node.shape[:axis], 1, *node.shape[axis + 1:]),
-                                   (*places.shape[:axis], 1, *places.shape[axis + 1:]))
+    others = graph.broadcast_shape(
+        "take_along_dim",
+        (*node.shape[:axis], 1, *node.shape[axis + 1 :]),
+        (*places.shape[:axis], 1, *places.shape[axis + 1 :]),
+    )
     node = graph.broadcast(node, (*others[:axis], node.shape[axis], *others[axis + 1:]))
     places = graph.broadcast(places, (*others[:axis], places.shape[axis], *others[axis + 1:]))
     return wrap(gather_along(node, axis, places))
@@ -124,14 +131,20 @@ def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: 
                    include_self: bool = True) -> Tensor:
     """A copy with `src` combined in: reduce is "sum", "prod", "mean", "amax" or "amin"."""
     if not include_self or reduce == "mean":
-        start = {"sum": 0, "mean": 0, "prod": 1}.get(reduce)
+        start: Any = {"sum": 0, "mean": 0, "prod": 1}.get(reduce)
         if not include_self:
             if start is None:
                 low, high = input.dtype.limits()
                 start = int(low) if input.dtype.is_integer and reduce == "amax" else \
                     int(high) if input.dtype.is_integer else (low if reduce == "amax" else high)
-            touched = _scattered("scatter_reduce", wrap(graph.const(0, dtypes.int64, shape_of(input))),
-                                 dim, index, 1, "set")
+            touched = _scattered(
+                "scatter_reduce",
+                wrap(graph.const(0, dtypes.int64, shape_of(input))),
+                dim,
+                index,
+                1,
+                "set",
+            )
             base = wrap(graph.where(graph.cast(touched, dtypes.bool_), start, node_of(input)))
         else:
             base = input
@@ -164,7 +177,9 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     return wrap(gather_rows(node, axis, graph.reshape(places, (places.size,))))
 
 
-def _rows_written(name: str, input: Tensor, dim: int, index: Tensor, source: Node, mode: str) -> Node:
+def _rows_written(
+    name: str, input: Tensor, dim: int, index: Tensor, source: Node, mode: str
+) -> Node:
     node, places = node_of(input), index_node(name, index)
     axis = axis_of(name, dim, node.ndim)
     places = graph.reshape(places, (places.size,))
@@ -234,7 +249,9 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     shape = graph.broadcast_shape("masked_select", shape_of(input), shape_of(mask))
     places = numpy.flatnonzero(numpy.broadcast_to(array_of(mask), shape))
     node = graph.broadcast(node_of(input), shape)
-    return wrap(graph.make("gather", graph.reshape(node, (node.size,)), _known(places), attrs=((0,),)))
+    return wrap(
+        graph.make("gather", graph.reshape(node, (node.size,)), _known(places), attrs=((0,),))
+    )
 
 
 @operation
@@ -260,7 +277,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     places = index_node("one_hot", tensor)
     if num_classes == -1:
         if not tensor.numel():
-            raise fail("one_hot", "the number of classes of no values is unknown", "Give num_classes.")
+            raise fail(
+                "one_hot", "the number of classes of no values is unknown", "Give num_classes."
+            )
         num_classes = int(array_of(tensor).max()) + 1
     shape = (*places.shape, num_classes)
     wide = graph.broadcast(graph.reshape(places, (*places.shape, 1)), shape)

@@ -1,7 +1,7 @@
 """x[index] and x[index] = value: numbers, slices, None, ..., masks and index tensors, mixed.
 
-The basic part (numbers, slices, None, ...) makes a view.  Index tensors then gather from the view, or
-scatter into it.  A mask on its own is written by `where`, without looking at it.
+The basic part (numbers, slices, None, ...) makes a view.  Index tensors then gather from the view,
+or scatter into it.  A mask on its own is written by `where`, without looking at it.
 """
 
 from __future__ import annotations
@@ -9,23 +9,48 @@ from __future__ import annotations
 from typing import Any
 
 import numpy
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import listed
 
 from lazygrad._core import graph
 from lazygrad._core.cell import leaf_of_array
-from lazygrad._core.context import fail, method, operation
-from lazygrad._core.tensor import Tensor, array_of, make_view, node_of, shape_of, strides_of, wrap, write
+from lazygrad._core.context import fail, method, now, operation
+from lazygrad._core.tensor import (
+    Tensor,
+    array_of,
+    make_views,
+    node_of,
+    shape_of,
+    strides_of,
+    wrap,
+    write,
+)
 from lazygrad.functional._operands import as_node
-from lazygrad.functional.views import slice_view
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import OPS, listed
+
+_SLICE, _RESHAPE = OPS["slice"], OPS["reshape"]
+
+
+def _place(tensor: Tensor, index: int) -> Tensor:
+    """x[number], by far the most frequent form."""
+    shape, strides = shape_of(tensor), strides_of(tensor)
+    if not shape or not -shape[0] <= index < shape[0]:
+        raise fail("index", f"index {index} is out of range for axis 0 of {listed(shape)}",
+                   kind=IndexError)
+    index %= shape[0]
+    rest = shape[1:]
+    zeros, ones, location = (0,) * len(rest), (1,) * len(shape), now.location
+    return make_views(tensor, ((_SLICE, ((index, *zeros), (index + 1, *rest), ones), location),
+                               (_RESHAPE, (rest,), location)), rest, strides[1:])
 
 
 def _as_tuple(index: Any) -> tuple:
     if isinstance(index, tuple):
         return index
-    if isinstance(index, list) and any(isinstance(each, (slice, type(None), type(...)))
-                                       or (isinstance(each, Tensor) and each.ndim) for each in index):
+    if isinstance(index, list) and any(
+        isinstance(each, (slice, type(None), type(...))) or (isinstance(each, Tensor) and each.ndim)
+        for each in index
+    ):
         return tuple(index)
     return (index,)
 
@@ -120,18 +145,23 @@ def _basic(tensor: Tensor, items: list[Any]) -> tuple[Tensor, list[tuple[int, Te
         else:
             if isinstance(item, _Masked):
                 if item.size != size:
-                    raise fail("index", f"a mask of size {item.size} for axis {axis} of size {size}",
-                               kind=IndexError)
+                    raise fail(
+                        "index",
+                        f"a mask of size {item.size} for axis {axis} of size {size}",
+                        kind=IndexError,
+                    )
                 item = item.index
             advanced.append((len(sizes), item))
             sizes.append(size)
             new_strides.append(strides[axis])
         axis += 1
+    entries: tuple = ()
     if changed:
-        tensor = slice_view(tensor, starts, stops, steps)
+        attrs = tuple(starts), tuple(stops), tuple(steps)
+        entries = ((_SLICE, attrs, now.location),)
     if reshaped or not changed:
-        tensor = make_view(tensor, "reshape", (tuple(sizes),), tuple(sizes), tuple(new_strides))
-    return tensor, advanced
+        entries = (*entries, (_RESHAPE, (tuple(sizes),), now.location))
+    return make_views(tensor, entries, tuple(sizes), tuple(new_strides)), advanced
 
 
 def _index_nodes(advanced: list[tuple[int, Tensor]], shape: tuple[int, ...]) -> list[Node]:
@@ -165,6 +195,8 @@ def _prepare(index: Any) -> list[Any]:
 @operation
 def getitem(input: Tensor, index: Any) -> Tensor:
     """x[index]: a view for the basic forms, a copy where index tensors take part."""
+    if index.__class__ is int:
+        return _place(input, index)
     view, advanced = _basic(input, _masks_to_indices(_prepare(index)))
     if not advanced:
         return view

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import listed
-
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad._core.types import promote_types
 from lazygrad.functional._operands import as_node, axis_of, sizes_of
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack",
            "tile", "flip", "fliplr", "flipud", "roll", "rot90", "tril", "triu", "tril_indices",
-           "triu_indices", "meshgrid", "repeat_interleave", "broadcast_tensors", "block_diag", "diag",
-           "diag_embed", "trace"]
+           "triu_indices", "meshgrid", "repeat_interleave", "broadcast_tensors", "block_diag",
+           "diag", "diag_embed", "trace"]
 
 
 def _common(name: str, tensors: Sequence[Tensor]) -> list[Node]:
@@ -32,7 +31,9 @@ def _common(name: str, tensors: Sequence[Tensor]) -> list[Node]:
 
 
 @operation
-def cat(tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None, out: Any = None) -> Tensor:
+def cat(
+    tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None, out: Any = None
+) -> Tensor:
     """One after the other along an axis."""
     nodes = _common("cat", tensors)
     # PyTorch lets empty vectors join anything.
@@ -109,8 +110,11 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     """Copies side by side along each axis."""
     counts = sizes_of("repeat", repeats)
     if len(counts) < input.ndim:
-        raise fail("repeat", f"{len(counts)} counts for the {input.ndim} axes of {listed(input.shape)}",
-                   "Give one count for each axis (tile fills up).")
+        raise fail(
+            "repeat",
+            f"{len(counts)} counts for the {input.ndim} axes of {listed(input.shape)}",
+            "Give one count for each axis (tile fills up).",
+        )
     return wrap(tile_node(node_of(input), counts))
 
 
@@ -129,8 +133,9 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Te
         node, dim = graph.reshape(node, (node.size,)), 0
     axis = axis_of("repeat_interleave", dim, node.ndim)
     if isinstance(repeats, Tensor) and repeats.numel() > 1:
-        from lazygrad.functional.gathering import index_select
         import numpy
+
+        from lazygrad.functional.gathering import index_select
         index = numpy.repeat(numpy.arange(node.shape[axis]), repeats.detach().numpy())
         from lazygrad.functional.creation import from_numpy
         return index_select(wrap(node), axis, from_numpy(index))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import listed
-
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import several
 from lazygrad.functional.activations import log_softmax_node, softplus_node
 from lazygrad.functional.elementwise import clamp_node
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss",
            "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div", "poisson_nll_loss",
@@ -42,13 +41,17 @@ def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
 
 def _picked(name: str, logs: Node, target: Tensor, weight: Tensor | None,
             ignore_index: int) -> tuple[Node, Node, Node]:
-    """For class targets: the picked log-probabilities, the weight of each target, and who counts."""
+    """For class targets: picked log-probabilities, weights of the targets, and who counts."""
     axis = 1 if logs.ndim > 1 else 0
     classes = logs.shape[axis]
     expected = (*logs.shape[:axis], *logs.shape[axis + 1:])
     if tuple(target.shape) != expected:
-        raise fail(name, f"classes {listed(target.shape)} for scores {listed(logs.shape)}: expected "
-                   f"{listed(expected)}", "Scores are (N, C, …), classes (N, …).")
+        raise fail(
+            name,
+            f"classes {listed(target.shape)} for scores {listed(logs.shape)}: expected "
+            f"{listed(expected)}",
+            "Scores are (N, C, …), classes (N, …).",
+        )
     index = graph.cast(node_of(target), dtypes.int64)
     counts = graph.binary("ne", index, ignore_index)
     safe = graph.where(counts, index, 0)
@@ -244,8 +247,14 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full
 
 
 @operation
-def gaussian_nll_loss(input: Tensor, target: Tensor, var: Any, full: bool = False, eps: float = 1e-6,
-                      reduction: str = "mean") -> Tensor:
+def gaussian_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    var: Any,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
     """(log(var) + (input - target)² / var) / 2."""
     x, t, spread = several("gaussian_nll_loss", input, target, var)
     bounded = graph.where(graph.binary("lt", spread, eps), eps, spread)
@@ -262,7 +271,9 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, re
                      reduction: str = "mean") -> Tensor:
     """log(1 + exp(-t x))."""
     x, t = _pairwise("soft_margin_loss", input, target)
-    return reduced("soft_margin_loss", softplus_node(graph.unary("neg", graph.mul(t, x))), reduction)
+    return reduced(
+        "soft_margin_loss", softplus_node(graph.unary("neg", graph.mul(t, x))), reduction
+    )
 
 
 def _above_zero(node: Node) -> Node:
@@ -270,12 +281,20 @@ def _above_zero(node: Node) -> Node:
 
 
 @operation
-def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None,
-                         reduce: Any = None, reduction: str = "mean") -> Tensor:
+def hinge_embedding_loss(
+    input: Tensor,
+    target: Tensor,
+    margin: float = 1.0,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
     """x where the target is 1, max(0, margin - x) where it is -1."""
     x, t = _pairwise("hinge_embedding_loss", input, target)
     apart = _above_zero(graph.sub(graph.like(margin, x), x))
-    losses = graph.where(graph.binary("eq", t, 1), x, graph.where(graph.binary("eq", t, -1), apart, 0))
+    losses = graph.where(
+        graph.binary("eq", t, 1), x, graph.where(graph.binary("eq", t, -1), apart, 0)
+    )
     return reduced("hinge_embedding_loss", losses, reduction)
 
 

@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import listed
-
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap, write
 from lazygrad.functional._operands import as_node
 from lazygrad.functional.reductions import variance
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm",
            "local_response_norm"]
@@ -92,7 +91,9 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None,
     return wrap(_affine(_scaled(node, center, spread, eps), weight, bias, shape))
 
 
-def _last_axes(name: str, node: Node, normalized_shape: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _last_axes(
+    name: str, node: Node, normalized_shape: Any
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     sizes = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not sizes or node.shape[-len(sizes):] != sizes:
         raise fail(name, f"{listed(node.shape)} does not end in normalized_shape {listed(sizes)}")
@@ -128,8 +129,10 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None,
     """Normalised over groups of channels of each sample."""
     node = as_node("group_norm", input)
     if node.ndim < 2 or node.shape[1] % num_groups:
-        raise fail("group_norm", f"the channels of {listed(node.shape)} do not split into {num_groups} "
-                   "groups")
+        raise fail(
+            "group_norm",
+            f"the channels of {listed(node.shape)} do not split into {num_groups} groups",
+        )
     parts = graph.reshape(node, (node.shape[0], num_groups, node.shape[1] // num_groups,
                                  *node.shape[2:]))
     spread, center = variance(parts, tuple(range(2, parts.ndim)), 0, True)

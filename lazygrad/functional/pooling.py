@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import listed
-
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, wrap
 from lazygrad.functional._operands import as_node
 from lazygrad.functional.convolution import per_axis
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-           "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
-           "adaptive_max_pool2d", "adaptive_max_pool3d", "interpolate", "upsample", "unfold"]
+           "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+           "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "interpolate",
+           "upsample", "unfold"]
 
 
 def _positions(size: int, kernel: int, step: int, padding: int, gap: int, ceil_mode: bool) -> int:
@@ -44,7 +44,9 @@ def _windows(name: str, node: Node, rank: int, kernel: tuple[int, ...], steps: t
         low[first + k] = padding[k]
         high[first + k] = (count - 1) * steps[k] + gaps[k] * (kernel[k] - 1) + 1 - size - padding[k]
     node = graph.pad(node, low, high, fill)
-    return graph.make("window", node, attrs=(tuple(range(first, first + rank)), kernel, steps, gaps))
+    return graph.make(
+        "window", node, attrs=(tuple(range(first, first + rank)), kernel, steps, gaps)
+    )
 
 
 def _last(node: Node, count: int) -> tuple[int, ...]:
@@ -63,8 +65,15 @@ def _lowest(node: Node) -> Any:
 def _max_pool(rank: int) -> Any:
     name = f"max_pool{rank}d"
 
-    def apply(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-              ceil_mode: bool = False, return_indices: bool = False) -> Any:
+    def apply(
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
         node = as_node(name, input)
         _check_rank(name, node, rank)
         kernel = per_axis(name, kernel_size, rank, "kernel_size")
@@ -80,7 +89,9 @@ def _max_pool(rank: int) -> Any:
         first = node.ndim - rank
         for k in range(rank):
             inner = math.prod(kernel[k + 1:])
-            within = graph.make("rem", graph.binary("idiv", best, inner), graph.like(kernel[k], best))
+            within = graph.make(
+                "rem", graph.binary("idiv", best, inner), graph.like(kernel[k], best)
+            )
             start = graph.sub(graph.mul(graph.iota(first + k, best.shape), steps[k]), cuts[k])
             at = graph.add(start, graph.mul(within, gaps[k]))
             place = graph.add(graph.mul(place, node.shape[first + k]), at)
@@ -109,7 +120,7 @@ def _avg_pool(rank: int) -> Any:
         total = graph.reduce("sum", windows, _last(windows, rank))
         if divisor_override is not None:
             return wrap(graph.div(total, divisor_override))
-        if not any(cuts) and not ceil_mode or (count_include_pad and not ceil_mode):
+        if (not any(cuts) and not ceil_mode) or (count_include_pad and not ceil_mode):
             return wrap(graph.div(total, math.prod(kernel)))
         return wrap(graph.div(total, _window_sizes(node, rank, total, kernel, steps, cuts,
                                                    count_include_pad)))
@@ -118,8 +129,15 @@ def _avg_pool(rank: int) -> Any:
     return operation(apply)
 
 
-def _window_sizes(node: Node, rank: int, total: Node, kernel: tuple[int, ...], steps: tuple[int, ...],
-                  cuts: tuple[int, ...], with_padding: bool) -> Node:
+def _window_sizes(
+    node: Node,
+    rank: int,
+    total: Node,
+    kernel: tuple[int, ...],
+    steps: tuple[int, ...],
+    cuts: tuple[int, ...],
+    with_padding: bool,
+) -> Node:
     """How many places of each window count: within the input, or within the padded input."""
     first = node.ndim - rank
     result = graph.like(1, total)
@@ -205,7 +223,9 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
         scales = [old / new for old, new in zip(space, wanted, strict=True)]
     elif scale_factor is not None:
         factors = scale_factor if isinstance(scale_factor, (tuple, list)) else [scale_factor] * rank
-        wanted = tuple(int(math.floor(old * factor)) for old, factor in zip(space, factors, strict=True))
+        wanted = tuple(
+            math.floor(old * factor) for old, factor in zip(space, factors, strict=True)
+        )
         scales = [1.0 / factor for factor in factors]
     else:
         raise fail("interpolate", "needs size or scale_factor")
@@ -224,8 +244,9 @@ upsample = interpolate
 
 def _pick(node: Node, axis: int, places: list[int]) -> Node:
     """The given places of an axis: by repetition where that is all it is, else by gather."""
-    from lazygrad.functional.gathering import _known, gather_rows
     import numpy
+
+    from lazygrad.functional.gathering import _known, gather_rows
     size = node.shape[axis]
     times, rest = divmod(len(places), size)
     if rest == 0 and places == [k // times for k in range(len(places))]:
@@ -250,8 +271,8 @@ def _linear(node: Node, axis: int, count: int, scale: float, align_corners: bool
     low = [min(int(at), size - 1) for at in sources]
     high = [min(at + 1, size - 1) for at in low]
     shares = [at - below for at, below in zip(sources, low, strict=True)]
-    from lazygrad.functional.creation import tensor
     from lazygrad._core.tensor import node_of
+    from lazygrad.functional.creation import tensor
     share = graph.cast(node_of(tensor(shares, dtype=dtypes.float64)), node.dtype)
     share = graph.reshape(share, (count, *(1,) * (node.ndim - axis - 1)))
     first, second = _pick(node, axis, low), _pick(node, axis, high)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import listed
-
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["matmul", "mm", "bmm", "mv", "dot", "inner", "outer", "einsum", "addmm", "baddbmm",
            "tensordot", "linear", "bilinear", "vdot", "ger", "chain_matmul"]
@@ -37,8 +36,11 @@ def matmul_node(left: Node, right: Node, name: str = "matmul") -> Node:
     """left @ right with PyTorch's rules for vectors and batches."""
     _check_dtypes(name, left, right)
     if not left.shape or not right.shape:
-        raise fail(name, f"{listed(left.shape)} @ {listed(right.shape)}: both need at least one axis",
-                   "Use * for numbers.")
+        raise fail(
+            name,
+            f"{listed(left.shape)} @ {listed(right.shape)}: both need at least one axis",
+            "Use * for numbers.",
+        )
     inner, other = left.shape[-1], right.shape[-2] if right.ndim > 1 else right.shape[0]
     if inner != other:
         hint = "Did you mean x @ w.T?" if right.ndim == 2 and right.shape[-1] == inner else ""
@@ -121,7 +123,9 @@ ger = outer
 
 
 @method
-def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def addmm(
+    input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2)."""
     product = matmul_node(node_of(mat1), node_of(mat2), "addmm")
     product = product if alpha == 1 else graph.mul(product, alpha)
@@ -164,9 +168,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     x, w = node_of(input), node_of(weight)
     _check_dtypes("linear", x, w)
     if not x.shape or x.shape[-1] != w.shape[-1]:
-        raise fail("linear", f"input {listed(x.shape)} ends in {x.shape[-1] if x.shape else 'nothing'}, "
-                   f"the weight {listed(w.shape)} takes {w.shape[-1]}",
-                   "The last axis of the input must be in_features.")
+        raise fail(
+            "linear",
+            f"input {listed(x.shape)} ends in {x.shape[-1] if x.shape else 'nothing'}, "
+            f"the weight {listed(w.shape)} takes {w.shape[-1]}",
+            "The last axis of the input must be in_features.",
+        )
     result = contract(x, w, (), (), (x.ndim - 1,), (w.ndim - 1,))
     if bias is not None:
         result = graph.add(result, node_of(bias))
@@ -248,7 +255,9 @@ def _contract_pair(left: Node, left_names: list[str], right: Node, right_names: 
         a, b = left_names.index(name), right_names.index(name)
         if left.shape[a] != right.shape[b]:
             if 1 not in (left.shape[a], right.shape[b]):
-                raise fail("einsum", f"axis {name!r} has sizes {left.shape[a]} and {right.shape[b]}")
+                raise fail(
+                    "einsum", f"axis {name!r} has sizes {left.shape[a]} and {right.shape[b]}"
+                )
             size = max(left.shape[a], right.shape[b])
             left = graph.broadcast(left, (*left.shape[:a], size, *left.shape[a + 1:]))
             right = graph.broadcast(right, (*right.shape[:b], size, *right.shape[b + 1:]))

@@ -1,7 +1,7 @@
 """Random numbers: counter-based (Philox 4x32-10), computed inside kernels.
 
-The state is a seed and an offset in blocks of four 32-bit words.  Each call is given the state as an
-input, so that programs stay the same, and the host moves the offset on.
+The state is a seed and an offset in blocks of four 32-bit words.  Each call is given the state as
+an input, so that programs stay the same, and the host moves the offset on.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.node import Node
 
 from lazygrad._core import graph
 from lazygrad._core.cell import leaf_of_array
@@ -25,11 +22,14 @@ from lazygrad._core.types import as_dtype, default
 from lazygrad._core.values import check_device
 from lazygrad.functional._operands import as_node, sizes_of
 from lazygrad.functional.creation import finish
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.ir.node import Node
 
 __all__ = ["manual_seed", "seed", "initial_seed", "get_rng_state", "set_rng_state", "Generator",
-           "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal",
-           "bernoulli", "multinomial", "dropout", "alpha_dropout", "dropout1d", "dropout2d",
-           "dropout3d", "feature_dropout", "rrelu", "gumbel_softmax"]
+           "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like",
+           "normal", "bernoulli", "multinomial", "dropout", "alpha_dropout", "dropout1d",
+           "dropout2d", "dropout3d", "feature_dropout", "rrelu", "gumbel_softmax"]
 
 
 class Generator:
@@ -123,13 +123,16 @@ def normal_node(shape: tuple[int, ...], dtype: DType, source: Generator | None =
     wide = dtypes.float64 if dtype is dtypes.float64 else dtypes.float32
     first, second = uniform_node(shape, wide, source), uniform_node(shape, wide, source)
     # 1 - u lies in (0, 1], where the logarithm is finite.
-    radius = graph.unary("sqrt", graph.mul(graph.unary("log", graph.sub(graph.like(1, first), first)),
-                                           -2.0))
+    radius = graph.unary(
+        "sqrt", graph.mul(graph.unary("log", graph.sub(graph.like(1, first), first)), -2.0)
+    )
     angle = graph.unary("cos", graph.mul(second, 2 * math.pi))
     return graph.cast(graph.mul(radius, angle), dtype)
 
 
-def integers_node(low: int, high: int, shape: tuple[int, ...], source: Generator | None = None) -> Node:
+def integers_node(
+    low: int, high: int, shape: tuple[int, ...], source: Generator | None = None
+) -> Node:
     """Whole numbers from low to before high, int64: the high bits of bits * range."""
     span = high - low
     bits = graph.cast(bits_node(shape, source), dtypes.uint64)
@@ -190,7 +193,9 @@ def randint(low: int, high: Any = None, size: Any = None, *, generator: Generato
     if high <= low:
         raise fail("randint", f"there is no number from {low} to before {high}")
     node = integers_node(int(low), int(high), sizes_of("randint", (size,)), generator)
-    return finish(graph.cast(node, dtypes.int64 if dtype is None else as_dtype(dtype)), requires_grad)
+    return finish(
+        graph.cast(node, dtypes.int64 if dtype is None else as_dtype(dtype)), requires_grad
+    )
 
 
 @operation
@@ -227,7 +232,9 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
 
 
 @operation
-def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
+def bernoulli(
+    input: Tensor, p: float | None = None, *, generator: Generator | None = None
+) -> Tensor:
     """1 with the probability in each place, else 0."""
     node = as_node("bernoulli", input)
     wide = dtypes.float64 if node.dtype is dtypes.float64 else dtypes.float32
@@ -239,7 +246,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
 @operation
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
                 generator: Generator | None = None) -> Tensor:
-    """Indices drawn in proportion to the weights of each row: the largest of log(w) + Gumbel noise."""
+    """Indices drawn in proportion to each row's weights: the largest of log(w) + Gumbel noise."""
     weights = graph.stop_gradient(as_node("multinomial", input))
     classes = weights.shape[-1]
     if not replacement and num_samples > classes:
@@ -249,7 +256,9 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
     picks = []
     for _ in range(num_samples):
         noise = uniform_node(rows.shape, dtypes.float64, generator)
-        noise = graph.unary("log", graph.unary("neg", graph.unary("log", graph.add(noise, 2.0**-54))))
+        noise = graph.unary(
+            "log", graph.unary("neg", graph.unary("log", graph.add(noise, 2.0**-54)))
+        )
         pick = graph.reduce("argmax", graph.sub(logs, noise), (1,), True)
         picks.append(pick)
         if not replacement:

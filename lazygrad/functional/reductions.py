@@ -6,24 +6,26 @@ import math
 from collections import namedtuple
 from typing import Any
 
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import listed
-
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method
 from lazygrad._core.tensor import Tensor, wrap
 from lazygrad._core.types import as_dtype, float_of
 from lazygrad.functional._operands import as_node, axes_of, axis_of
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
 
-__all__ = ["sum", "mean", "prod", "max", "min", "amax", "amin", "aminmax", "argmax", "argmin", "var",
-           "std", "var_mean", "std_mean", "any", "all", "norm", "logsumexp", "count_nonzero",
+__all__ = ["sum", "mean", "prod", "max", "min", "amax", "amin", "aminmax", "argmax", "argmin",
+           "var", "std", "var_mean", "std_mean", "any", "all", "norm", "logsumexp", "count_nonzero",
            "nansum", "nanmean"]
 
-maximum_result = namedtuple("max", ["values", "indices"])
-minimum_result = namedtuple("min", ["values", "indices"])
-aminmax_result = namedtuple("aminmax", ["min", "max"])
+maximum_result = namedtuple("max",  # type: ignore[name-match]
+                            ["values", "indices"])
+minimum_result = namedtuple("min",  # type: ignore[name-match]
+                            ["values", "indices"])
+aminmax_result = namedtuple("aminmax",  # type: ignore[name-match]
+                            ["min", "max"])
 
 
 def _dim(dim: Any, axis: Any) -> Any:
@@ -79,7 +81,9 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
 
 
 @method
-def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def prod(
+    input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
     """Product over all axes or one."""
     node = as_node("prod", input)
     node = graph.cast(node, _total_dtype(node, dtype))
@@ -172,7 +176,9 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
     return _arg("argmin", input, dim, keepdim)
 
 
-def variance(node: Node, axes: tuple[int, ...], correction: float, keepdim: bool) -> tuple[Node, Node]:
+def variance(
+    node: Node, axes: tuple[int, ...], correction: float, keepdim: bool
+) -> tuple[Node, Node]:
     """Variance and mean in two passes: the mean, then squares of the differences."""
     count = math.prod(node.shape[axis] for axis in axes)
     center = graph.mean(node, axes, True)
@@ -275,7 +281,9 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, 
     node = as_node("norm", input)
     node = node if dtype is None else graph.cast(node, as_dtype(dtype))
     if not node.dtype.is_floating:
-        raise fail("norm", f"needs a floating dtype, not {node.dtype.name}", "Convert with .float().")
+        raise fail(
+            "norm", f"needs a floating dtype, not {node.dtype.name}", "Convert with .float()."
+        )
     return wrap(norm_node(node, 2 if p in ("fro", None) else p, axes_of("norm", dim, node.ndim),
                           keepdim))
 

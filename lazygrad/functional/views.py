@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
-
-from lazygrad_compiler.ir.ops import listed
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
@@ -21,11 +20,12 @@ from lazygrad._core.tensor import (
 )
 from lazygrad._core.types import as_dtype
 from lazygrad.functional._operands import axis_of, sizes_of
+from lazygrad_compiler.ir.ops import listed
 
-__all__ = ["reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "permute", "transpose",
-           "swapaxes", "swapdims", "t", "movedim", "moveaxis", "broadcast_to", "narrow", "select",
-           "split", "chunk", "unbind", "tensor_split", "hsplit", "vsplit", "diagonal",
-           "atleast_1d", "atleast_2d", "atleast_3d"]
+__all__ = ["reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "permute",
+           "transpose", "swapaxes", "swapdims", "t", "movedim", "moveaxis", "broadcast_to",
+           "narrow", "select", "split", "chunk", "unbind", "tensor_split", "hsplit", "vsplit",
+           "diagonal", "atleast_1d", "atleast_2d", "atleast_3d"]
 
 
 def slice_view(tensor: Tensor, starts: Sequence[int], stops: Sequence[int],
@@ -89,11 +89,16 @@ def _infer(name: str, shape: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[i
             raise fail(name, f"{listed(sizes)} leaves more than one size open")
         rest = -math.prod(sizes)
         if rest == 0 or count % rest:
-            raise fail(name, f"{listed(shape)} has {count} elements, which do not fill {listed(sizes)}")
+            raise fail(
+                name, f"{listed(shape)} has {count} elements, which do not fill {listed(sizes)}"
+            )
         sizes = tuple(count // rest if size == -1 else size for size in sizes)
     if any(size < 0 for size in sizes) or math.prod(sizes) != count:
-        raise fail(name, f"{listed(shape)} has {count} elements, {listed(sizes)} {math.prod(sizes)}",
-                   "One size may be -1, to be worked out.")
+        raise fail(
+            name,
+            f"{listed(shape)} has {count} elements, {listed(sizes)} {math.prod(sizes)}",
+            "One size may be -1, to be worked out.",
+        )
     return sizes
 
 
@@ -124,8 +129,12 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     sizes = _infer("view", shape_of(input), sizes_of("view", shape))
     result = reshape_view(input, sizes)
     if result is None:
-        raise fail("view", f"memory of {listed(input.shape)} with strides {input.stride()} is not laid "
-                   f"out as {listed(sizes)}", "Use .reshape(...), which copies where it must.")
+        raise fail(
+            "view",
+            f"memory of {listed(input.shape)} with strides {input.stride()} is not laid "
+            f"out as {listed(sizes)}",
+            "Use .reshape(...), which copies where it must.",
+        )
     return result
 
 
@@ -223,7 +232,9 @@ swapaxes = swapdims = transpose
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix (vectors stay)."""
     if input.ndim > 2:
-        raise fail("t", f"takes at most 2 axes, not {listed(input.shape)}", "Use .mT or .transpose.")
+        raise fail(
+            "t", f"takes at most 2 axes, not {listed(input.shape)}", "Use .mT or .transpose."
+        )
     return permute(input, tuple(range(input.ndim))[::-1])
 
 
@@ -231,11 +242,15 @@ def t(input: Tensor) -> Tensor:
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """Axes moved to other places, the rest in order."""
     ndim = input.ndim
-    sources, places = ([axis_of("movedim", dim, ndim) for dim in
-                        ([dims] if isinstance(dims, int) else dims)] for dims in (source, destination))
+    sources, places = (
+        [axis_of("movedim", dim, ndim) for dim in ([dims] if isinstance(dims, int) else dims)]
+        for dims in (source, destination)
+    )
     rest = iter(axis for axis in range(ndim) if axis not in sources)
     moved = dict(zip(places, sources, strict=True))
-    return permute(input, tuple(moved[axis] if axis in moved else next(rest) for axis in range(ndim)))
+    return permute(
+        input, tuple(moved[axis] if axis in moved else next(rest) for axis in range(ndim))
+    )
 
 
 moveaxis = movedim
@@ -253,8 +268,10 @@ def expand(input: Tensor, *size: Any) -> Tensor:
                    for axis, want in enumerate(sizes))
     for have, want in zip(shape, target[missing:], strict=True):
         if have not in (1, want):
-            raise fail("expand", f"{listed(shape)} does not expand to {listed(sizes)}: only axes of "
-                       "size 1 do")
+            raise fail(
+                "expand",
+                f"{listed(shape)} does not expand to {listed(sizes)}: only axes of size 1 do",
+            )
     strides = (0,) * missing + strides_of(input)
     if missing:
         full = (1,) * missing + shape
@@ -283,8 +300,11 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     size, start = shape_of(input)[axis], int(start)
     start = start + size if start < 0 else start
     if not 0 <= start <= start + length <= size:
-        raise fail("narrow", f"{start}:{start + length} does not lie within axis {axis} of size {size}",
-                   kind=IndexError)
+        raise fail(
+            "narrow",
+            f"{start}:{start + length} does not lie within axis {axis} of size {size}",
+            kind=IndexError,
+        )
     return slice_one(input, axis, start, start + length)
 
 
@@ -349,7 +369,7 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         small, larger = divmod(size, count)
         return split(input, [small + (k < larger) for k in range(count)], dim)
     cuts = [0, *(min(cut if cut >= 0 else cut + size, size) for cut in indices_or_sections), size]
-    return tuple(slice_one(input, axis, start, stop) for start, stop in zip(cuts, cuts[1:]))
+    return tuple(slice_one(input, axis, start, stop) for start, stop in itertools.pairwise(cuts))
 
 
 @method
@@ -429,8 +449,8 @@ def _transposed(name: str) -> property:
 
 for _name in ("T", "mT", "H", "mH"):
     setattr(Tensor, _name, _transposed(_name))
-for _name, _function in (("swapaxes", transpose), ("swapdims", transpose), ("moveaxis", movedim)):
-    setattr(Tensor, _name, _function)
+for _name, _alias in (("swapaxes", transpose), ("swapdims", transpose), ("moveaxis", movedim)):
+    setattr(Tensor, _name, _alias)
 
 
 def _shape_changing(name: str, function: Any) -> Any:
@@ -443,6 +463,7 @@ def _shape_changing(name: str, function: Any) -> Any:
     return operation(apply)
 
 
-for _name, _function in (("unsqueeze_", unsqueeze), ("squeeze_", squeeze), ("transpose_", transpose),
-                         ("t_", t)):
+_RESHAPING: dict[str, Any] = {"unsqueeze_": unsqueeze, "squeeze_": squeeze, "t_": t,
+                              "transpose_": transpose}
+for _name, _function in _RESHAPING.items():
     setattr(Tensor, _name, _shape_changing(_name, _function))

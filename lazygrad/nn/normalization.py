@@ -16,6 +16,13 @@ from lazygrad.nn.module import Module
 from lazygrad.nn.parameter import Parameter
 
 
+def _add_affine(module: Module, size: int, affine: bool, bias: bool, device: Any, dtype: Any) -> None:
+    """Scale and shift per channel, or None in their places."""
+    for name, present in (("weight", affine), ("bias", affine and bias)):
+        value = Parameter(lg.empty(size, device=device, dtype=dtype)) if present else None
+        module.register_parameter(name, value)
+
+
 class _Norm(Module):
     """Scale and shift per channel, and running statistics: what batch and instance norm share."""
 
@@ -24,19 +31,15 @@ class _Norm(Module):
     channel_axis_from_end: int | None = None
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, device: Any = None, dtype: Any = None) -> None:
+                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *,
+                 bias: bool = True) -> None:
         super().__init__()
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        if affine:
-            self.weight = Parameter(lg.empty(num_features, device=device, dtype=dtype))
-            self.bias = Parameter(lg.empty(num_features, device=device, dtype=dtype))
-        else:
-            self.register_parameter("weight", None)
-            self.register_parameter("bias", None)
+        _add_affine(self, num_features, affine, bias, device, dtype)
         if track_running_stats:
             self.register_buffer("running_mean", lg.zeros(num_features, device=device, dtype=dtype))
             self.register_buffer("running_var", lg.ones(num_features, device=device, dtype=dtype))
@@ -56,8 +59,9 @@ class _Norm(Module):
 
     def reset_parameters(self) -> None:
         self.reset_running_stats()
-        if self.affine:
+        if self.weight is not None:
             init.ones_(self.weight)
+        if self.bias is not None:
             init.zeros_(self.bias)
 
     def _check(self, input: lg.Tensor) -> None:
@@ -77,7 +81,7 @@ class _Norm(Module):
 
     def extra_repr(self) -> str:
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-                f"track_running_stats={self.track_running_stats}")
+                f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}")
 
 
 class _BatchNorm(_Norm):
@@ -127,8 +131,9 @@ class BatchNorm3d(_BatchNorm):
 
 class _InstanceNorm(_Norm):
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
-                 track_running_stats: bool = False, device: Any = None, dtype: Any = None) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+                 track_running_stats: bool = False, device: Any = None, dtype: Any = None, *,
+                 bias: bool = True) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
 
     def _channel_axis(self, input: lg.Tensor) -> int:
         return input.ndim - (max(self.allowed_ndim) - 1)
@@ -234,7 +239,7 @@ class GroupNorm(Module):
     """Normalises over groups of channels (Wu and He 2018)."""
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True,
-                 device: Any = None, dtype: Any = None) -> None:
+                 device: Any = None, dtype: Any = None, *, bias: bool = True) -> None:
         super().__init__()
         if num_channels % num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
@@ -242,17 +247,13 @@ class GroupNorm(Module):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        if affine:
-            self.weight = Parameter(lg.empty(num_channels, device=device, dtype=dtype))
-            self.bias = Parameter(lg.empty(num_channels, device=device, dtype=dtype))
-        else:
-            self.register_parameter("weight", None)
-            self.register_parameter("bias", None)
+        _add_affine(self, num_channels, affine, bias, device, dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        if self.affine:
+        if self.weight is not None:
             init.ones_(self.weight)
+        if self.bias is not None:
             init.zeros_(self.bias)
 
     def forward(self, input: lg.Tensor) -> lg.Tensor:
@@ -262,4 +263,5 @@ class GroupNorm(Module):
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return (f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+                f"bias={self.bias is not None}")

@@ -58,6 +58,8 @@ class Program:
 
         Raises IndexError with the user's line where an index is out of range, MemoryError where memory runs out.
         """
+        if len(inputs) != self.input_count:
+            raise ValueError(f"[program] takes {self.input_count} inputs, not {len(inputs)}")
         for callback in run_callbacks:
             callback(self)
         outputs = [allocate(size) for size in self._sizes]

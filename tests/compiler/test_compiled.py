@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import numpy
 import pytest
-from tests.compiler.error_bounds import assert_close
 from lazygrad_compiler.autodiff.backward import backward
 from lazygrad_compiler.ir.interpret import interpret
 from lazygrad_compiler.ir.node import Graph, Node, node, topological
@@ -14,20 +14,21 @@ from lazygrad_compiler.pipeline import compile_graph
 from lazygrad_compiler.target import host
 from lazygrad_runtime.memory import Buffer
 from lazygrad_runtime.program import Program
+from tests.compiler.error_bounds import IllConditioned
+from tests.compiler.error_bounds import check as compare
 from tests.compiler.random_graphs import random_graph
 
 
 def run_compiled(graph: Graph, inputs: list[numpy.ndarray]) -> list[numpy.ndarray]:
     program = Program(compile_graph(graph, host()))
-    buffers = program.run([Buffer.from_numpy(numpy.ascontiguousarray(array)) for array in inputs])
+    given = inputs[: program.input_count]  # gradients may not need the last ones
+    buffers = program.run([Buffer.from_numpy(numpy.ascontiguousarray(array)) for array in given])
     return [buffer.as_numpy(output.dtype.numpy, output.shape)
             for buffer, output in zip(buffers, graph.outputs, strict=True)]
 
 
 def check(graph: Graph, inputs: list[numpy.ndarray]) -> None:
-    expected = interpret(graph, inputs)
-    for output, got, want in zip(graph.outputs, run_compiled(graph, inputs), expected, strict=True):
-        assert_close(output, got, want)
+    compare(graph, inputs, run_compiled(graph, inputs))
 
 
 def with_gradients(graph: Graph) -> Graph | None:
@@ -75,7 +76,7 @@ def backward_case(seed: int) -> tuple[Graph, list[numpy.ndarray]] | None:
     used = {leaf.attrs[0] for leaf in joint.inputs()}
     if not used or not sane(interpret(joint, inputs)):
         return None
-    return joint, inputs
+    return joint, inputs[: 1 + max(used)]
 
 
 def run_backward(first: int, count: int) -> int:
@@ -83,8 +84,9 @@ def run_backward(first: int, count: int) -> int:
     for seed in range(first, first + count):
         case = backward_case(seed)
         if case is not None:
-            check(*case)
-            checked += 1
+            with contextlib.suppress(IllConditioned):
+                check(*case)
+                checked += 1
     return checked
 
 

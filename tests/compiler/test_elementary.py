@@ -37,9 +37,10 @@ INF, NAN = math.inf, math.nan
 class Compiled:
     """All elementary functions of one element type and lane count, as loops over arrays."""
 
-    def __init__(self, element: str, lanes: int) -> None:
+    def __init__(self, element: str, lanes: int, target_features: str = "") -> None:
         self.element, self.lanes = element, lanes
         module = builder.Module()
+        module.target_features = target_features
         type_ = builder.vector_of(element, lanes)
         for name in NAMES:
             pointers = [("ptr", label) for label in ("out", "x", "y")[: 1 + ARITY[name]]]
@@ -284,6 +285,18 @@ def test_f64_accuracy_and_same_bits_in_any_lane_count(name: str) -> None:
         if error > worst[0]:
             worst = (error, f"{name}{tuple(point)} = {result!r}, expected {mp.nstr(truth, 20)}")
     assert worst[0] <= MAX_ULP, worst
+
+
+@pytest.mark.parametrize("element", DTYPES)
+def test_avx512_scaling_gives_the_same_bits(element: str) -> None:
+    if not llvm.get_host_cpu_features().get("avx512f"):
+        pytest.skip("this machine has no AVX-512")
+    lanes = VECTOR[element]
+    scaling = Compiled(element, lanes, "+avx2,+avx512f")
+    samples = samples_f32 if element == "float" else samples_f64
+    for name in ("exp", "exp2", "sinh", "cosh", "erfc", "sigmoid", "pow"):
+        inputs = samples(name, 20_000)
+        assert same_values(scaling(name, *inputs), compiled(element, lanes)(name, *inputs)), name
 
 
 # ---- special values

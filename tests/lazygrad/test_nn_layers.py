@@ -93,6 +93,7 @@ LAYERS = [
     ("BatchNorm2d averaging", lambda n: n.BatchNorm2d(3, momentum=None), [(2, 3, 4, 4)]),
     ("BatchNorm2d, no affine", lambda n: n.BatchNorm2d(3, affine=False), [(2, 3, 4, 4)]),
     ("BatchNorm2d, no statistics", lambda n: n.BatchNorm2d(3, track_running_stats=False), [(2, 3, 4, 4)]),
+    ("BatchNorm2d, no bias", lambda n: n.BatchNorm2d(3, bias=False), [(2, 3, 4, 4)]),
     ("BatchNorm3d", lambda n: n.BatchNorm3d(2), [(2, 2, 2, 3, 3)]),
     ("InstanceNorm1d", lambda n: n.InstanceNorm1d(3), [(2, 3, 5)]),
     ("InstanceNorm2d", lambda n: n.InstanceNorm2d(3, affine=True, track_running_stats=True), [(2, 3, 4, 4)]),

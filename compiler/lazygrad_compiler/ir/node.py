@@ -125,6 +125,8 @@ def node(op: str, *inputs: Node, location: Location = (), **attributes: Any) -> 
     definition = OPS.get(op)
     if definition is None:
         raise IRError(f"[{op}] there is no such operation in the IR")
+    if len(inputs) != definition.arity and (definition.arity >= 0 or not inputs):
+        raise IRError(f"[{op}] takes {definition.arity if definition.arity >= 0 else 'at least 1'} inputs, not {len(inputs)}")
     try:
         attrs = tuple(attributes.pop(name) for name in definition.attributes)
     except KeyError as missing:

@@ -268,7 +268,8 @@ def _arg(pick: Callable[..., Array]) -> Rule:
     def compute(node: Node, inputs: Sequence[Array]) -> Array:
         value, axes = widen(inputs[0]), node.attrs[0]
         kept = [axis for axis in range(value.ndim) if axis not in axes]
-        moved = value.transpose([*kept, *axes]).reshape([value.shape[axis] for axis in kept] + [-1])
+        length = math.prod(value.shape[axis] for axis in axes)
+        moved = value.transpose([*kept, *axes]).reshape([value.shape[axis] for axis in kept] + [length])
         return pick(moved, axis=-1)
     return compute
 

@@ -6,7 +6,9 @@ and selects only: no libm, no `llvm.exp`, so the same text serves x86, AArch64 a
 the same bits on all of them and in any number of lanes.  Errors stay below 2 ulp, subnormals
 included; special values are those of C99 Annex F.
 
-The body of a function is emitted once a module, as `@lg.<name>.<type>`, and called.
+The body of a function is emitted once a module, as `@lg.<name>.<type>`, and called.  A module may
+carry `function_attributes` (appended to the body's) and `target_features` (LLVM's list with
+commas: given +avx512f, powers of two are applied by one instruction, to the same bits).
 """
 
 from __future__ import annotations

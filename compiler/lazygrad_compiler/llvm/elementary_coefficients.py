@@ -1,6 +1,6 @@
-"""Coefficients of the elementary functions; written by `elementary_fit.py`, not by hand."""
+"""Coefficients of the elementary functions; written by `elementary_fit.py`."""
 
-# Lowest order first.  The interval is that of the fit, the error its weighted maximum there.
+# Lowest order first, with the interval of the fit and its greatest weighted error.
 POLYNOMIALS: dict[tuple[str, str], tuple[float, ...]] = {
     # [-0.35, 0.35], error 2**-28.1
     ("exp", "float"): (

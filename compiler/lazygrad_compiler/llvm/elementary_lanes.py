@@ -298,8 +298,8 @@ def scale(x: Lanes, exponent: Whole) -> Lanes:
 
 
 def _has_scalef(x: Lanes) -> bool:
-    features = getattr(x.function.module, "function_attributes", "")
-    return "+avx512f" in features and x.count * x.format.width == 512
+    features = getattr(x.function.module, "target_features", "")
+    return "+avx512f" in features.split(",") and x.count * x.format.width == 512
 
 
 def _scalef(x: Lanes, exponent: Lanes) -> Lanes:

@@ -282,6 +282,7 @@ _INSTR = {
     "divides": _divides,
     "philox": _philox,
     "dynamic": _dynamic,
+    "checked": lambda points, instr: points.computed[instr.args[0]],
 }
 
 

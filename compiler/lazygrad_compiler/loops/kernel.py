@@ -35,6 +35,7 @@ class Instr:
       const        data (number,)
       philox       args (seed, offset), data (Affine,): random word at that position
       dynamic      args (index,) or (index, mask), data (size, axis): wraps negatives; reports and clamps what is out of range
+      checked      args (value, dynamic, …): the value; the indices have been checked
       row          the result of a reduction of an earlier stage
       accumulator  the sum of a contraction
     """

@@ -280,14 +280,17 @@ def _gather(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int
     value, *index_nodes = node.inputs
     axes, rank = node.attrs[0], index_nodes[0].ndim
     inside: list[Affine | None] = [None] * value.ndim
+    checks = []
     for index_node, axis in zip(index_nodes, axes, strict=True):
         raw = e.pull(index_node, indices[:rank], mask)
         size = value.shape[axis]
         args = (raw,) if mask is None else (raw, mask)
-        checked = e.add("dynamic", dtypes.int64, args, (size, axis))
-        inside[axis] = variable(Dyn(checked, size))
+        checks.append(e.add("dynamic", dtypes.int64, args, (size, axis)))
+        inside[axis] = variable(Dyn(checks[-1], size))
     rest = iter(indices[rank:])
-    return e.pull(value, tuple(next(rest) if i is None else i for i in inside), mask)
+    result = e.pull(value, tuple(next(rest) if i is None else i for i in inside), mask)
+    # the check must run even where its outcome is not needed: an axis of one element, a constant
+    return e.add("checked", node.dtype, (result, *checks))
 
 
 # ---- row kernels

@@ -15,7 +15,7 @@ from lazygrad_compiler.target import Target
 COSTS = {"exp": 12, "exp2": 12, "expm1": 18, "log": 14, "log2": 14, "log10": 14, "log1p": 18, "sin": 24, "cos": 24, "tan": 30,
          "asin": 20, "acos": 20, "atan": 20, "sinh": 24, "cosh": 24, "tanh": 18, "asinh": 30, "acosh": 30, "atanh": 24,
          "erf": 24, "erfc": 30, "pow": 60, "atan2": 30, "div": 4, "sqrt": 6, "idiv": 20, "rem": 40, "philox": 60, "dynamic": 8,
-         "const": 0, "row": 0, "load": 1}
+         "const": 0, "row": 0, "checked": 0, "load": 1}
 """Vector instructions an op takes, roughly; only ratios matter."""
 
 TASK_CYCLES = 40_000
