@@ -1,7 +1,7 @@
 """lazygrad: a lazy deep-learning framework with PyTorch's names.
 
-`import lazygrad as torch` runs ordinary PyTorch code.  Operations record a graph; values are computed
-when they are looked at.
+`import lazygrad as torch` runs ordinary PyTorch code.  Operations record a graph; values are
+computed when they are looked at.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ from lazygrad.functional.elementwise import *
 from lazygrad.functional.gathering import *
 from lazygrad.functional.joining import *
 from lazygrad.functional.normalization import batch_norm, group_norm, layer_norm, rms_norm
+from lazygrad.functional.ordering import *
 from lazygrad.functional.pooling import (
     adaptive_avg_pool1d,
     avg_pool1d,
@@ -122,7 +123,7 @@ def numel(input: Tensor) -> builtins.int:
 
 _attach.attach(_elementwise.INPLACE)
 
-_LAZY = {"nn", "optim", "utils", "serialization", "func", "linalg", "compiler"}
+_LAZY = {"nn", "optim", "utils", "serialization", "cuda", "backends"}
 _SERIALIZATION = {"save", "load"}
 
 

@@ -1,14 +1,17 @@
-"""`save` and `load`: nested Python data with tensors, in a file that holds data only.  Loading runs no code.
+"""`save` and `load`: nested Python data with tensors, in a file that holds data only.  Loading runs
+no code.
 
 The file is an uncompressed zip archive:
 
-    manifest.json    {"format": "lazygrad", "version": 1, "root": ..., "tensors": [...], "storages": [...]}
-    storages/0 ...   raw little-endian bytes
+    manifest.json    {"format": "lazygrad", "version": 1, "root": ..., "tensors": [...], "storages":
+    [...]} storages/0 ...   raw little-endian bytes
 
-In `root`, null, booleans, strings, and numbers within JSON's reach stand for themselves; everything else is an object with one
-key that names its type.  Tensors that overlap in memory share one storage and do so again after loading.
+In `root`, null, booleans, strings, and numbers within JSON's reach stand for themselves; everything
+else is an object with one key that names its type.  Tensors that overlap in memory share one
+storage and do so again after loading.
 
-Saving writes a temporary file beside the target and renames it when it is complete: whatever fails, the old file stays.
+Saving writes a temporary file beside the target and renames it when it is complete: whatever fails,
+the old file stays.
 """
 
 from __future__ import annotations
@@ -26,10 +29,12 @@ import tempfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, BinaryIO
 
-import lazygrad as lg
 import numpy
+
+import lazygrad as lg
 from lazygrad_compiler.ir.dtypes import DTYPES, DType
 
 FORMAT = "lazygrad"
@@ -50,8 +55,8 @@ class FileFormatError(RuntimeError):
 def save(obj: Any, f: File) -> None:
     """Writes `obj` to a path or a file opened for writing bytes.
 
-    obj: tensors, numbers, strings, bytes, None, dtypes and shapes, in dicts, OrderedDicts, lists and tuples.
-    Raises TypeError for anything else, naming its place and what to save instead.
+    obj: tensors, numbers, strings, bytes, None, dtypes and shapes, in dicts, OrderedDicts, lists
+    and tuples. Raises TypeError for anything else, naming its place and what to save instead.
     """
     encoder = _Encoder()
     root = encoder.encode_root(obj)
@@ -70,7 +75,8 @@ def _write_archive(file: Any, root: Any, encoder: _Encoder) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         archive.writestr(_entry(MANIFEST), text)
         for number, storage in enumerate(storages):
-            with archive.open(_entry(f"storages/{number}"), "w", force_zip64=len(storage) > 2**31) as entry:
+            with archive.open(_entry(f"storages/{number}"), "w",
+                              force_zip64=len(storage) > 2**31) as entry:
                 entry.write(storage)
 
 
@@ -189,8 +195,10 @@ class _Encoder:
             items = []
             for key, inner in value.items():
                 if isinstance(key, lg.Tensor):
-                    raise TypeError(f"save: a key of {place} is a Tensor, which is not supported; use its name")
-                items.append([self.encode(key, f"a key of {place}"), self.encode(inner, f"{place}[{key!r}]")])
+                    raise TypeError(f"save: a key of {place} is a Tensor, which is not supported; "
+                                    "use its name")
+                items.append([self.encode(key, f"a key of {place}"),
+                              self.encode(inner, f"{place}[{key!r}]")])
             if kind is dict:
                 return {"dict": items}
             metadata = getattr(value, "_metadata", None)
@@ -212,21 +220,26 @@ class _Encoder:
         self._kept.append(tensor)
         self._arrays.append(array)
         kind = "parameter" if isinstance(tensor, lg.nn.Parameter) else "tensor"
-        self.tensors.append({"kind": kind, "dtype": tensor.dtype.name, "shape": [int(size) for size in array.shape],
+        self.tensors.append({"kind": kind, "dtype": tensor.dtype.name,
+                             "shape": [int(size) for size in array.shape],
                              "requires_grad": bool(tensor.requires_grad)})
         return number
 
     def storages(self) -> list[memoryview | bytes]:
-        """Overlapping arrays merged to one storage each; notes storage, offset and strides at the tensors."""
+        """Overlapping arrays merged to one storage each; notes storage, offset and strides at the
+        tensors.
+        """
         spans = []
         for number, array in enumerate(self._arrays):
             low = array.__array_interface__["data"][0]
-            reach = sum((size - 1) * step for size, step in zip(array.shape, array.strides)) + array.itemsize
+            reach = sum((size - 1) * step for size,
+                        step in zip(array.shape, array.strides)) + array.itemsize
             spans.append((low, low + (reach if array.size else 0), number))
         groups: list[list[Any]] = []
         for low, high, number in sorted(spans):
             itemsize = self._arrays[number].itemsize
-            if groups and low < groups[-1][1] and high > low and (low - groups[-1][0]) % itemsize == 0:
+            if groups and low < groups[-1][1] and high > low and (low
+                                                                  - groups[-1][0]) % itemsize == 0:
                 groups[-1][1] = max(groups[-1][1], high)
                 groups[-1][2].append(number)
             else:
@@ -251,7 +264,8 @@ class _Encoder:
 
     def _unsupported(self, value: Any, place: str) -> TypeError:
         kind = type(value)
-        hint = next((INSTEAD[base.__name__] for base in kind.__mro__ if base.__name__ in INSTEAD), None)
+        hint = next((INSTEAD[base.__name__] for base in kind.__mro__ if base.__name__ in INSTEAD),
+                    None)
         if hint is None and isinstance(value, dict):
             hint = "save dict(value)"
         elif hint is None and isinstance(value, tuple):
@@ -259,7 +273,8 @@ class _Encoder:
         elif hint is None and isinstance(value, list):
             hint = "save list(value)"
         elif hint is None and isinstance(value, (int, float, str)):
-            hint = f"save {next(base.__name__ for base in (int, float, str) if isinstance(value, base))}(value)"
+            plain = next(base for base in (int, float, str) if isinstance(value, base))
+            hint = f"save {plain.__name__}(value)"
         elif hint is None and callable(value):
             hint = INSTEAD["function"]
         return TypeError(f"save: {place} is of type {kind.__name__}, which files do not hold; "
@@ -293,14 +308,16 @@ def _bytes_of(array: numpy.ndarray) -> memoryview | bytes:
         array = array.byteswap()
     if array.size == 0:
         return b""
-    return memoryview(numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8))
+    return numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8).data
 
 
 # ---- loading
 
 
-def load(f: File, map_location: Any = None, *, weights_only: bool = True, mmap: bool | None = None) -> Any:
-    """Reads what `save` wrote, from a path or a file opened for reading bytes.  No code in the file is ever run.
+def load(f: File, map_location: Any = None, *, weights_only: bool = True,
+         mmap: bool | None = None) -> Any:
+    """Reads what `save` wrote, from a path or a file opened for reading bytes.  No code in the file
+    is ever run.
 
     Archives written by torch.save are read, too, as far as they hold tensors and plain data.
     Raises FileFormatError for truncated, damaged or foreign files.
@@ -319,8 +336,8 @@ def _read(file: Any, name: Any) -> Any:
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, ValueError, struct.error):
-        raise FileFormatError(f"load: {name} is truncated, or not a file that save wrote: it is no complete zip "
-                              "archive") from None
+        raise FileFormatError(f"load: {name} is truncated, or not a file that save wrote: it is no "
+                              "complete zip archive") from None
     with archive:
         try:
             names = archive.namelist()
@@ -331,13 +348,16 @@ def _read(file: Any, name: Any) -> Any:
                 return read_torch_archive(archive)
         except FileFormatError as error:
             raise FileFormatError(f"load: {name}: {error}") from None
-        except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, zlib_error, struct.error) as error:
+        except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, zlib_error,
+                struct.error) as error:
             raise FileFormatError(f"load: {name} is damaged: {error}") from None
         except OSError as error:
-            if error.errno != errno.EINVAL:  # EINVAL: a damaged directory made zipfile seek to nowhere
+            # EINVAL: a damaged directory made zipfile seek to nowhere.
+            if error.errno != errno.EINVAL:
                 raise
             raise FileFormatError(f"load: {name} is damaged: {error}") from None
-    raise FileFormatError(f"load: {name} is a zip archive without {MANIFEST}: save did not write it")
+    raise FileFormatError(f"load: {name} is a zip archive without {MANIFEST}: "
+                          "save did not write it")
 
 
 try:
@@ -358,16 +378,19 @@ def read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def as_tensor_view(storage: numpy.ndarray, base: Any, offset: Any, shape: Any, strides: Any) -> Any:
-    """A tensor over a flat storage, given in elements; FileFormatError where it would reach outside.
+    """A tensor over a flat storage, given in elements; FileFormatError where it would reach
+    outside.
 
     storage: flat array.  base: None, or the flat tensor that several views share.
     """
     numbers = [offset, *shape, *strides]
     if any(type(number) is not int or not 0 <= number < 2**62 for number in numbers) \
             or len(shape) != len(strides) or len(shape) > MOST_AXES:
-        raise FileFormatError(f"a tensor of shape {shape}, strides {strides} and offset {offset} makes no sense")
+        raise FileFormatError(f"a tensor of shape {shape}, strides {strides} and offset {offset} "
+                              "makes no sense")
     empty = 0 in shape
-    reach = 0 if empty else offset + 1 + sum((size - 1) * step for size, step in zip(shape, strides))
+    reach = 0 if empty else offset + 1 + sum((size - 1) * step for size,
+                                             step in zip(shape, strides))
     if reach > storage.size:
         raise FileFormatError(f"a tensor of shape {shape} reaches over the end of its data")
     if empty:
@@ -382,18 +405,21 @@ def as_tensor_view(storage: numpy.ndarray, base: Any, offset: Any, shape: Any, s
 
 
 def _strided_view(base: Any, offset: int, shape: list[int], strides: list[int]) -> Any:
-    """A view of a flat tensor made by slicing a row-major shape and reordering its axes; None where that cannot be.
+    """A view of a flat tensor made by slicing a row-major shape and reordering its axes; None where
+    that cannot be.
 
-    The axes in order of falling strides s0, s1, ... are cut out of the shape (size // s0, s0 // s1, s1 // s2, ...).
+    The axes in order of falling strides s0, s1, ... are cut out of the shape (size // s0, s0 // s1,
+    s1 // s2, ...).
     """
-    axes = sorted((axis for axis, size in enumerate(shape) if size != 1), key=lambda axis: -strides[axis])
+    axes = sorted((axis for axis, size in enumerate(shape) if size != 1),
+                  key=lambda axis: -strides[axis])
     steps = [strides[axis] for axis in axes]
-    if 0 in steps or any(outer % inner for outer, inner in zip(steps, steps[1:])):
+    if 0 in steps or any(outer % inner for outer, inner in pairwise(steps)):
         return None
     if not axes:
         return base[offset].reshape(shape)
     rows = base.numel() // steps[0]
-    parents = [rows, *(outer // inner for outer, inner in zip(steps, steps[1:])), steps[-1]]
+    parents = [rows, *(outer // inner for outer, inner in pairwise(steps)), steps[-1]]
     index: list[Any] = []
     rest = offset
     for axis, step, parent in zip(axes, steps, parents):
@@ -426,14 +452,17 @@ class _Decoder:
             raise FileFormatError("its manifest is not one of lazygrad's")
         version = manifest.get("version")
         if version != VERSION:
-            raise FileFormatError(f"it has format version {version}, and this lazygrad reads version {VERSION}")
+            raise FileFormatError(f"it has format version {version}, and this lazygrad reads "
+                                  f"version {VERSION}")
         try:
             self._make_tensors(manifest["tensors"], manifest["storages"])
             return self.decode(manifest["root"])
         except RecursionError:
             raise FileFormatError("its data is nested too deeply") from None
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise FileFormatError(f"its manifest is damaged ({type(error).__name__}: {error})") from None
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError,
+                OverflowError) as error:
+            raise FileFormatError(
+                f"its manifest is damaged ({type(error).__name__}: {error})") from None
 
     def _make_tensors(self, entries: list[dict[str, Any]], sizes: list[int]) -> None:
         blobs = []

@@ -1,7 +1,7 @@
 """The memory plan: where each intermediate value lies in the program's one arena.
 
-In: launches in order.  Out: offsets, 64-byte aligned, such that two values share memory only if they are never alive together; and
-the arena's size, known before anything runs.
+In: launches in order.  Out: offsets, 64-byte aligned, such that two values share memory only if
+they are never alive together; and the arena's size, known before anything runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class MemoryPlan:
 
 
 def plan_memory(launches: Sequence[Launch], external: set[Node]) -> MemoryPlan:
-    """Places every value that launches touch and that is not external (an input or an output of the program).
+    """Places every value that launches touch and that is not external (an input or an output of the
+    program).
 
     Longest values first, each at the lowest offset that is free throughout its life.
     """
@@ -51,7 +52,11 @@ def plan_memory(launches: Sequence[Launch], external: set[Node]) -> MemoryPlan:
     order = sorted(first, key=lambda node: (-node.nbytes, first[node]))
     for node in order:
         size = max(-(-node.nbytes // ALIGNMENT) * ALIGNMENT, ALIGNMENT)
-        neighbours = sorted((p.offset, p.offset + p.nbytes) for p in placed if p.first <= last[node] and first[node] <= p.last)
+        neighbours = sorted(
+            (p.offset, p.offset + p.nbytes)
+            for p in placed
+            if p.first <= last[node] and first[node] <= p.last
+        )
         offset = 0
         for begin, end in neighbours:
             if offset + size <= begin:

@@ -2,8 +2,8 @@
 
 graph -> (grad, recorded by the front end) -> opt -> fused -> loops -> llvm -> llvm-opt -> asm
 
-An `Artifact` is everything that the runtime needs to run the program, as plain data and object code; it can be stored and read back in
-another process.  `Stages` keeps what a dump shows.
+An `Artifact` is everything that the runtime needs to run the program, as plain data and object
+code; it can be stored and read back in another process.  `Stages` keeps what a dump shows.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ KernelCompiler = Callable[[str, str, Target], bytes]
 class Artifact:
     """A compiled program.
 
-    objects: object code by name, "program" and one for each distinct kernel.  inputs: number of inputs.  outputs: (dtype name,
-    shape) of each.  arena_bytes, scratch_bytes: memory to provide.  launches: (kernel name, what it computes, user lines) in
-    order, for messages.  seconds: what compiling took.
+    objects: object code by name, "program" and one for each distinct kernel.  inputs: number of
+    inputs.  outputs: (dtype name, shape) of each.  arena_bytes, scratch_bytes: memory to provide.
+    launches: (kernel name, what it computes, user lines) in order, for messages.  seconds: what
+    compiling took.
     """
 
     objects: dict[str, bytes]
@@ -55,17 +56,33 @@ class Artifact:
 
     def description(self) -> dict[str, Any]:
         """All but the object code, for JSON."""
-        return {"inputs": self.inputs, "outputs": [[name, list(shape)] for name, shape in self.outputs],
-                "arena_bytes": self.arena_bytes, "scratch_bytes": self.scratch_bytes,
-                "launches": [[kernel, about, [list(line) for line in where]] for kernel, about, where in self.launches],
-                "objects": list(self.objects), "seconds": self.seconds}
+        return {
+            "inputs": self.inputs,
+            "outputs": [[name, list(shape)] for name, shape in self.outputs],
+            "arena_bytes": self.arena_bytes,
+            "scratch_bytes": self.scratch_bytes,
+            "launches": [
+                [kernel, about, [list(line) for line in where]]
+                for kernel, about, where in self.launches
+            ],
+            "objects": list(self.objects),
+            "seconds": self.seconds,
+        }
 
     @staticmethod
     def from_description(described: dict[str, Any], objects: dict[str, bytes]) -> Artifact:
-        return Artifact(objects, described["inputs"], [(name, tuple(shape)) for name, shape in described["outputs"]],
-                        described["arena_bytes"], described["scratch_bytes"],
-                        [(kernel, about, tuple((file, line) for file, line in where))
-                         for kernel, about, where in described["launches"]], described["seconds"])
+        return Artifact(
+            objects,
+            described["inputs"],
+            [(name, tuple(shape)) for name, shape in described["outputs"]],
+            described["arena_bytes"],
+            described["scratch_bytes"],
+            [
+                (kernel, about, tuple((file, line) for file, line in where))
+                for kernel, about, where in described["launches"]
+            ],
+            described["seconds"],
+        )
 
 
 @dataclass(slots=True)
@@ -100,7 +117,9 @@ class Stages:
         return _RENDER[stage](self)
 
 
-def compile_graph(graph: Graph, target: Target, compile_kernel: KernelCompiler | None = None) -> Artifact:
+def compile_graph(
+    graph: Graph, target: Target, compile_kernel: KernelCompiler | None = None
+) -> Artifact:
     """Compiles a canonical graph (inputs numbered from 0)."""
     started = time.perf_counter()
     stages = lower(graph, target)
@@ -148,7 +167,9 @@ def separate_outputs(graph: Graph) -> Graph:
 
 
 def lower_groups(parts: Partition) -> list[Launch]:
-    """One launch a group (a scatter takes two: the base, then the updates); empty results take none."""
+    """One launch a group (a scatter takes two: the base, then the updates); empty results take
+    none.
+    """
     launches: list[Launch] = []
     for group in parts.groups:
         members = set(group.roots)
@@ -182,7 +203,9 @@ def _lower_scatter(group: Group, stored: Callable[[Node], bool]) -> list[Launch]
     return result
 
 
-def emit_kernels(launches: Sequence[Launch], target: Target) -> tuple[list[CompiledKernel], list[str]]:
+def emit_kernels(
+    launches: Sequence[Launch], target: Target
+) -> tuple[list[CompiledKernel], list[str]]:
     """The distinct kernels, and the name of each launch's."""
     kernels: dict[str, CompiledKernel] = {}
     names: list[str] = []
@@ -197,8 +220,7 @@ def emit_kernels(launches: Sequence[Launch], target: Target) -> tuple[list[Compi
 
 
 def emit_kernel(name: str, kernel: Kernel, target: Target) -> CompiledKernel:
-    module = Module()
-    module.function_attributes = target.function_attributes  # type: ignore[attr-defined]
+    module = Module(function_attributes=target.function_attributes, target_features=target.features)
     scratch = 0
     schedule: Any = None
     if isinstance(kernel, LoopKernel):
@@ -216,8 +238,13 @@ def emit_kernel(name: str, kernel: Kernel, target: Target) -> CompiledKernel:
     return CompiledKernel(name, kernel, schedule, module.text(), tasks, grain, scratch)
 
 
-def bind(graph: Graph, count: int, launches: Sequence[Launch], kernels: Sequence[CompiledKernel], names: Sequence[str]
-         ) -> tuple[MemoryPlan, list[BoundLaunch]]:
+def bind(
+    graph: Graph,
+    count: int,
+    launches: Sequence[Launch],
+    kernels: Sequence[CompiledKernel],
+    names: Sequence[str],
+) -> tuple[MemoryPlan, list[BoundLaunch]]:
     """Memory for every value, and each launch's buffers as places in the table."""
     slots: dict[Node, int] = {leaf: leaf.attrs[0] for leaf in graph.inputs()}
     for number, output in enumerate(graph.outputs):
@@ -229,8 +256,10 @@ def bind(graph: Graph, count: int, launches: Sequence[Launch], kernels: Sequence
     bound = []
     for launch, name in zip(launches, names, strict=True):
         kernel = by_name[name]
-        arguments = tuple(Binding(slots[value]) if value in slots else Binding(arena, offsets[value])
-                          for value in launch.arguments)
+        arguments = tuple(
+            Binding(slots[value]) if value in slots else Binding(arena, offsets[value])
+            for value in launch.arguments
+        )
         checks = any(instr.op == "dynamic" for instr in launch.kernel.values)
         bound.append(BoundLaunch(name, arguments, kernel.tasks, kernel.grain, checks))
     return plan, bound
@@ -240,35 +269,59 @@ def emit_objects(stages: Stages, compile_kernel: KernelCompiler | None = None) -
     """Object code of the entry and of each distinct kernel."""
     make = compile_kernel or (lambda name, llvm, target: compile_text(llvm, target).object_code)
     begun = time.perf_counter()
-    objects = {kernel.name: make(kernel.name, kernel.llvm, stages.target) for kernel in stages.kernels}
+    objects = {
+        kernel.name: make(kernel.name, kernel.llvm, stages.target) for kernel in stages.kernels
+    }
     objects["program"] = compile_text(stages.entry, stages.target, straight=True).object_code
     stages.times["asm"] = time.perf_counter() - begun
     return objects
 
 
 def make_artifact(stages: Stages, objects: dict[str, bytes], seconds: float) -> Artifact:
-    names = [f"k_{hashlib.sha256(f'{stages.target}{chr(10)}{text(launch.kernel)}'.encode()).hexdigest()[:16]}"
-             for launch in stages.launches]
+    names = [
+        f"k_{hashlib.sha256(f'{stages.target}{chr(10)}{text(launch.kernel)}'.encode()).hexdigest()[:16]}"
+        for launch in stages.launches
+    ]
     return Artifact(
-        objects, input_count(stages.graph),
-        [(output.dtype.name, output.shape) for output in stages.graph.outputs], stages.plan.arena_bytes,
+        objects,
+        input_count(stages.graph),
+        [(output.dtype.name, output.shape) for output in stages.graph.outputs],
+        stages.plan.arena_bytes,
         max((kernel.scratch for kernel in stages.kernels), default=0),
-        [(name, launch.about, launch.location) for name, launch in zip(names, stages.launches, strict=True)], seconds)
+        [
+            (name, launch.about, launch.location)
+            for name, launch in zip(names, stages.launches, strict=True)
+        ],
+        seconds,
+    )
 
 
 def where(location: Location) -> str:
-    return "  # " + ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location) if location else ""
+    return (
+        "  # " + ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location)
+        if location
+        else ""
+    )
 
 
 def _render_fused(stages: Stages) -> str:
     lines = []
-    for number, (launch, group) in enumerate(zip(stages.launches, _launch_groups(stages), strict=False)):
-        lines.append(f"kernel {number}: {launch.kernel.kind} {launch.about}{where(launch.location)}")
+    for number, (launch, group) in enumerate(
+        zip(stages.launches, _launch_groups(stages), strict=False)
+    ):
+        lines.append(
+            f"kernel {number}: {launch.kernel.kind} {launch.about}{where(launch.location)}"
+        )
         for root in group.roots:
             kept = "stored" if root in group.outputs else "inside"
-            lines.append(f"  {root.op} {root.dtype.name}{list(root.shape)} {kept}{where(root.location)}")
+            lines.append(
+                f"  {root.op} {root.dtype.name}{list(root.shape)} {kept}{where(root.location)}"
+            )
     for producer, consumer, reason in stages.partition.refused:
-        lines.append(f"not fused: {producer.op}{where(producer.location)} -> {consumer.op}{where(consumer.location)}: {reason.value}")
+        lines.append(
+            f"not fused: {producer.op}{where(producer.location)} -> "
+            f"{consumer.op}{where(consumer.location)}: {reason.value}"
+        )
     return "\n".join(lines)
 
 
@@ -307,6 +360,11 @@ _RENDER: dict[str, Callable[[Stages], str]] = {
 
 
 def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
-    """Recorded nodes as a graph of their own: the leaves become inputs 0, 1, …, autograd markers are gone."""
-    mapping = {leaf: node("input", index=number, dtype=leaf.dtype, shape=leaf.shape) for number, leaf in enumerate(leaves)}
+    """Recorded nodes as a graph of their own: the leaves become inputs 0, 1, …, autograd markers
+    are gone.
+    """
+    mapping = {
+        leaf: node("input", index=number, dtype=leaf.dtype, shape=leaf.shape)
+        for number, leaf in enumerate(leaves)
+    }
     return Graph(substitute(outputs, mapping))

@@ -1,12 +1,15 @@
 """`compile`: a function recorded once for each signature, then replayed without recording.
 
-The first call with a signature runs the function with everything that it reads held apart: each argument and each living tensor
-outside stands on a leaf of its own.  What the function returns and what it writes (parameters, optimiser state, buffers, gradients)
-becomes the outputs of one program; the leaves that it reads become the inputs.  A replay looks up the leaves' present values,
-runs the program, and puts the results where they belong.  Results are new tensors each time, never overwritten.
+The first call with a signature runs the function with everything that it reads held apart: each
+argument and each living tensor outside stands on a leaf of its own.  What the function returns and
+what it writes (parameters, optimiser state, buffers, gradients) becomes the outputs of one program;
+the leaves that it reads become the inputs.  A replay looks up the leaves' present values, runs the
+program, and puts the results where they belong.  Results are new tensors each time, never
+overwritten.
 
-A function is recorded anew where a guard fails: another shape, dtype or Python argument, another grad mode, gradients that are
-there where there were none, a module switched between training and evaluation.
+A function is recorded anew where a guard fails: another shape, dtype or Python argument, another
+grad mode, gradients that are there where there were none, a module switched between training and
+evaluation.
 """
 
 from __future__ import annotations
@@ -35,9 +38,10 @@ MOST_ENTRIES = 64
 class Recording:
     """What a function under capture reports: state that replays must look at again.
 
-    guards: callables that must give True for a recording to be replayed.  before: called ahead of each replay, to refresh
-    tensors that mirror Python state (an optimiser's learning rate).  draws: leaves that hold the state of the random generator, each with
-    the blocks that were drawn before it; a replay moves the generator on by `blocks` in all.
+    guards: callables that must give True for a recording to be replayed.  before: called ahead of
+    each replay, to refresh tensors that mirror Python state (an optimiser's learning rate).  draws:
+    leaves that hold the state of the random generator, each with the blocks that were drawn before
+    it; a replay moves the generator on by `blocks` in all.
     """
 
     def __init__(self) -> None:
@@ -80,15 +84,19 @@ def recording() -> Recording | None:
 
 
 class NotCapturable(Exception):
-    """Something in the function needs a value, or a result carries history; the function then runs without replay."""
+    """Something in the function needs a value, or a result carries history; the function then runs
+    without replay.
+    """
 
 
 def compile(model: Any = None, **options: Any) -> Any:
-    """A function (or module) that is recorded once per signature and then replayed as one native program.
+    """A function (or module) that is recorded once per signature and then replayed as one native
+    program.
 
-    model: the function or `nn.Module`; without it, a decorator.  options: accepted for PyTorch's sake and ignored.  Tensor arguments are
-    told apart by shape, dtype and whether they require gradients, all others by value (or identity, where they have no hash).
-    A function that looks at values (`.item()`, `print`) or returns tensors with autograd history runs as recorded code each
+    model: the function or `nn.Module`; without it, a decorator.  options: accepted for PyTorch's
+    sake and ignored.  Tensor arguments are told apart by shape, dtype and whether they require
+    gradients, all others by value (or identity, where they have no hash). A function that looks at
+    values (`.item()`, `print`) or returns tensors with autograd history runs as recorded code each
     time: right, with cached programs, but without replay.
     """
     if model is None:
@@ -97,7 +105,9 @@ def compile(model: Any = None, **options: Any) -> Any:
 
 
 class CompiledFunction:
-    """See `compile`.  `.recordings`: how many signatures are kept; `.reasons`: why calls were not replayed, with the line."""
+    """See `compile`.  `.recordings`: how many signatures are kept; `.reasons`: why calls were not
+    replayed, with the line.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function, updated=())
@@ -181,9 +191,16 @@ def _replace(value: Any, replacement: Callable[[Tensor], Any]) -> Any:
 class _Entry:
     """One recording: the program, where its inputs come from, where its outputs go."""
 
-    def __init__(self, program: programs.Program, sources: list[Callable[[Sequence[Tensor]], Buffer]], result: Any,
-                 outputs: list[tuple[Any, Any]], effects: list[Any], gradients: list[tuple[Any, int | None]],
-                 recorded: Recording) -> None:
+    def __init__(
+        self,
+        program: programs.Program,
+        sources: list[Callable[[Sequence[Tensor]], Buffer]],
+        result: Any,
+        outputs: list[tuple[Any, Any]],
+        effects: list[Any],
+        gradients: list[tuple[Any, int | None]],
+        recorded: Recording,
+    ) -> None:
         self.program = program
         self.sources = sources
         self.result = result
@@ -201,7 +218,9 @@ class _Entry:
             refresh()
         buffers = [source(tensors) for source in self.sources]
         made = self.program.run(buffers)
-        leaves = [cells.leaf(buffer, *kind) for buffer, kind in zip(made, self.outputs, strict=True)]
+        leaves = [
+            cells.leaf(buffer, *kind) for buffer, kind in zip(made, self.outputs, strict=True)
+        ]
         for number, reference in self.effects:
             cell = reference()
             if cell is not None:
@@ -257,7 +276,9 @@ def _settle() -> dict[Node, Cell]:
     return owners
 
 
-def _record(function: Callable[..., Any], arguments: Any, keywords: Any, tensors: Sequence[Tensor]) -> _Entry:
+def _record(
+    function: Callable[..., Any], arguments: Any, keywords: Any, tensors: Sequence[Tensor]
+) -> _Entry:
     """Runs the function once and makes an entry of what it recorded."""
     if any(tensor.requires_grad for tensor in tensors) and now.grad:
         raise NotCapturable("an argument requires gradients")
@@ -266,7 +287,9 @@ def _record(function: Callable[..., Any], arguments: Any, keywords: Any, tensors
     positions: dict[Node, int] = {}
     for position, tensor in enumerate(tensors):
         if id(tensor) not in stand_ins:
-            leaf = cells.leaf(_argument_buffer(tensor), tensor._cell.node.dtype, tuple(tensor.shape))
+            leaf = cells.leaf(
+                _argument_buffer(tensor), tensor._cell.node.dtype, tuple(tensor.shape)
+            )
             positions[leaf] = position
             stand_ins[id(tensor)] = wrap(leaf)
     recorded = Recording()
@@ -285,12 +308,16 @@ def _record(function: Callable[..., Any], arguments: Any, keywords: Any, tensors
     cells.observation_callbacks.append(on_observation)
     saved = {id(cell): (cell, cell.node, cell.tracked, cell.version) for cell in owners.values()}
     try:
-        result = function(*_replace(arguments, lambda t: stand_ins[id(t)]),
-                          **_replace(keywords, lambda t: stand_ins[id(t)]))
+        result = function(
+            *_replace(arguments, lambda t: stand_ins[id(t)]),
+            **_replace(keywords, lambda t: stand_ins[id(t)]),
+        )
         returned: list[Tensor] = []
         _replace(result, lambda t: returned.append(t))
-        if now.grad and any(tensor.requires_grad and not tensor.is_leaf and not cells.is_freed(tensor._cell.node)
-                            for tensor in returned):
+        if now.grad and any(
+            tensor.requires_grad and not tensor.is_leaf and not cells.is_freed(tensor._cell.node)
+            for tensor in returned
+        ):
             raise NotCapturable("a result carries autograd history")
     except BaseException:
         for cell, node, tracked, version in saved.values():
@@ -307,9 +334,16 @@ def _record(function: Callable[..., Any], arguments: Any, keywords: Any, tensors
     return _entry(result, returned, written, owners, positions, gradients_before, recorded, saved)
 
 
-def _entry(result: Any, returned: list[Tensor], written: dict[int, Cell], owners: dict[Node, Cell],
-           positions: dict[Node, int], gradients_before: dict[int, Tensor | None], recorded: Recording,
-           saved: dict[int, tuple[Cell, Node, bool, int]]) -> _Entry:
+def _entry(
+    result: Any,
+    returned: list[Tensor],
+    written: dict[int, Cell],
+    owners: dict[Node, Cell],
+    positions: dict[Node, int],
+    gradients_before: dict[int, Tensor | None],
+    recorded: Recording,
+    saved: dict[int, tuple[Cell, Node, bool, int]],
+) -> _Entry:
     outputs: list[Node] = []
     number_of: dict[Node, int] = {}
 
@@ -341,8 +375,11 @@ def _entry(result: Any, returned: list[Tensor], written: dict[int, Cell], owners
             if node.op == "const" and identity not in saved:
                 continue
             effects.append((number(node), ref(cell)))
-    gradient_of = {id(g._cell): ref(variables[uid]) for uid, g in gradients_before.items()
-                   if g is not None and uid in variables}
+    gradient_of = {
+        id(g._cell): ref(variables[uid])
+        for uid, g in gradients_before.items()
+        if g is not None and uid in variables
+    }
     program, leaves = programs.program_for(outputs)
     sources = [_source(leaf, owners, positions, recorded, gradient_of) for leaf in leaves]
     if recorded.draws:
@@ -390,11 +427,17 @@ def _gradient_guard(reference: Any, absent: bool) -> Callable[[], bool]:
     def holds() -> bool:
         tensor = reference()
         return tensor is None or (tensor._grad is None) == absent
+
     return holds
 
 
-def _source(leaf: Node, owners: dict[Node, Cell], positions: dict[Node, int], recorded: Recording,
-            gradient_of: dict[int, Any]) -> Callable[[Sequence[Tensor]], Buffer]:
+def _source(
+    leaf: Node,
+    owners: dict[Node, Cell],
+    positions: dict[Node, int],
+    recorded: Recording,
+    gradient_of: dict[int, Any],
+) -> Callable[[Sequence[Tensor]], Buffer]:
     """How a replay finds an input of the program."""
     if leaf in positions:
         position = positions[leaf]

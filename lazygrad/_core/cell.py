@@ -192,7 +192,9 @@ def flush(*required: Node) -> None:
         nodes.update(dict.fromkeys(required))
         outputs = [node for node in nodes if node.payload is None]
         if outputs:
-            program.execute(outputs)
+            program.execute(outputs, [
+                cell.node for cell in cells.values()
+                if cell.tracked and cell.node.differentiable and not is_freed(cell.node)])
         _pending.clear()
         counter.nodes, counter.next_check = 0, 256
         _release(list(cells.values()))

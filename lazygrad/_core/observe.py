@@ -10,6 +10,7 @@ from lazygrad._core import cell as cells
 from lazygrad._core.context import fail
 from lazygrad_compiler.ir.ops import listed
 
+
 def shape_of(tensor: Any) -> tuple[int, ...]:
     """The shape as a plain tuple."""
     view = tensor._view

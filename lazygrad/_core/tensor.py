@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from lazygrad._core import cell as cells
 from lazygrad._core import graph
-from lazygrad._core.cell import Cell, View, register
+from lazygrad._core.cell import Cell, View, mark, register
 from lazygrad._core.context import fail, here, now, operation
 from lazygrad._core.observe import Observed, shape_of
 from lazygrad._core.observe import array_of as array_of
@@ -462,8 +462,11 @@ def write(tensor: Tensor, name: str, value: Node) -> Tensor:
     if now.grad and value.differentiable and tensor._detached:
         tensor._detached = False
     node = value if view is None or not view.steps else cells.write_back(cell, view, value)
-    tracked = node.differentiable and (now.grad or cell.tracked)
-    cell.set(node, tracked)
+    if cell.tracked and now.grad and not node.differentiable and node.dtype.is_differentiable:
+        # Overwritten by a constant: the tensor still requires gradients, though none flow further.
+        node = mark(node, next(_uids))
+    # Without grad mode the history stays with the tensor, and gradients pass the write.
+    cell.set(node, node.differentiable and (now.grad or cell.tracked))
     return tensor
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-MODULES = ("activations", "attention", "conversion", "convolution", "creation", "elementwise",
-           "gathering", "joining", "losses", "normalization", "pooling", "products", "random",
-           "reductions", "views")
+MODULES = (
+    "activations", "attention", "conversion", "convolution", "creation", "elementwise",
+    "gathering", "joining", "losses", "normalization", "ordering", "pooling", "products",
+    "random", "reductions", "views",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -170,7 +170,8 @@ class Hardtanh(Module):
         return F.hardtanh(input, self.min_val, self.max_val, inplace=self.inplace)
 
     def extra_repr(self) -> str:
-        return f"min_val={self.min_val}, max_val={self.max_val}" + (", inplace=True" if self.inplace else "")
+        return f"min_val={self.min_val}, max_val={self.max_val}" + (", inplace=True" if self.inplace
+                                                                    else "")
 
 
 class Softplus(Module):
@@ -224,7 +225,8 @@ class Threshold(Module):
         return F.threshold(input, self.threshold, self.value, inplace=self.inplace)
 
     def extra_repr(self) -> str:
-        return f"threshold={self.threshold}, value={self.value}" + (", inplace=True" if self.inplace else "")
+        return f"threshold={self.threshold}, value={self.value}" + (", inplace=True" if self.inplace
+                                                                    else "")
 
 
 class GLU(Module):
@@ -244,7 +246,8 @@ class GLU(Module):
 class PReLU(Module):
     """Leaky ReLU with a learnt slope, one or one per channel."""
 
-    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None,
+                 dtype: Any = None) -> None:
         super().__init__()
         self.num_parameters = num_parameters
         self.init = init
@@ -299,7 +302,9 @@ class Softmax2d(Module):
 
 
 def _axis(dim: int | None, input: lg.Tensor) -> int:
-    """PyTorch's implicit choice where `dim` was not given: axis 0 of 0-d, 1-d and 3-d input, else axis 1."""
+    """PyTorch's implicit choice where `dim` was not given: axis 0 of 0-d, 1-d and 3-d input, else
+    axis 1.
+    """
     if dim is None:
         return 0 if input.ndim in (0, 1, 3) else 1
     return dim

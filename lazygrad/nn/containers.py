@@ -1,4 +1,6 @@
-"""Modules that hold modules or parameters: Sequential, ModuleList, ModuleDict, ParameterList, ParameterDict."""
+"""Modules that hold modules or parameters: Sequential, ModuleList, ModuleDict, ParameterList,
+ParameterDict.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def _position(index: Any, length: int, what: str) -> int:
 
 
 class Sequential(Module):
-    """Modules called one after the other: `Sequential(a, b)` or `Sequential(OrderedDict(first=a, then=b))`."""
+    """Modules called one after the other: `Sequential(a, b)` or `Sequential(OrderedDict(first=a,
+    then=b))`.
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__()
@@ -78,7 +82,8 @@ class Sequential(Module):
             raise TypeError(f"{type(module).__name__} is not an nn.Module")
         kept = list(self)
         if not -len(kept) <= index <= len(kept):
-            raise IndexError(f"index {index} is out of range: the Sequential has {len(kept)} entries")
+            raise IndexError(f"index {index} is out of range: the Sequential has {len(kept)} "
+                             "entries")
         kept.insert(index, module)
         self._modules.clear()
         self._modules.update({str(k): inner for k, inner in enumerate(kept)})
@@ -150,7 +155,8 @@ class ModuleList(Module):
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         if not isinstance(modules, Iterable):
-            raise TypeError(f"ModuleList.extend takes an iterable of modules, not {type(modules).__name__}")
+            raise TypeError("ModuleList.extend takes an iterable of modules, not "
+                            f"{type(modules).__name__}")
         for module in list(modules):
             self.append(module)
         return self
@@ -168,14 +174,17 @@ class ModuleList(Module):
         lines = []
         for first, last, text in runs:
             body = text.replace("\n", "\n  ")
-            lines.append(f"({first}): {body}" if first == last else f"({first}-{last}): {last - first + 1} x {body}")
+            lines.append(f"({first}): {body}" if first == last
+                         else f"({first}-{last}): {last - first + 1} x {body}")
         return self._get_name() + "(\n  " + "\n  ".join(lines) + "\n)"
 
 
 class ModuleDict(Module):
     """A dictionary of modules, in the order of insertion."""
 
-    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None) -> None:
+    def __init__(self,
+                 modules: Mapping[str, Module] | Iterable[tuple[str, Module]]
+                 | None = None) -> None:
         super().__init__()
         if modules is not None:
             self.update(modules)
@@ -214,7 +223,8 @@ class ModuleDict(Module):
         return self._modules.values()
 
     def update(self, modules: Any) -> None:
-        for key, module in modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules:
+        for key, module in modules.items() if isinstance(modules,
+                                                         (Mapping, ModuleDict)) else modules:
             self[key] = module
 
 
@@ -251,7 +261,8 @@ class ParameterList(Module):
 
     def extend(self, values: Iterable[Any]) -> ParameterList:
         if isinstance(values, lg.Tensor) or not isinstance(values, Iterable):
-            raise TypeError(f"ParameterList.extend takes an iterable of parameters, not {type(values).__name__}")
+            raise TypeError("ParameterList.extend takes an iterable of parameters, not "
+                            f"{type(values).__name__}")
         for value in list(values):
             self.append(value)
         return self
@@ -305,7 +316,7 @@ class ParameterDict(Module):
         return (self[key] for key in self._keys)
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
+        return default if key not in self._keys else self[key]
 
     def pop(self, key: str) -> Any:
         value = self[key]
@@ -325,7 +336,8 @@ class ParameterDict(Module):
 
 
 def _as_parameter(value: Any) -> Any:
-    return Parameter(value) if isinstance(value, lg.Tensor) and not isinstance(value, Parameter) else value
+    return Parameter(value) if isinstance(value, lg.Tensor) and not isinstance(value,
+                                                                               Parameter) else value
 
 
 def _described(value: Any) -> str:

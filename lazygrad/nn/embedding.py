@@ -19,18 +19,21 @@ class Embedding(Module):
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
-                 max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
-                 sparse: bool = False, _weight: lg.Tensor | None = None, _freeze: bool = False,
-                 device: Any = None, dtype: Any = None) -> None:
+                 max_norm: float | None = None, norm_type: float = 2.0,
+                 scale_grad_by_freq: bool = False, sparse: bool = False,
+                 _weight: lg.Tensor | None = None, _freeze: bool = False, device: Any = None,
+                 dtype: Any = None) -> None:
         super().__init__()
-        for name, value in (("max_norm", max_norm), ("scale_grad_by_freq", scale_grad_by_freq), ("sparse", sparse)):
+        for name, value in (("max_norm", max_norm), ("scale_grad_by_freq", scale_grad_by_freq),
+                            ("sparse", sparse)):
             if value:
                 raise NotImplementedError(f"Embedding: {name} is not supported")
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
-                raise ValueError(f"padding_idx {padding_idx} must be within num_embeddings {num_embeddings}")
+                raise ValueError(f"padding_idx {padding_idx} must be within num_embeddings "
+                                 f"{num_embeddings}")
             padding_idx %= num_embeddings
         self.padding_idx = padding_idx
         self.max_norm = max_norm
@@ -38,13 +41,14 @@ class Embedding(Module):
         self.scale_grad_by_freq = scale_grad_by_freq
         self.sparse = sparse
         if _weight is None:
-            self.weight = Parameter(lg.empty(num_embeddings, embedding_dim, device=device, dtype=dtype),
-                                    requires_grad=not _freeze)
+            self.weight = Parameter(lg.empty(num_embeddings, embedding_dim, device=device,
+                                             dtype=dtype), requires_grad=not _freeze)
             self.reset_parameters()
         else:
             if tuple(_weight.shape) != (num_embeddings, embedding_dim):
-                raise ValueError(f"Shape of weight {tuple(_weight.shape)} does not match num_embeddings and "
-                                 f"embedding_dim ({num_embeddings}, {embedding_dim})")
+                raise ValueError(f"Shape of weight {tuple(_weight.shape)} does not match "
+                                 f"num_embeddings and embedding_dim ({num_embeddings}, "
+                                 f"{embedding_dim})")
             self.weight = Parameter(_weight, requires_grad=not _freeze)
 
     def reset_parameters(self) -> None:
@@ -55,18 +59,20 @@ class Embedding(Module):
 
     def forward(self, input: lg.Tensor) -> lg.Tensor:
         if not isinstance(input, lg.Tensor):
-            raise fail("Embedding", f"takes a Tensor of whole numbers, not {type(input).__name__}", kind=TypeError)
+            raise fail("Embedding", f"takes a Tensor of whole numbers, not {type(input).__name__}",
+                       kind=TypeError)
         if input.is_floating_point():
             raise fail("Embedding", f"indices are whole numbers, and the input is {input.dtype}",
                        "Convert it: x.long().")
         return F.embedding(input, self.weight, self.padding_idx)
 
     @classmethod
-    def from_pretrained(cls, embeddings: lg.Tensor, freeze: bool = True, padding_idx: int | None = None,
-                        **settings: Any) -> Embedding:
+    def from_pretrained(cls, embeddings: lg.Tensor, freeze: bool = True,
+                        padding_idx: int | None = None, **settings: Any) -> Embedding:
         """An embedding of the given table, not trained unless `freeze` is False."""
         if embeddings.ndim != 2:
-            raise ValueError(f"Embeddings parameter is expected to be 2-dimensional, not {tuple(embeddings.shape)}")
+            raise ValueError("Embeddings parameter is expected to be 2-dimensional, not "
+                             f"{tuple(embeddings.shape)}")
         rows, columns = embeddings.shape
         return cls(rows, columns, padding_idx, _weight=embeddings, _freeze=freeze, **settings)
 

@@ -1,5 +1,11 @@
-"""The functions of neural networks, where PyTorch has them: activations, convolutions, pooling, norms, losses, attention."""
+"""The functions of neural networks, where PyTorch has them.
 
+Activations, convolutions, pooling, norms, losses, attention.
+"""
+# ruff: noqa: F401, F403
+
+
+from lazygrad._core.tensor import Tensor
 from lazygrad.functional.activations import *
 from lazygrad.functional.attention import *
 from lazygrad.functional.convolution import *
@@ -7,7 +13,6 @@ from lazygrad.functional.gathering import embedding, one_hot
 from lazygrad.functional.losses import *
 from lazygrad.functional.normalization import *
 from lazygrad.functional.pooling import *
-from lazygrad.functional.products import linear
 from lazygrad.functional.products import bilinear, linear
 from lazygrad.functional.random import (
     alpha_dropout,
@@ -20,4 +25,4 @@ from lazygrad.functional.random import (
     rrelu,
 )
 
-from lazygrad.functional.elementwise import sigmoid, tanh  # type: ignore[attr-defined]  # isort: skip
+sigmoid, tanh = Tensor.sigmoid, Tensor.tanh  # type: ignore[attr-defined]

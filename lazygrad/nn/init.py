@@ -10,16 +10,17 @@ from typing import Any
 
 import lazygrad as lg
 
-__all__ = [
-    "calculate_gain", "uniform_", "normal_", "trunc_normal_", "constant_", "ones_", "zeros_", "eye_", "dirac_",
-    "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "orthogonal_", "sparse_",
-]
+__all__ = ["calculate_gain", "uniform_", "normal_", "trunc_normal_", "constant_", "ones_", "zeros_",
+           "eye_", "dirac_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
+           "kaiming_normal_", "orthogonal_", "sparse_"]
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """The factor by which a nonlinearity shrinks the standard deviation, inverted (PyTorch's table)."""
-    if nonlinearity in ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
-                        "conv_transpose3d", "sigmoid"):
+    """The factor by which a nonlinearity shrinks the standard deviation, inverted (PyTorch's
+    table).
+    """
+    if nonlinearity in ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+                        "conv_transpose2d", "conv_transpose3d", "sigmoid"):
         return 1.0
     if nonlinearity == "tanh":
         return 5.0 / 3
@@ -40,7 +41,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 def _random(tensor: lg.Tensor, method: str, *args: float, generator: Any) -> lg.Tensor:
     with lg.no_grad():
-        return getattr(tensor, method)(*args, **({} if generator is None else {"generator": generator}))
+        return getattr(tensor, method)(*args,
+                                       **({} if generator is None else {"generator": generator}))
 
 
 def uniform_(tensor: lg.Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> lg.Tensor:
@@ -48,13 +50,14 @@ def uniform_(tensor: lg.Tensor, a: float = 0.0, b: float = 1.0, generator: Any =
     return _random(tensor, "uniform_", a, b, generator=generator)
 
 
-def normal_(tensor: lg.Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> lg.Tensor:
+def normal_(tensor: lg.Tensor, mean: float = 0.0, std: float = 1.0,
+            generator: Any = None) -> lg.Tensor:
     """Normal with that mean and standard deviation."""
     return _random(tensor, "normal_", mean, std, generator=generator)
 
 
-def trunc_normal_(tensor: lg.Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
-                  generator: Any = None) -> lg.Tensor:
+def trunc_normal_(tensor: lg.Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0,
+                  b: float = 2.0, generator: Any = None) -> lg.Tensor:
     """Normal, cut off to [a, b], by inverting the distribution function of a uniform number."""
     def below(x: float) -> float:
         return (1.0 + math.erf(x / math.sqrt(2.0))) / 2.0
@@ -118,8 +121,8 @@ def dirac_(tensor: lg.Tensor, groups: int = 1) -> lg.Tensor:
 
 def _calculate_fan_in_and_fan_out(tensor: lg.Tensor) -> tuple[int, int]:
     if tensor.ndim < 2:
-        raise ValueError(f"Fan in and fan out can not be computed for tensor with fewer than 2 dimensions: "
-                         f"shape {tuple(tensor.shape)}")
+        raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 "
+                         f"dimensions: shape {tuple(tensor.shape)}")
     receptive = math.prod(tensor.shape[2:])
     return tensor.shape[1] * receptive, tensor.shape[0] * receptive
 
@@ -140,11 +143,12 @@ def xavier_uniform_(tensor: lg.Tensor, gain: float = 1.0, generator: Any = None)
 
 def xavier_normal_(tensor: lg.Tensor, gain: float = 1.0, generator: Any = None) -> lg.Tensor:
     """Glorot and Bengio 2010, normal."""
-    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(_calculate_fan_in_and_fan_out(tensor))), generator)
+    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(_calculate_fan_in_and_fan_out(tensor))),
+                   generator)
 
 
-def kaiming_uniform_(tensor: lg.Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
-                     generator: Any = None) -> lg.Tensor:
+def kaiming_uniform_(tensor: lg.Tensor, a: float = 0, mode: str = "fan_in",
+                     nonlinearity: str = "leaky_relu", generator: Any = None) -> lg.Tensor:
     """He et al. 2015, uniform; `a` is the slope of the leaky ReLU that follows."""
     if 0 in tensor.shape:
         return tensor
@@ -152,16 +156,19 @@ def kaiming_uniform_(tensor: lg.Tensor, a: float = 0, mode: str = "fan_in", nonl
     return uniform_(tensor, -bound, bound, generator)
 
 
-def kaiming_normal_(tensor: lg.Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
-                    generator: Any = None) -> lg.Tensor:
+def kaiming_normal_(tensor: lg.Tensor, a: float = 0, mode: str = "fan_in",
+                    nonlinearity: str = "leaky_relu", generator: Any = None) -> lg.Tensor:
     """He et al. 2015, normal."""
     if 0 in tensor.shape:
         return tensor
-    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)), generator)
+    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)),
+                   generator)
 
 
 def orthogonal_(tensor: lg.Tensor, gain: float = 1, generator: Any = None) -> lg.Tensor:
-    """Saxe et al. 2013: rows or columns orthonormal.  Computed with NumPy's QR from this library's random numbers."""
+    """Saxe et al. 2013: rows or columns orthonormal.  Computed with NumPy's QR from this library's
+    random numbers.
+    """
     if tensor.ndim < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     if 0 in tensor.shape:
@@ -174,12 +181,14 @@ def orthogonal_(tensor: lg.Tensor, gain: float = 1, generator: Any = None) -> lg
     factor, triangle = numpy.linalg.qr(flat.T if rows < columns else flat)
     factor = factor * numpy.sign(numpy.diag(triangle))
     factor = factor.T if rows < columns else factor
-    values = numpy.ascontiguousarray(factor * gain).reshape(tuple(tensor.shape)).astype(numpy.float32)
+    values = numpy.ascontiguousarray(factor
+                                     * gain).reshape(tuple(tensor.shape)).astype(numpy.float32)
     with lg.no_grad():
         return tensor.copy_(lg.from_numpy(values))
 
 
-def sparse_(tensor: lg.Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> lg.Tensor:
+def sparse_(tensor: lg.Tensor, sparsity: float, std: float = 0.01,
+            generator: Any = None) -> lg.Tensor:
     """Martens 2010: a share `sparsity` of every column is zero, the rest normal."""
     if tensor.ndim != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")

@@ -1,4 +1,6 @@
-"""Linear layers, and the modules that only reshape: Identity, Linear, Bilinear, Flatten, Unflatten."""
+"""Linear layers, and the modules that only reshape: Identity, Linear, Bilinear, Flatten,
+Unflatten.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +51,14 @@ class Linear(Module):
 
     def forward(self, input: lg.Tensor) -> lg.Tensor:
         weight = self.weight
-        if not isinstance(input, lg.Tensor) or input.shape[-1:] != weight.shape[-1:] or input.dtype is not weight.dtype:
+        if not isinstance(input, lg.Tensor) or input.dtype is not weight.dtype \
+                or input.shape[-1:] != weight.shape[-1:]:
             check_input(self, input, -1, self.in_features, weight)
         return F.linear(input, weight, self.bias)
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return (f"in_features={self.in_features}, out_features={self.out_features}, "
+                f"bias={self.bias is not None}")
 
 
 class NonDynamicallyQuantizableLinear(Linear):
@@ -72,7 +76,8 @@ class Bilinear(Module):
         self.in1_features = in1_features
         self.in2_features = in2_features
         self.out_features = out_features
-        self.weight = Parameter(lg.empty(out_features, in1_features, in2_features, device=device, dtype=dtype))
+        self.weight = Parameter(lg.empty(out_features, in1_features, in2_features, device=device,
+                                         dtype=dtype))
         if bias:
             self.bias = Parameter(lg.empty(out_features, device=device, dtype=dtype))
         else:
@@ -116,7 +121,8 @@ class Unflatten(Module):
     def __init__(self, dim: int, unflattened_size: Any) -> None:
         super().__init__()
         if not isinstance(dim, int):
-            raise TypeError(f"Unflatten: named dimensions are not supported; give the axis by number, not {dim!r}")
+            raise TypeError("Unflatten: named dimensions are not supported; give the axis by "
+                            f"number, not {dim!r}")
         self.dim = dim
         self.unflattened_size = unflattened_size
 
@@ -135,16 +141,20 @@ class Unflatten(Module):
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
 
 
-def check_input(module: Module, input: lg.Tensor, axis: int, expected: int, weight: lg.Tensor) -> None:
-    """Explains the usual mistakes: no tensor, whole numbers, another dtype, another number of features."""
+def check_input(module: Module, input: lg.Tensor, axis: int, expected: int,
+                weight: lg.Tensor) -> None:
+    """Explains the usual mistakes: no tensor, whole numbers, another dtype, another number of
+    features.
+    """
     called = f"{module._get_name()}({module.extra_repr()})"
     name = module._get_name()
     if not isinstance(input, lg.Tensor):
         raise fail(name, f"{called} takes a Tensor, not {type(input).__name__}",
                    "Convert it: lazygrad.as_tensor(x).", TypeError)
     if input.ndim < -axis or (axis >= 0 and input.ndim <= axis):
-        raise fail(name, f"{called} expects {expected} features, and the input of shape {tuple(input.shape)} "
-                         "has no such axis", "Add one: x.unsqueeze(-1) or x[None].")
+        raise fail(name, f"{called} expects {expected} features, and the input of shape "
+                         f"{tuple(input.shape)} has no such axis", "Add one: x.unsqueeze(-1) or "
+                                                                   "x[None].")
     got = input.shape[axis]
     if got != expected:
         where = "in the last axis" if axis == -1 else f"in axis {axis % input.ndim}"
@@ -159,7 +169,9 @@ def check_input(module: Module, input: lg.Tensor, axis: int, expected: int, weig
         target = str(weight.dtype).rpartition(".")[2]
         got_type = str(input.dtype).rpartition(".")[2]
         whole = not input.is_floating_point() and not input.is_complex()
-        hint = f"Convert it: x.to(lazygrad.{target})" + ("." if whole else f", or the module: module.{_cast(input)}.")
+        hint = f"Convert it: x.to(lazygrad.{target})" + ("." if whole
+                                                         else ", or the module: "
+                                                              f"module.{_cast(input)}.")
         raise fail(name, f"{called} has {target} weights, and the input is {got_type}"
                          + (" (whole numbers)" if whole else ""), hint)
 

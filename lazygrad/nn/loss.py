@@ -21,16 +21,21 @@ class _Loss(Module):
         if size_average is not None or reduce is not None:
             reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
         if reduction not in REDUCTIONS:
-            raise ValueError(f"{reduction} is not a valid value for reduction; it is one of {', '.join(REDUCTIONS)}")
+            raise ValueError(f"{reduction} is not a valid value for reduction; it is one of "
+                             f"{', '.join(REDUCTIONS)}")
         self.reduction = reduction
 
     def _check_shapes(self, input: lg.Tensor, target: lg.Tensor) -> None:
-        """A loss between shapes that would broadcast is nearly always a mistake: (N, 1) against (N,)."""
+        """A loss between shapes that would broadcast is nearly always a mistake: (N, 1) against
+        (N,).
+        """
         if tuple(input.shape) != tuple(target.shape):
             hint = "Both must have the same shape."
             if input.numel() == target.numel():
-                hint = f"They have as many elements: reshape one, as in target.reshape{tuple(input.shape)}."
-            raise fail(self._get_name(), f"input {tuple(input.shape)} and target {tuple(target.shape)} differ", hint)
+                hint = ("They have as many elements: reshape one, as in "
+                        f"target.reshape{tuple(input.shape)}.")
+            raise fail(self._get_name(), f"input {tuple(input.shape)} and target "
+                                         f"{tuple(target.shape)} differ", hint)
 
 
 class MSELoss(_Loss):
@@ -52,8 +57,8 @@ class L1Loss(_Loss):
 class SmoothL1Loss(_Loss):
     """Squared (over 2 beta) below beta, else |difference| - beta / 2."""
 
-    def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
-                 beta: float = 1.0) -> None:
+    def __init__(self, size_average: bool | None = None, reduce: bool | None = None,
+                 reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(size_average, reduce, reduction)
         self.beta = beta
 
@@ -86,8 +91,9 @@ class _WeightedLoss(_Loss):
 class NLLLoss(_WeightedLoss):
     """Minus the log-probability of the target class."""
 
-    def __init__(self, weight: lg.Tensor | None = None, size_average: bool | None = None, ignore_index: int = -100,
-                 reduce: bool | None = None, reduction: str = "mean") -> None:
+    def __init__(self, weight: lg.Tensor | None = None, size_average: bool | None = None,
+                 ignore_index: int = -100, reduce: bool | None = None,
+                 reduction: str = "mean") -> None:
         super().__init__(weight, size_average, reduce, reduction)
         self.ignore_index = ignore_index
 
@@ -99,8 +105,9 @@ class NLLLoss(_WeightedLoss):
 class CrossEntropyLoss(_WeightedLoss):
     """log_softmax and nll_loss in one; targets are class numbers or class probabilities."""
 
-    def __init__(self, weight: lg.Tensor | None = None, size_average: bool | None = None, ignore_index: int = -100,
-                 reduce: bool | None = None, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
+    def __init__(self, weight: lg.Tensor | None = None, size_average: bool | None = None,
+                 ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
+                 label_smoothing: float = 0.0) -> None:
         super().__init__(weight, size_average, reduce, reduction)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
@@ -122,22 +129,26 @@ class BCEWithLogitsLoss(_Loss):
     """Binary cross entropy of logits."""
 
     def __init__(self, weight: lg.Tensor | None = None, size_average: bool | None = None,
-                 reduce: bool | None = None, reduction: str = "mean", pos_weight: lg.Tensor | None = None) -> None:
+                 reduce: bool | None = None, reduction: str = "mean",
+                 pos_weight: lg.Tensor | None = None) -> None:
         super().__init__(size_average, reduce, reduction)
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
 
     def forward(self, input: lg.Tensor, target: lg.Tensor) -> lg.Tensor:
         self._check_shapes(input, target)
-        return F.binary_cross_entropy_with_logits(input, target, self.weight, pos_weight=self.pos_weight,
+        return F.binary_cross_entropy_with_logits(input, target, self.weight,
+                                                  pos_weight=self.pos_weight,
                                                   reduction=self.reduction)
 
 
 class KLDivLoss(_Loss):
-    """target * (log target - input), with input in log space; `reduction` may also be "batchmean"."""
+    """target * (log target - input), with input in log space; `reduction` may also be
+    "batchmean".
+    """
 
-    def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
-                 log_target: bool = False) -> None:
+    def __init__(self, size_average: bool | None = None, reduce: bool | None = None,
+                 reduction: str = "mean", log_target: bool = False) -> None:
         super().__init__(size_average, reduce, "mean" if reduction == "batchmean" else reduction)
         if reduction == "batchmean":
             self.reduction = reduction
@@ -158,8 +169,8 @@ class PoissonNLLLoss(_Loss):
         self.eps = eps
 
     def forward(self, input: lg.Tensor, target: lg.Tensor) -> lg.Tensor:
-        return F.poisson_nll_loss(input, target, log_input=self.log_input, full=self.full, eps=self.eps,
-                                  reduction=self.reduction)
+        return F.poisson_nll_loss(input, target, log_input=self.log_input, full=self.full,
+                                  eps=self.eps, reduction=self.reduction)
 
 
 class CosineSimilarity(Module):

@@ -1,14 +1,16 @@
 """`Module`: the base of everything with parameters.
 
-A module owns three registries: `_parameters`, `_buffers` and `_modules`.  Assigning a `Parameter`, a `Buffer` or a
-`Module` to an attribute files it there; all walks (`parameters()`, `state_dict()`, `to()`, `train()`) read them.
-Names are the dotted attribute path, as in PyTorch, so that state dictionaries are interchangeable.
+A module owns three registries: `_parameters`, `_buffers` and `_modules`.  Assigning a `Parameter`,
+a `Buffer` or a `Module` to an attribute files it there; all walks (`parameters()`, `state_dict()`,
+`to()`, `train()`) read them. Names are the dotted attribute path, as in PyTorch, so that state
+dictionaries are interchangeable.
 
 An error raised inside a module gets a note that says where in the model it happened.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +24,9 @@ Self = TypeVar("Self", bound="Module")
 
 
 class Module(ModuleState):
-    """Base class of all layers and models.  Subclasses call `super().__init__()` first and define `forward`."""
+    """Base class of all layers and models.  Subclasses call `super().__init__()` first and define
+    `forward`.
+    """
 
     training: bool
     _parameters: dict[str, Parameter | None]
@@ -33,14 +37,16 @@ class Module(ModuleState):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if args or kwargs:
             given = ", ".join([repr(value) for value in args] + [f"{name}=" for name in kwargs])
-            raise TypeError(f"{type(self).__name__}.__init__() got arguments that it does not take: {given}")
+            raise TypeError(f"{type(self).__name__}.__init__() got arguments that it does not "
+                            f"take: {given}")
         set_plainly = super().__setattr__
         set_plainly("training", True)
         for registry in ("_parameters", "_buffers", "_modules"):
             set_plainly(registry, {})
         set_plainly("_non_persistent_buffers_set", set())
-        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks",
-                      "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"):
+        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_state_dict_hooks",
+                      "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
+                      "_load_state_dict_post_hooks"):
             set_plainly(hooks, OrderedDict())
 
     # ---- calling
@@ -58,8 +64,8 @@ class Module(ModuleState):
             return run_forward_hooks(self, args, kwargs)
         except AttributeError as error:
             if "_forward_pre_hooks" in str(error) and "_parameters" not in self.__dict__:
-                raise AttributeError(
-                    f"{type(self).__name__}.__init__() must call super().__init__() before anything else") from None
+                raise AttributeError(f"{type(self).__name__}.__init__() must call "
+                                     "super().__init__() before anything else") from None
             _note_where(error, self)
             raise
         except Exception as error:
@@ -72,19 +78,22 @@ class Module(ModuleState):
         """Files a parameter (or None, a place for one) under `name`."""
         self._check_name(name, "parameter", self._parameters)
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(f"cannot assign '{type(param).__name__}' as parameter '{name}' of {type(self).__name__}: "
-                            "it takes an nn.Parameter or None")
+            raise TypeError(f"cannot assign '{type(param).__name__}' as parameter '{name}' of "
+                            f"{type(self).__name__}: it takes an nn.Parameter or None")
         if param is not None and not param.is_leaf:
-            raise ValueError(f"parameter '{name}' of {type(self).__name__} was computed by operations; parameters are "
-                             "leaves: compute its value in forward(), or wrap it anew: nn.Parameter(value.detach())")
+            raise ValueError(f"parameter '{name}' of {type(self).__name__} was computed by "
+                             "operations; parameters are leaves: compute its value in forward(), "
+                             "or wrap it anew: nn.Parameter(value.detach())")
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: lg.Tensor | None, persistent: bool = True) -> None:
-        """Files a tensor that is part of the state but not trained; in `state_dict` unless `persistent` is False."""
+        """Files a tensor that is part of the state but not trained; in `state_dict` unless
+        `persistent` is False.
+        """
         self._check_name(name, "buffer", self._buffers)
         if tensor is not None and not isinstance(tensor, lg.Tensor):
-            raise TypeError(f"cannot assign '{type(tensor).__name__}' as buffer '{name}' of {type(self).__name__}: "
-                            "it takes a Tensor or None")
+            raise TypeError(f"cannot assign '{type(tensor).__name__}' as buffer '{name}' of "
+                            f"{type(self).__name__}: it takes a Tensor or None")
         self._buffers[name] = tensor
         if persistent:
             self._non_persistent_buffers_set.discard(name)
@@ -98,15 +107,15 @@ class Module(ModuleState):
     def add_module(self, name: str, module: Module | None) -> None:
         """Files a child module under `name`."""
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{type(module).__name__} is not an nn.Module: cannot add it as '{name}' "
-                            f"to {type(self).__name__}")
+            raise TypeError(f"{type(module).__name__} is not an nn.Module: cannot add it as "
+                            f"'{name}' to {type(self).__name__}")
         self._check_name(name, "module", self._modules)
         self._modules[name] = module
 
     def _check_name(self, name: str, what: str, registry: dict) -> None:
         if "_parameters" not in self.__dict__:
-            raise AttributeError(f"cannot assign a {what} before {type(self).__name__}.__init__() has called "
-                                 "super().__init__()")
+            raise AttributeError(f"cannot assign a {what} before {type(self).__name__}.__init__() "
+                                 "has called super().__init__()")
         if not isinstance(name, str):
             raise TypeError(f"the name of a {what} is a string, not {type(name).__name__}")
         if "." in name:
@@ -122,7 +131,8 @@ class Module(ModuleState):
         fields = self.__dict__
         if isinstance(value, Parameter):
             if "_parameters" not in fields:
-                raise AttributeError(f"cannot assign parameters before {type(self).__name__}.__init__() has called "
+                raise AttributeError("cannot assign parameters before "
+                                     f"{type(self).__name__}.__init__() has called "
                                      "super().__init__()")
             self._forget(name, keep="_parameters")
             self.register_parameter(name, value)
@@ -136,7 +146,8 @@ class Module(ModuleState):
             return
         if isinstance(value, Module):
             if "_modules" not in fields:
-                raise AttributeError(f"cannot assign modules before {type(self).__name__}.__init__() has called "
+                raise AttributeError("cannot assign modules before "
+                                     f"{type(self).__name__}.__init__() has called "
                                      "super().__init__()")
             self._forget(name, keep="_modules")
             fields["_modules"][name] = value
@@ -144,8 +155,8 @@ class Module(ModuleState):
         modules = fields.get("_modules")
         if modules is not None and name in modules:
             if value is not None:
-                raise TypeError(f"cannot assign '{type(value).__name__}' as child module '{name}' of "
-                                f"{type(self).__name__}: it takes an nn.Module or None")
+                raise TypeError(f"cannot assign '{type(value).__name__}' as child module '{name}' "
+                                f"of {type(self).__name__}: it takes an nn.Module or None")
             modules[name] = None
             return
         buffers = fields.get("_buffers")
@@ -194,7 +205,9 @@ class Module(ModuleState):
     def _named_members(self, members_of: Callable[[Module], Any], prefix: str, recurse: bool,
                        remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
-        modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
+        modules = self.named_modules(prefix=prefix,
+                                     remove_duplicate=remove_duplicate) if recurse else [(prefix,
+                                                                                          self)]
         for module_prefix, module in modules:
             for name, member in members_of(module):
                 if member is None or id(member) in seen:
@@ -205,7 +218,8 @@ class Module(ModuleState):
 
     def named_parameters(self, prefix: str = "", recurse: bool = True,
                          remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
-        return self._named_members(lambda module: module._parameters.items(), prefix, recurse, remove_duplicate)
+        return self._named_members(lambda module: module._parameters.items(), prefix, recurse,
+                                   remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         for _, parameter in self.named_parameters(recurse=recurse):
@@ -213,7 +227,8 @@ class Module(ModuleState):
 
     def named_buffers(self, prefix: str = "", recurse: bool = True,
                       remove_duplicate: bool = True) -> Iterator[tuple[str, lg.Tensor]]:
-        return self._named_members(lambda module: module._buffers.items(), prefix, recurse, remove_duplicate)
+        return self._named_members(lambda module: module._buffers.items(), prefix, recurse,
+                                   remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[lg.Tensor]:
         for _, buffer in self.named_buffers(recurse=recurse):
@@ -240,7 +255,8 @@ class Module(ModuleState):
         yield prefix, self
         for name, module in self._modules.items():
             if module is not None:
-                yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
+                yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name,
+                                                remove_duplicate)
 
     def modules(self) -> Iterator[Module]:
         for _, module in self.named_modules():
@@ -252,8 +268,9 @@ class Module(ModuleState):
         for part in target.split(".") if target else ():
             found = getattr(current, part, None)
             if found is None:
-                raise AttributeError(f"{type(current).__name__} has no attribute `{part}`, on the way to {target!r}; "
-                                     f"its modules are {', '.join(current._modules) or 'none'}")
+                raise AttributeError(f"{type(current).__name__} has no attribute `{part}`, on the "
+                                     f"way to {target!r}; its modules are "
+                                     f"{', '.join(current._modules) or 'none'}")
             if not isinstance(found, Module):
                 raise AttributeError(f"`{part}`, on the way to {target!r}, is not an nn.Module")
             current = found
@@ -295,7 +312,9 @@ class Module(ModuleState):
         return self
 
     def _apply(self: Self, fn: Callable[[lg.Tensor], lg.Tensor], recurse: bool = True) -> Self:
-        """Replaces the values of all parameters, their gradients and the buffers; parameters stay the same objects."""
+        """Replaces the values of all parameters, their gradients and the buffers; parameters stay
+        the same objects.
+        """
         if recurse:
             for module in self.children():
                 module._apply(fn)
@@ -313,7 +332,8 @@ class Module(ModuleState):
         return self
 
     def _apply_to_floating(self: Self, dtype: Any) -> Self:
-        return self._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+        return self._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point()
+                           else tensor)
 
     def float(self: Self) -> Self:
         return self._apply_to_floating(lg.float32)
@@ -333,11 +353,13 @@ class Module(ModuleState):
     def to(self: Self, *args: Any, **kwargs: Any) -> Self:
         """Moves or casts: `to(device)`, `to(dtype)`, `to(device, dtype)`, `to(tensor)`.
 
-        A dtype applies to floating-point parameters and buffers only, and must be a floating-point dtype.
+        A dtype applies to floating-point parameters and buffers only, and must be a floating-point
+        dtype.
         """
         device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
         kwargs.pop("memory_format", None)
-        options = {"non_blocking": kwargs.pop("non_blocking", False), "copy": kwargs.pop("copy", False)}
+        options = {"non_blocking": kwargs.pop("non_blocking", False),
+                   "copy": kwargs.pop("copy", False)}
         if kwargs:
             raise TypeError(f"Module.to() does not take {', '.join(kwargs)}")
         for value in args:
@@ -350,13 +372,15 @@ class Module(ModuleState):
             elif value is not None:
                 device = value
         if dtype is not None and not dtype.is_floating_point and not dtype.is_complex:
-            raise TypeError(f"Module.to() takes a floating-point dtype, not {dtype}: parameters need gradients")
+            raise TypeError(f"Module.to() takes a floating-point dtype, not {dtype}: parameters "
+                            "need gradients")
 
         def convert(tensor: lg.Tensor) -> lg.Tensor:
             target = dtype if tensor.is_floating_point() else None
             if device is None:
                 return tensor if target is None else tensor.to(target)
-            return tensor.to(device, **options) if target is None else tensor.to(device, target, **options)
+            return tensor.to(device, **options) if target is None else tensor.to(device, target,
+                                                                                 **options)
 
         return self._apply(convert)
 
@@ -364,7 +388,8 @@ class Module(ModuleState):
         return self.to("cpu")
 
     def cuda(self: Self, device: Any = None) -> Self:
-        return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+        return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int)
+                       else device)
 
     def train(self: Self, mode: bool = True) -> Self:
         """Sets training mode (dropout on, batch statistics) here and everywhere inside."""
@@ -392,21 +417,25 @@ class Module(ModuleState):
                     parameter.grad = lg.zeros_like(parameter.grad)
 
     def share_memory(self: Self) -> Self:
-        raise NotImplementedError("lazygrad does not share parameters between processes; pass a state_dict instead")
+        raise NotImplementedError("lazygrad does not share parameters between processes; pass a "
+                                  "state_dict instead")
 
     # ---- forward hooks
 
     def register_forward_pre_hook(self, hook: Callable, *, prepend: bool = False,
                                   with_kwargs: bool = False) -> HookHandle:
-        """`hook(module, args)` before forward; what it returns (unless None) replaces the arguments.
+        """`hook(module, args)` before forward; what it returns (unless None) replaces the
+        arguments.
 
         With `with_kwargs`: `hook(module, args, kwargs)`, returning None or (args, kwargs).
         """
         return HookHandle(self._forward_pre_hooks, (hook, with_kwargs), prepend)
 
-    def register_forward_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False,
-                              always_call: bool = False) -> HookHandle:
-        """`hook(module, args, output)` after forward; what it returns (unless None) replaces the output."""
+    def register_forward_hook(self, hook: Callable, *, prepend: bool = False,
+                              with_kwargs: bool = False, always_call: bool = False) -> HookHandle:
+        """`hook(module, args, output)` after forward; what it returns (unless None) replaces the
+        output.
+        """
         return HookHandle(self._forward_hooks, (hook, with_kwargs, always_call), prepend)
 
     # ---- text
@@ -421,7 +450,8 @@ class Module(ModuleState):
     def __repr__(self) -> str:
         extra = self.extra_repr()
         extra_lines = extra.split("\n") if extra else []
-        child_lines = [f"({name}): {_indented(repr(module))}" for name, module in self._modules.items()]
+        child_lines = [f"({name}): {_indented(repr(module))}" for name,
+                       module in self._modules.items()]
         lines = extra_lines + child_lines
         if len(extra_lines) == 1 and not child_lines:
             return f"{self._get_name()}({extra_lines[0]})"
@@ -442,7 +472,9 @@ class _Origin(NamedTuple):
 
 
 def _note_where(error: Exception, module: Module) -> None:
-    """Puts (or lengthens) the note that names the failing module by its path from the outermost module called."""
+    """Puts (or lengthens) the note that names the failing module by its path from the outermost
+    module called.
+    """
     origin = getattr(error, "_lazygrad_origin", None)
     innermost = origin.module if origin is not None else module
     path = next((name for name, inner in module.named_modules() if inner is innermost), None)
@@ -453,7 +485,6 @@ def _note_where(error: Exception, module: Module) -> None:
     if origin is not None:
         error.__notes__ = [text for text in getattr(error, "__notes__", []) if text != origin.note]
     error.add_note(note)
-    try:
+    # An exception class with __slots__ refuses: the note of the innermost module has to do.
+    with contextlib.suppress(AttributeError):
         error._lazygrad_origin = _Origin(innermost, note)  # type: ignore[attr-defined]
-    except AttributeError:
-        pass  # an exception class with __slots__: the note of the innermost module has to do

@@ -10,7 +10,9 @@ _serials = itertools.count()
 
 
 class HookHandle:
-    """What registering a hook returns; `remove()` takes the hook off, and so does leaving a `with` block."""
+    """What registering a hook returns; `remove()` takes the hook off, and so does leaving a `with`
+    block.
+    """
 
     def __init__(self, hooks: OrderedDict, entry: Any, prepend: bool = False) -> None:
         self.id = next(_serials)
@@ -36,7 +38,8 @@ def run_forward_pre_hooks(module: Any, args: tuple, kwargs: dict) -> tuple[tuple
             changed = hook(module, args, kwargs)
             if changed is not None:
                 if not isinstance(changed, tuple) or len(changed) != 2:
-                    raise RuntimeError(f"a forward pre-hook with kwargs returns None or (args, kwargs), not {changed!r}")
+                    raise RuntimeError("a forward pre-hook with kwargs returns None or (args, "
+                                       f"kwargs), not {changed!r}")
                 args, kwargs = changed
         else:
             changed = hook(module, args)
@@ -46,7 +49,9 @@ def run_forward_pre_hooks(module: Any, args: tuple, kwargs: dict) -> tuple[tuple
 
 
 def run_forward_hooks(module: Any, args: tuple, kwargs: dict) -> Any:
-    """Calls forward, then the hooks in order.  Hooks marked `always_call` run even where forward raised."""
+    """Calls forward, then the hooks in order.  Hooks marked `always_call` run even where forward
+    raised.
+    """
     try:
         output = module.forward(*args, **kwargs)
     except Exception:

@@ -1,7 +1,7 @@
 """`state_dict` and `load_state_dict`: a module's values by dotted name, out and in.
 
-Loading first looks at every key and shape and changes values key by key, like PyTorch: all that is missing, unexpected or of another
-size is listed in one error.
+Loading first looks at every key and shape and changes values key by key, like PyTorch: all that is
+missing, unexpected or of another size is listed in one error.
 """
 
 from __future__ import annotations
@@ -47,20 +47,25 @@ class ModuleState:
         raise RuntimeError(f"{type(self).__name__} has no get_extra_state()")
 
     def set_extra_state(self, state: Any) -> None:
-        raise RuntimeError(f"the state_dict has extra state for {type(self).__name__}, which has no set_extra_state()")
+        raise RuntimeError(f"the state_dict has extra state for {type(self).__name__}, which has "
+                           "no set_extra_state()")
 
     def register_state_dict_pre_hook(self, hook: Callable) -> HookHandle:
         """`hook(module, prefix, keep_vars)` before the state is collected."""
         return HookHandle(self._state_dict_pre_hooks, hook)
 
     def register_state_dict_post_hook(self, hook: Callable) -> HookHandle:
-        """`hook(module, state_dict, prefix, local_metadata)` after it was; changes the dictionary in place."""
+        """`hook(module, state_dict, prefix, local_metadata)` after it was; changes the dictionary
+        in place.
+        """
         return HookHandle(self._state_dict_hooks, hook)
 
     _register_state_dict_hook = register_state_dict_post_hook
 
     def register_load_state_dict_pre_hook(self, hook: Callable) -> HookHandle:
-        """`hook(module, state_dict, prefix, metadata, strict, missing_keys, unexpected_keys, error_msgs)`."""
+        """`hook(module, state_dict, prefix, metadata, strict, missing_keys, unexpected_keys,
+        error_msgs)`.
+        """
         return HookHandle(self._load_state_dict_pre_hooks, hook)
 
     def register_load_state_dict_post_hook(self, hook: Callable) -> HookHandle:
@@ -87,8 +92,11 @@ class ModuleState:
         if self._has_extra_state("get_extra_state"):
             destination[prefix + EXTRA_STATE_KEY] = self.get_extra_state()
 
-    def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """All parameters and persistent buffers by dotted name, detached unless `keep_vars`; they share storage."""
+    def state_dict(self, *, destination: Any = None, prefix: str = "",
+                   keep_vars: bool = False) -> Any:
+        """All parameters and persistent buffers by dotted name, detached unless `keep_vars`; they
+        share storage.
+        """
         if destination is None:
             destination = OrderedDict()
             destination._metadata = OrderedDict()
@@ -100,7 +108,8 @@ class ModuleState:
         self._save_to_state_dict(destination, prefix, keep_vars)
         for name, module in self._modules.items():
             if module is not None:
-                module.state_dict(destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+                module.state_dict(destination=destination, prefix=f"{prefix}{name}.",
+                                  keep_vars=keep_vars)
         for hook in list(self._state_dict_hooks.values()):
             replaced = hook(self, destination, prefix, local_metadata)
             destination = destination if replaced is None else replaced
@@ -108,11 +117,15 @@ class ModuleState:
 
     # ---- in
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, strict: bool,
-                              missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str]) -> None:
-        """Copies this module's own values in; notes what is missing, unexpected or of another size."""
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict,
+                              strict: bool, missing_keys: list[str], unexpected_keys: list[str],
+                              error_msgs: list[str]) -> None:
+        """Copies this module's own values in; notes what is missing, unexpected or of another
+        size.
+        """
         for hook in list(self._load_state_dict_pre_hooks.values()):
-            hook(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+            hook(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                 error_msgs)
         assign = local_metadata.get("assign_to_params_buffers", False)
         own = dict(self._own_state())
         for name, current in own.items():
@@ -133,7 +146,8 @@ class ModuleState:
                 if (head not in self._modules) if rest else (head not in own):
                     unexpected_keys.append(key)
 
-    def _load_value(self, name: str, key: str, current: Any, value: Any, assign: bool) -> str | None:
+    def _load_value(self, name: str, key: str, current: Any, value: Any,
+                    assign: bool) -> str | None:
         """Copies or assigns one value; returns what is wrong with it, if anything."""
         if not isinstance(value, lg.Tensor):
             return (f'expected a Tensor for "{key}", and got {type(value).__name__}; '
@@ -141,8 +155,8 @@ class ModuleState:
         if current.ndim == 0 and tuple(value.shape) == (1,):
             value = value[0]  # as PyTorch does for checkpoints from before version 0.4
         if tuple(value.shape) != tuple(current.shape):
-            return (f"size mismatch for {key}: copying a param with shape {tuple(value.shape)} from checkpoint, "
-                    f"the shape in current model is {tuple(current.shape)}.")
+            return (f"size mismatch for {key}: copying a param with shape {tuple(value.shape)} "
+                    f"from checkpoint, the shape in current model is {tuple(current.shape)}.")
         with lg.no_grad():
             if not assign:
                 current.copy_(value)
@@ -154,8 +168,8 @@ class ModuleState:
                 self._buffers[name] = value
         return None
 
-    def _load_extra_state(self, state_dict: dict, prefix: str, strict: bool, missing_keys: list[str],
-                          unexpected_keys: list[str]) -> None:
+    def _load_extra_state(self, state_dict: dict, prefix: str, strict: bool,
+                          missing_keys: list[str], unexpected_keys: list[str]) -> None:
         key = prefix + EXTRA_STATE_KEY
         if self._has_extra_state("set_extra_state"):
             if key in state_dict:
@@ -169,11 +183,12 @@ class ModuleState:
                         assign: bool = False) -> IncompatibleKeys:
         """Copies values in by dotted name; with `assign` the given tensors themselves are taken.
 
-        With `strict` every key must match, else RuntimeError lists the differences.  Sizes must always match.
-        Returns (missing_keys, unexpected_keys).
+        With `strict` every key must match, else RuntimeError lists the differences.  Sizes must
+        always match. Returns (missing_keys, unexpected_keys).
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"load_state_dict takes a dictionary, as from state_dict(), not {type(state_dict).__name__}")
+            raise TypeError("load_state_dict takes a dictionary, as from state_dict(), not "
+                            f"{type(state_dict).__name__}")
         metadata = getattr(state_dict, "_metadata", None)
         values = OrderedDict(state_dict)
         missing: list[str] = []
@@ -185,11 +200,13 @@ class ModuleState:
             if assign:
                 local_metadata["assign_to_params_buffers"] = True
             # Every level works on its own keys only, so that unexpected keys are found once.
-            module._load_from_state_dict(values, prefix, local_metadata, True, missing, unexpected, problems)
+            module._load_from_state_dict(values, prefix, local_metadata, True, missing, unexpected,
+                                         problems)
             for name, child in module._modules.items():
                 if child is not None:
                     child_prefix = f"{prefix}{name}."
-                    load(child, {k: v for k, v in values.items() if k.startswith(child_prefix)}, child_prefix)
+                    load(child, {k: v for k, v in values.items() if k.startswith(child_prefix)},
+                         child_prefix)
             incompatible = IncompatibleKeys(missing, unexpected)
             for hook in list(module._load_state_dict_post_hooks.values()):
                 hook(module, incompatible)
@@ -197,9 +214,14 @@ class ModuleState:
         load(self, values, "")
         if strict:
             if unexpected:
-                problems.insert(0, "Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in unexpected) + ". ")
+                problems.insert(0,
+                                "Unexpected key(s) in state_dict: "
+                                + ", ".join(f'"{k}"' for k in unexpected) + ". ")
             if missing:
-                problems.insert(0, "Missing key(s) in state_dict: " + ", ".join(f'"{k}"' for k in missing) + ". ")
+                problems.insert(0,
+                                "Missing key(s) in state_dict: "
+                                + ", ".join(f'"{k}"' for k in missing) + ". ")
         if problems:
-            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(problems))
+            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t"
+                               + "\n\t".join(problems))
         return IncompatibleKeys(missing, unexpected)

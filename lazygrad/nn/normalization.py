@@ -1,7 +1,7 @@
 """Normalisation over batches, channels, groups and features.
 
-Batch and instance norm keep running statistics as buffers; in training they are updated in the same graph that
-computes the output, so no value is looked at.
+Batch and instance norm keep running statistics as buffers; in training they are updated in the same
+graph that computes the output, so no value is looked at.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from lazygrad.nn.module import Module
 from lazygrad.nn.parameter import Parameter
 
 
-def _add_affine(module: Module, size: int, affine: bool, bias: bool, device: Any, dtype: Any) -> None:
+def _add_affine(module: Module, size: int, affine: bool, bias: bool, device: Any,
+                dtype: Any) -> None:
     """Scale and shift per channel, or None in their places."""
     for name, present in (("weight", affine), ("bias", affine and bias)):
         value = Parameter(lg.empty(size, device=device, dtype=dtype)) if present else None
@@ -30,9 +31,9 @@ class _Norm(Module):
     allowed_ndim: tuple[int, ...] = ()
     channel_axis_from_end: int | None = None
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *,
-                 bias: bool = True) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
+                 affine: bool = True, track_running_stats: bool = True, device: Any = None,
+                 dtype: Any = None, *, bias: bool = True) -> None:
         super().__init__()
         self.num_features = num_features
         self.eps = eps
@@ -73,15 +74,17 @@ class _Norm(Module):
                              f"and got shape {tuple(input.shape)}", kind=ValueError)
         channels = input.shape[self._channel_axis(input)]
         if channels != self.num_features and (self.affine or self.track_running_stats):
-            raise fail(name, f"{name}({self.num_features}) expects {self.num_features} channels in axis "
-                             f"{self._channel_axis(input)}, and got {channels}: the input has shape {tuple(input.shape)}")
+            raise fail(name, f"{name}({self.num_features}) expects {self.num_features} channels in "
+                             f"axis {self._channel_axis(input)}, and got {channels}: the input has "
+                             f"shape {tuple(input.shape)}")
 
     def _channel_axis(self, input: lg.Tensor) -> int:
         return 1
 
     def extra_repr(self) -> str:
-        return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-                f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}")
+        return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+                f"affine={self.affine}, bias={self.bias is not None}, "
+                f"track_running_stats={self.track_running_stats}")
 
 
 class _BatchNorm(_Norm):
@@ -95,11 +98,13 @@ class _BatchNorm(_Norm):
             if self.momentum is None:
                 return self._with_cumulative_average(input)
         keeps = not self.training or self.track_running_stats
-        return F.batch_norm(input, self.running_mean if keeps else None, self.running_var if keeps else None,
-                            self.weight, self.bias, use_batch, factor, self.eps)
+        return F.batch_norm(input, self.running_mean if keeps else None, self.running_var if keeps
+                            else None, self.weight, self.bias, use_batch, factor, self.eps)
 
     def _with_cumulative_average(self, input: lg.Tensor) -> lg.Tensor:
-        """momentum=None: the running statistics are plain averages, weighted by a count that stays in the graph."""
+        """momentum=None: the running statistics are plain averages, weighted by a count that stays
+        in the graph.
+        """
         axes = [axis for axis in range(input.ndim) if axis != 1]
         count = input.numel() // input.shape[1]
         with lg.no_grad():
@@ -130,10 +135,11 @@ class BatchNorm3d(_BatchNorm):
 
 
 class _InstanceNorm(_Norm):
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
-                 track_running_stats: bool = False, device: Any = None, dtype: Any = None, *,
-                 bias: bool = True) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1,
+                 affine: bool = False, track_running_stats: bool = False, device: Any = None,
+                 dtype: Any = None, *, bias: bool = True) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype,
+                         bias=bias)
 
     def _channel_axis(self, input: lg.Tensor) -> int:
         return input.ndim - (max(self.allowed_ndim) - 1)
@@ -141,8 +147,9 @@ class _InstanceNorm(_Norm):
     def forward(self, input: lg.Tensor) -> lg.Tensor:
         self._check(input)
         batched = input if input.ndim == max(self.allowed_ndim) else input.unsqueeze(0)
-        output = F.instance_norm(batched, self.running_mean, self.running_var, self.weight, self.bias,
-                                 self.training or not self.track_running_stats, self.momentum, self.eps)
+        output = F.instance_norm(batched, self.running_mean, self.running_var, self.weight,
+                                 self.bias, self.training or not self.track_running_stats,
+                                 self.momentum or 0.0, self.eps)
         return output if batched is input else output.squeeze(0)
 
 
@@ -179,13 +186,14 @@ def _check_features(module: Any, input: lg.Tensor) -> None:
 class LayerNorm(Module):
     """Normalises over the last axes (Ba et al. 2016)."""
 
-    def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
-                 device: Any = None, dtype: Any = None) -> None:
+    def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True,
+                 bias: bool = True, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         self.normalized_shape = _as_shape(normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        for name, present in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
+        for name, present in (("weight", elementwise_affine),
+                              ("bias", elementwise_affine and bias)):
             value = lg.empty(self.normalized_shape, device=device, dtype=dtype) if present else None
             self.register_parameter(name, None if value is None else Parameter(value))
         self.reset_parameters()
@@ -201,8 +209,8 @@ class LayerNorm(Module):
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
-                f"bias={self.bias is not None}")
+        return (f"{self.normalized_shape}, eps={self.eps}, "
+                f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}")
 
 
 class RMSNorm(Module):
@@ -211,8 +219,8 @@ class RMSNorm(Module):
     eps=None: the smallest step of the input's dtype at 1.
     """
 
-    def __init__(self, normalized_shape: Any, eps: float | None = None, elementwise_affine: bool = True,
-                 device: Any = None, dtype: Any = None) -> None:
+    def __init__(self, normalized_shape: Any, eps: float | None = None,
+                 elementwise_affine: bool = True, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         self.normalized_shape = _as_shape(normalized_shape)
         self.eps = eps
@@ -232,7 +240,8 @@ class RMSNorm(Module):
         return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        return (f"{self.normalized_shape}, eps={self.eps}, "
+                f"elementwise_affine={self.elementwise_affine}")
 
 
 class GroupNorm(Module):
@@ -242,7 +251,8 @@ class GroupNorm(Module):
                  device: Any = None, dtype: Any = None, *, bias: bool = True) -> None:
         super().__init__()
         if num_channels % num_groups:
-            raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
+            raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups "
+                             f"({num_groups})")
         self.num_groups = num_groups
         self.num_channels = num_channels
         self.eps = eps
@@ -258,8 +268,8 @@ class GroupNorm(Module):
 
     def forward(self, input: lg.Tensor) -> lg.Tensor:
         if input.ndim < 2 or input.shape[1] != self.num_channels:
-            raise fail("GroupNorm", f"GroupNorm({self.extra_repr()}) expects {self.num_channels} channels in axis 1, "
-                                    f"and got shape {tuple(input.shape)}")
+            raise fail("GroupNorm", f"GroupNorm({self.extra_repr()}) expects {self.num_channels} "
+                                    f"channels in axis 1, and got shape {tuple(input.shape)}")
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,6 @@
-"""`Parameter` and `Buffer`: tensors that a module files by itself when they are assigned to an attribute."""
+"""`Parameter` and `Buffer`: tensors that a module files by itself when they are assigned to an
+attribute.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ class Parameter(Tensor):
 
 
 class Buffer(Tensor):
-    """A tensor that is part of a module's state and not trained; `persistent`: whether `state_dict` has it."""
+    """A tensor that is part of a module's state and not trained; `persistent`: whether `state_dict`
+    has it.
+    """
 
     persistent: bool
 
@@ -33,8 +37,10 @@ def _checked(name: str, data: Any, requires_grad: bool) -> Tensor:
     if data is None:
         return Tensor()
     if not isinstance(data, Tensor):
-        raise fail(name, f"takes a Tensor, not {type(data).__name__}", "Convert it: lazygrad.tensor(x).", TypeError)
+        raise fail(name, f"takes a Tensor, not {type(data).__name__}",
+                   "Convert it: lazygrad.tensor(x).", TypeError)
     if requires_grad and not (data.is_floating_point() or data.is_complex()):
-        raise fail(name, f"only floating-point tensors can be trained, and this one is {data.dtype}",
+        raise fail(name,
+                   f"only floating-point tensors can be trained, and this one is {data.dtype}",
                    "Convert it with .float(), or pass requires_grad=False.")
     return data

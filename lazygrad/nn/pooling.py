@@ -23,9 +23,10 @@ class _MaxPool(Module):
         self.ceil_mode = ceil_mode
 
     def forward(self, input: lg.Tensor) -> Any:
-        return getattr(F, f"max_pool{self.rank}d")(
-            input, self.kernel_size, self.stride, self.padding, self.dilation, ceil_mode=self.ceil_mode,
-            return_indices=self.return_indices)
+        return getattr(F, f"max_pool{self.rank}d")(input, self.kernel_size, self.stride,
+                                                   self.padding, self.dilation,
+                                                   ceil_mode=self.ceil_mode,
+                                                   return_indices=self.return_indices)
 
     def extra_repr(self) -> str:
         return (f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
@@ -53,8 +54,9 @@ class MaxPool3d(_MaxPool):
 class _AvgPool(Module):
     rank = 0
 
-    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-                 count_include_pad: bool = True, divisor_override: int | None = None) -> None:
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0,
+                 ceil_mode: bool = False, count_include_pad: bool = True,
+                 divisor_override: int | None = None) -> None:
         super().__init__()
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
@@ -64,9 +66,9 @@ class _AvgPool(Module):
         self.divisor_override = divisor_override
 
     def forward(self, input: lg.Tensor) -> lg.Tensor:
-        return getattr(F, f"avg_pool{self.rank}d")(
-            input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
-            self.divisor_override)
+        return getattr(F, f"avg_pool{self.rank}d")(input, self.kernel_size, self.stride,
+                                                   self.padding, self.ceil_mode,
+                                                   self.count_include_pad, self.divisor_override)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -77,11 +79,12 @@ class AvgPool1d(_AvgPool):
 
     rank = 1
 
-    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-                 count_include_pad: bool = True) -> None:
-        super().__init__(*((value,) if isinstance(value, int) else value
-                           for value in (kernel_size, kernel_size if stride is None else stride, padding)),
-                         ceil_mode, count_include_pad)
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0,
+                 ceil_mode: bool = False, count_include_pad: bool = True) -> None:
+        # PyTorch's repr shows the sizes of this one as tuples.
+        sizes = [(value,) if isinstance(value, int) else tuple(value)
+                 for value in (kernel_size, kernel_size if stride is None else stride, padding)]
+        super().__init__(sizes[0], sizes[1], sizes[2], ceil_mode, count_include_pad)
 
     def forward(self, input: lg.Tensor) -> lg.Tensor:
         return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode,

@@ -31,8 +31,8 @@ def _lstm_step(from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> S
 def _gru_step(from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
     """Gates in PyTorch's order: reset, update, new (Cho et al. 2014)."""
     size = from_input.shape[-1] // 3
-    reset, update = (lg.sigmoid(from_input[..., k * size:(k + 1) * size] + from_hidden[..., k * size:(k + 1) * size])
-                     for k in range(2))
+    reset, update = (lg.sigmoid(from_input[..., k * size:(k + 1) * size]
+                                + from_hidden[..., k * size:(k + 1) * size]) for k in range(2))
     new = lg.tanh(from_input[..., 2 * size:] + reset * from_hidden[..., 2 * size:])
     return (new + update * (state[0] - new),)
 
@@ -43,9 +43,10 @@ class RNNBase(Module):
     gates = 1
     states = 1
 
-    def __init__(self, mode: str, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
-                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0,
-                 device: Any = None, dtype: Any = None) -> None:
+    def __init__(self, mode: str, input_size: int, hidden_size: int, num_layers: int = 1,
+                 bias: bool = True, batch_first: bool = False, dropout: float = 0.0,
+                 bidirectional: bool = False, proj_size: int = 0, device: Any = None,
+                 dtype: Any = None) -> None:
         super().__init__()
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout should be a number in range [0, 1], not {dropout}")
@@ -54,7 +55,8 @@ class RNNBase(Module):
         if proj_size and mode != "LSTM":
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
         if not 0 <= proj_size < hidden_size:
-            raise ValueError("proj_size has to be smaller than hidden_size, zero to disable projections")
+            raise ValueError("proj_size has to be smaller than hidden_size, zero to disable "
+                             "projections")
         self.mode = mode
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -76,7 +78,8 @@ class RNNBase(Module):
                     setattr(self, f"bias_ih_{suffix}", Parameter(lg.empty(rows, **made)))
                     setattr(self, f"bias_hh_{suffix}", Parameter(lg.empty(rows, **made)))
                 if proj_size:
-                    setattr(self, f"weight_hr_{suffix}", Parameter(lg.empty(proj_size, hidden_size, **made)))
+                    setattr(self, f"weight_hr_{suffix}",
+                            Parameter(lg.empty(proj_size, hidden_size, **made)))
         self.reset_parameters()
 
     def _suffixes(self, layer: int) -> list[str]:
@@ -94,14 +97,17 @@ class RNNBase(Module):
         raise NotImplementedError
 
     def forward(self, input: lg.Tensor, hx: Any = None) -> tuple[lg.Tensor, Any]:
-        """input (L, N, features), (N, L, features) with batch_first, or (L, features).  Returns (output, last state)."""
+        """input (L, N, features), (N, L, features) with batch_first, or (L, features).  Returns
+        (output, last state).
+        """
         name = self._get_name()
         if not isinstance(input, lg.Tensor) or input.ndim not in (2, 3):
             got = tuple(input.shape) if isinstance(input, lg.Tensor) else type(input).__name__
             raise fail(name, f"takes input with 2 or 3 axes, and got {got}")
         if input.shape[-1] != self.input_size:
-            raise fail(name, f"{name}({self.extra_repr()}) expects {self.input_size} features in the last axis, and got "
-                             f"{input.shape[-1]}: the input has shape {tuple(input.shape)}")
+            raise fail(name, f"{name}({self.extra_repr()}) expects {self.input_size} features in "
+                             f"the last axis, and got {input.shape[-1]}: the input has shape "
+                             f"{tuple(input.shape)}")
         batched = input.ndim == 3
         if not batched:
             input = input.unsqueeze(1)
@@ -113,7 +119,8 @@ class RNNBase(Module):
             directions = []
             for direction, suffix in enumerate(self._suffixes(layer)):
                 number = len(self._suffixes(layer)) * layer + direction
-                outputs, state = self._run(output, tuple(part[number] for part in initial), suffix, direction == 1)
+                outputs, state = self._run(output, tuple(part[number] for part in initial), suffix,
+                                           direction == 1)
                 directions.append(outputs)
                 final.append(state)
             output = directions[0] if len(directions) == 1 else lg.cat(directions, dim=-1)
@@ -133,16 +140,19 @@ class RNNBase(Module):
             return tuple(lg.zeros(layers, batch, size, dtype=input.dtype) for size in sizes)
         given = tuple(hx) if self.states > 1 else (hx,)
         if len(given) != self.states:
-            raise fail(self._get_name(), f"the initial state has {self.states} parts, and got {len(given)}")
+            raise fail(self._get_name(), f"the initial state has {self.states} parts, and got "
+                                         f"{len(given)}")
         if not batched:
             given = tuple(part.unsqueeze(1) for part in given)
         for part, size in zip(given, sizes):
             if tuple(part.shape) != (layers, batch, size):
-                raise fail(self._get_name(), f"expects an initial state of shape {(layers, batch, size)}, and got "
+                raise fail(self._get_name(), "expects an initial state of shape "
+                                             f"{(layers, batch, size)}, and got "
                                              f"{tuple(part.shape)}")
         return given
 
-    def _run(self, input: lg.Tensor, state: State, suffix: str, reverse: bool) -> tuple[lg.Tensor, State]:
+    def _run(self, input: lg.Tensor, state: State, suffix: str, reverse: bool) -> tuple[lg.Tensor,
+                                                                                        State]:
         """One layer in one direction: all outputs (L, N, size) and the last state."""
         weight = getattr(self, f"weight_hh_{suffix}")
         bias = getattr(self, f"bias_hh_{suffix}") if self.bias else None
@@ -188,12 +198,13 @@ def _nonlinearity(name: str) -> Callable[[lg.Tensor], lg.Tensor]:
 class RNN(RNNBase):
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or with relu."""
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh",
-                 bias: bool = True, batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
-                 device: Any = None, dtype: Any = None) -> None:
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1,
+                 nonlinearity: str = "tanh", bias: bool = True, batch_first: bool = False,
+                 dropout: float = 0.0, bidirectional: bool = False, device: Any = None,
+                 dtype: Any = None) -> None:
         _nonlinearity(nonlinearity)
-        super().__init__(f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias, batch_first,
-                         dropout, bidirectional, 0, device, dtype)
+        super().__init__(f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias,
+                         batch_first, dropout, bidirectional, 0, device, dtype)
         self.nonlinearity = nonlinearity
 
     def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
@@ -207,10 +218,10 @@ class LSTM(RNNBase):
     states = 2
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
-                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0,
-                 device: Any = None, dtype: Any = None) -> None:
-        super().__init__("LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-                         proj_size, device, dtype)
+                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+                 proj_size: int = 0, device: Any = None, dtype: Any = None) -> None:
+        super().__init__("LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout,
+                         bidirectional, proj_size, device, dtype)
 
     def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
         return _lstm_step(from_input, from_hidden, state)
@@ -224,8 +235,8 @@ class GRU(RNNBase):
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
                  batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
                  device: Any = None, dtype: Any = None) -> None:
-        super().__init__("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
-                         device, dtype)
+        super().__init__("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout,
+                         bidirectional, 0, device, dtype)
 
     def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
         return _gru_step(from_input, from_hidden, state)
@@ -262,8 +273,8 @@ class _Cell(Module):
     def forward(self, input: lg.Tensor, hx: Any = None) -> Any:
         name = self._get_name()
         if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
-            raise fail(name, f"{name}({self.extra_repr()}) takes (N, {self.input_size}) or ({self.input_size},), "
-                             f"and got shape {tuple(input.shape)}")
+            raise fail(name, f"{name}({self.extra_repr()}) takes (N, {self.input_size}) or "
+                             f"({self.input_size},), and got shape {tuple(input.shape)}")
         if hx is None:
             zeros = lg.zeros(*input.shape[:-1], self.hidden_size, dtype=input.dtype)
             state: State = (zeros,) * self.states
@@ -274,14 +285,15 @@ class _Cell(Module):
         return state if self.states > 1 else state[0]
 
     def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else f", bias={self.bias}")
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias
+                                                           else f", bias={self.bias}")
 
 
 class RNNCell(_Cell):
     """One step of `RNN`."""
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh",
-                 device: Any = None, dtype: Any = None) -> None:
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True,
+                 nonlinearity: str = "tanh", device: Any = None, dtype: Any = None) -> None:
         super().__init__(input_size, hidden_size, bias, device, dtype)
         _nonlinearity(nonlinearity)
         self.nonlinearity = nonlinearity
@@ -290,7 +302,8 @@ class RNNCell(_Cell):
         return (_NONLINEARITIES[self.nonlinearity](from_input + from_hidden),)
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}")
+        return super().extra_repr() + ("" if self.nonlinearity == "tanh"
+                                       else f", nonlinearity={self.nonlinearity}")
 
 
 class LSTMCell(_Cell):

@@ -31,8 +31,9 @@ def _activation(given: Activation) -> Callable[[lg.Tensor], lg.Tensor]:
 class _Layer(Module):
     """The feed-forward block that encoder and decoder layers share."""
 
-    def __init__(self, d_model: int, nhead: int, dim_feedforward: int, dropout: float, activation: Activation,
-                 batch_first: bool, norm_first: bool, bias: bool, made: dict[str, Any], with_cross: bool) -> None:
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int, dropout: float,
+                 activation: Activation, batch_first: bool, norm_first: bool, bias: bool,
+                 made: dict[str, Any], with_cross: bool) -> None:
         super().__init__()
         attention = {"dropout": dropout, "bias": bias, "batch_first": batch_first, **made}
         self.self_attn = MultiheadAttention(d_model, nhead, **attention)
@@ -47,7 +48,8 @@ class _Layer(Module):
     def _feed_forward(self, x: lg.Tensor) -> lg.Tensor:
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
-    def _norms(self, count: int, d_model: int, eps: float, dropout: float, bias: bool, made: dict[str, Any]) -> None:
+    def _norms(self, count: int, d_model: int, eps: float, dropout: float, bias: bool,
+               made: dict[str, Any]) -> None:
         for number in range(1, count + 1):
             setattr(self, f"norm{number}", LayerNorm(d_model, eps=eps, bias=bias, **made))
         for number in range(1, count + 1):
@@ -58,18 +60,21 @@ class TransformerEncoderLayer(_Layer):
     """Self-attention and a feed-forward block, each with residual and layer norm."""
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
-                 activation: Activation = "relu", layer_norm_eps: float = 1e-5, batch_first: bool = False,
-                 norm_first: bool = False, bias: bool = True, device: Any = None, dtype: Any = None) -> None:
+                 activation: Activation = "relu", layer_norm_eps: float = 1e-5,
+                 batch_first: bool = False, norm_first: bool = False, bias: bool = True,
+                 device: Any = None, dtype: Any = None) -> None:
         made = {"device": device, "dtype": dtype}
-        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, batch_first, norm_first, bias, made,
-                         with_cross=False)
+        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, batch_first,
+                         norm_first, bias, made, with_cross=False)
         self._norms(2, d_model, layer_norm_eps, dropout, bias, made)
 
     def forward(self, src: lg.Tensor, src_mask: lg.Tensor | None = None,
-                src_key_padding_mask: lg.Tensor | None = None, is_causal: bool = False) -> lg.Tensor:
+                src_key_padding_mask: lg.Tensor | None = None,
+                is_causal: bool = False) -> lg.Tensor:
         def attend(x: lg.Tensor) -> lg.Tensor:
-            attended, _ = self.self_attn(x, x, x, attn_mask=src_mask, key_padding_mask=src_key_padding_mask,
-                                         need_weights=False, is_causal=is_causal)
+            attended, _ = self.self_attn(x, x, x, attn_mask=src_mask,
+                                         key_padding_mask=src_key_padding_mask, need_weights=False,
+                                         is_causal=is_causal)
             return self.dropout1(attended)
 
         x = src
@@ -84,11 +89,12 @@ class TransformerDecoderLayer(_Layer):
     """Self-attention, attention to the encoder's output, and a feed-forward block."""
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
-                 activation: Activation = "relu", layer_norm_eps: float = 1e-5, batch_first: bool = False,
-                 norm_first: bool = False, bias: bool = True, device: Any = None, dtype: Any = None) -> None:
+                 activation: Activation = "relu", layer_norm_eps: float = 1e-5,
+                 batch_first: bool = False, norm_first: bool = False, bias: bool = True,
+                 device: Any = None, dtype: Any = None) -> None:
         made = {"device": device, "dtype": dtype}
-        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, batch_first, norm_first, bias, made,
-                         with_cross=True)
+        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, batch_first,
+                         norm_first, bias, made, with_cross=True)
         self._norms(3, d_model, layer_norm_eps, dropout, bias, made)
 
     def forward(self, tgt: lg.Tensor, memory: lg.Tensor, tgt_mask: lg.Tensor | None = None,
@@ -96,14 +102,15 @@ class TransformerDecoderLayer(_Layer):
                 memory_key_padding_mask: lg.Tensor | None = None, tgt_is_causal: bool = False,
                 memory_is_causal: bool = False) -> lg.Tensor:
         def attend(x: lg.Tensor) -> lg.Tensor:
-            attended, _ = self.self_attn(x, x, x, attn_mask=tgt_mask, key_padding_mask=tgt_key_padding_mask,
-                                         need_weights=False, is_causal=tgt_is_causal)
+            attended, _ = self.self_attn(x, x, x, attn_mask=tgt_mask,
+                                         key_padding_mask=tgt_key_padding_mask, need_weights=False,
+                                         is_causal=tgt_is_causal)
             return self.dropout1(attended)
 
         def cross(x: lg.Tensor) -> lg.Tensor:
             attended, _ = self.multihead_attn(x, memory, memory, attn_mask=memory_mask,
-                                              key_padding_mask=memory_key_padding_mask, need_weights=False,
-                                              is_causal=memory_is_causal)
+                                              key_padding_mask=memory_key_padding_mask,
+                                              need_weights=False, is_causal=memory_is_causal)
             return self.dropout2(attended)
 
         x = tgt
@@ -127,7 +134,8 @@ class TransformerEncoder(Module):
         self.norm = norm
 
     def forward(self, src: lg.Tensor, mask: lg.Tensor | None = None,
-                src_key_padding_mask: lg.Tensor | None = None, is_causal: bool | None = None) -> lg.Tensor:
+                src_key_padding_mask: lg.Tensor | None = None,
+                is_causal: bool | None = None) -> lg.Tensor:
         output = src
         for layer in self.layers:
             output = layer(output, src_mask=mask, src_key_padding_mask=src_key_padding_mask,
@@ -150,24 +158,25 @@ class TransformerDecoder(Module):
                 memory_is_causal: bool = False) -> lg.Tensor:
         output = tgt
         for layer in self.layers:
-            output = layer(output, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask,
-                           bool(tgt_is_causal), memory_is_causal)
+            output = layer(output, memory, tgt_mask, memory_mask, tgt_key_padding_mask,
+                           memory_key_padding_mask, bool(tgt_is_causal), memory_is_causal)
         return output if self.norm is None else self.norm(output)
 
 
 class Transformer(Module):
     """Encoder and decoder together."""
 
-    def __init__(self, d_model: int = 512, nhead: int = 8, num_encoder_layers: int = 6, num_decoder_layers: int = 6,
-                 dim_feedforward: int = 2048, dropout: float = 0.1, activation: Activation = "relu",
-                 custom_encoder: Module | None = None, custom_decoder: Module | None = None,
-                 layer_norm_eps: float = 1e-5, batch_first: bool = False, norm_first: bool = False,
-                 bias: bool = True, device: Any = None, dtype: Any = None) -> None:
+    def __init__(self, d_model: int = 512, nhead: int = 8, num_encoder_layers: int = 6,
+                 num_decoder_layers: int = 6, dim_feedforward: int = 2048, dropout: float = 0.1,
+                 activation: Activation = "relu", custom_encoder: Module | None = None,
+                 custom_decoder: Module | None = None, layer_norm_eps: float = 1e-5,
+                 batch_first: bool = False, norm_first: bool = False, bias: bool = True,
+                 device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         made = {"device": device, "dtype": dtype}
-        settings = {"dim_feedforward": dim_feedforward, "dropout": dropout, "activation": activation,
-                    "layer_norm_eps": layer_norm_eps, "batch_first": batch_first, "norm_first": norm_first,
-                    "bias": bias, **made}
+        settings = {"dim_feedforward": dim_feedforward, "dropout": dropout,
+                    "activation": activation, "layer_norm_eps": layer_norm_eps,
+                    "batch_first": batch_first, "norm_first": norm_first, "bias": bias, **made}
 
         def norm() -> LayerNorm:
             return LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **made)
@@ -185,14 +194,17 @@ class Transformer(Module):
 
     def forward(self, src: lg.Tensor, tgt: lg.Tensor, src_mask: lg.Tensor | None = None,
                 tgt_mask: lg.Tensor | None = None, memory_mask: lg.Tensor | None = None,
-                src_key_padding_mask: lg.Tensor | None = None, tgt_key_padding_mask: lg.Tensor | None = None,
+                src_key_padding_mask: lg.Tensor | None = None,
+                tgt_key_padding_mask: lg.Tensor | None = None,
                 memory_key_padding_mask: lg.Tensor | None = None, src_is_causal: bool | None = None,
                 tgt_is_causal: bool | None = None, memory_is_causal: bool = False) -> lg.Tensor:
-        memory = self.encoder(src, mask=src_mask, src_key_padding_mask=src_key_padding_mask, is_causal=src_is_causal)
-        return self.decoder(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask,
-                            tgt_is_causal, memory_is_causal)
+        memory = self.encoder(src, mask=src_mask, src_key_padding_mask=src_key_padding_mask,
+                              is_causal=src_is_causal)
+        return self.decoder(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask,
+                            memory_key_padding_mask, tgt_is_causal, memory_is_causal)
 
     @staticmethod
-    def generate_square_subsequent_mask(sz: int, device: Any = None, dtype: Any = None) -> lg.Tensor:
+    def generate_square_subsequent_mask(sz: int, device: Any = None,
+                                        dtype: Any = None) -> lg.Tensor:
         """(sz, sz): 0 where attention is allowed (this and earlier places), else -inf."""
         return lg.triu(lg.full((sz, sz), float("-inf"), dtype=dtype, device=device), diagonal=1)

@@ -1,7 +1,9 @@
-"""Learning-rate schedules: they write `group["lr"]`, and the optimiser takes the new value at its next step.
+"""Learning-rate schedules: they write `group["lr"]`, and the optimiser takes the new value at its
+next step.
 
-`get_lr()` goes from the current value to the next, so that schedules can be chained; `closed_form(epoch)` says what a
-schedule alone would give, and serves `step(epoch)`, which `SequentialLR` uses to start a schedule.
+`get_lr()` goes from the current value to the next, so that schedules can be chained;
+`closed_form(epoch)` says what a schedule alone would give, and serves `step(epoch)`, which
+`SequentialLR` uses to start a schedule.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ class LRScheduler:
             if last_epoch == -1:
                 group.setdefault("initial_lr", _number(group["lr"]))
             elif "initial_lr" not in group:
-                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{position}] when resuming an "
-                               "optimizer")
+                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{position}] "
+                               "when resuming an optimizer")
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._step_count = 0
@@ -60,14 +62,17 @@ class LRScheduler:
         raise NotImplementedError(f"{type(self).__name__} does not define get_lr")
 
     def closed_form(self, epoch: int) -> list[float] | None:
-        """The rates at an epoch, from the initial ones; None where the schedule has no such form."""
+        """The rates at an epoch, from the initial ones; None where the schedule has no such
+        form.
+        """
         return None
 
     def step(self, epoch: int | None = None) -> None:
         """Goes one epoch on, or to a given one, and writes the rates."""
         if self._step_count == 1 and not self.optimizer.steps_taken and epoch is None:
-            warnings.warn("lr_scheduler.step() was called before optimizer.step(): the first value of the schedule is "
-                          "skipped. Call optimizer.step() first.", UserWarning, stacklevel=2)
+            warnings.warn("lr_scheduler.step() was called before optimizer.step(): the first "
+                          "value of the schedule is skipped. Call optimizer.step() first.",
+                          UserWarning, stacklevel=2)
         self._step_count += 1
         if epoch is None:
             self.last_epoch += 1
@@ -115,9 +120,10 @@ class _FunctionLR(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """Functions are left out; of callable objects, their attributes are kept."""
-        state = {name: value for name, value in self.__dict__.items() if name not in ("optimizer", "lr_lambdas")}
-        state["lr_lambdas"] = [None if isinstance(function, types.FunctionType) else dict(function.__dict__)
-                               for function in self.lr_lambdas]
+        state = {name: value for name, value in self.__dict__.items()
+                 if name not in ("optimizer", "lr_lambdas")}
+        state["lr_lambdas"] = [None if isinstance(function, types.FunctionType)
+                               else dict(function.__dict__) for function in self.lr_lambdas]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -132,7 +138,8 @@ class LambdaLR(_FunctionLR):
     """The initial rate times lr_lambda(epoch)."""
 
     def get_lr(self) -> list[float]:
-        return [base * function(self.last_epoch) for base, function in zip(self.base_lrs, self.lr_lambdas)]
+        return [base * function(self.last_epoch) for base,
+                function in zip(self.base_lrs, self.lr_lambdas)]
 
 
 class MultiplicativeLR(_FunctionLR):
@@ -141,13 +148,15 @@ class MultiplicativeLR(_FunctionLR):
     def get_lr(self) -> list[float]:
         if self.last_epoch <= 0:
             return self.current()
-        return [rate * function(self.last_epoch) for rate, function in zip(self.current(), self.lr_lambdas)]
+        return [rate * function(self.last_epoch) for rate,
+                function in zip(self.current(), self.lr_lambdas)]
 
 
 class StepLR(LRScheduler):
     """Times gamma every step_size epochs."""
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1,
+                 last_epoch: int = -1) -> None:
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -171,7 +180,8 @@ class MultiStepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        return [rate * self.gamma ** self.milestones.get(self.last_epoch, 0) for rate in self.current()]
+        return [rate * self.gamma ** self.milestones.get(self.last_epoch, 0)
+                for rate in self.current()]
 
     def closed_form(self, epoch: int) -> list[float]:
         passed = bisect_right(sorted(self.milestones.elements()), epoch)
@@ -212,7 +222,8 @@ class LinearLR(LRScheduler):
     def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0,
                  total_iters: int = 5, last_epoch: int = -1) -> None:
         if not 0 < start_factor <= 1:
-            raise ValueError("Starting multiplicative factor expected to be greater than 0 and less or equal to 1.")
+            raise ValueError("Starting multiplicative factor expected to be greater than 0 and "
+                             "less or equal to 1.")
         if not 0 <= end_factor <= 1:
             raise ValueError("Ending multiplicative factor expected to be between 0 and 1.")
         self.start_factor = start_factor
@@ -221,7 +232,8 @@ class LinearLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def _factor(self, epoch: int) -> float:
-        return self.start_factor + (self.end_factor - self.start_factor) * min(epoch, self.total_iters) / self.total_iters
+        change = (self.end_factor - self.start_factor) * min(epoch, self.total_iters)
+        return self.start_factor + change / self.total_iters
 
     def get_lr(self) -> list[float]:
         epoch = self.last_epoch
@@ -243,7 +255,8 @@ class ExponentialLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        return self.current() if self.last_epoch == 0 else [rate * self.gamma for rate in self.current()]
+        return self.current() if self.last_epoch == 0 else [rate * self.gamma
+                                                            for rate in self.current()]
 
     def closed_form(self, epoch: int) -> list[float]:
         return [base * self.gamma**epoch for base in self.base_lrs]
@@ -252,7 +265,8 @@ class ExponentialLR(LRScheduler):
 class PolynomialLR(LRScheduler):
     """Down to zero in total_iters epochs, as a power of what is left."""
 
-    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0,
+                 last_epoch: int = -1) -> None:
         self.total_iters = total_iters
         self.power = power
         super().__init__(optimizer, last_epoch)
@@ -270,9 +284,12 @@ class PolynomialLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """Half a cosine from the initial rate to eta_min in T_max epochs (Loshchilov and Hutter 2017)."""
+    """Half a cosine from the initial rate to eta_min in T_max epochs (Loshchilov and Hutter
+    2017).
+    """
 
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0,
+                 last_epoch: int = -1) -> None:
         self.T_max = T_max
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
@@ -285,8 +302,11 @@ class CosineAnnealingLR(LRScheduler):
             return self.closed_form(epoch)
         if (epoch - 1 - self.T_max) % (2 * self.T_max) == 0:
             rise = (1 - math.cos(math.pi / self.T_max)) / 2
-            return [rate + (base - self.eta_min) * rise for rate, base in zip(self.current(), self.base_lrs)]
-        ratio = (1 + math.cos(math.pi * epoch / self.T_max)) / (1 + math.cos(math.pi * (epoch - 1) / self.T_max))
+            return [rate + (base - self.eta_min) * rise for rate,
+                    base in zip(self.current(), self.base_lrs)]
+        ratio = (1 + math.cos(math.pi * epoch / self.T_max)) / (1
+                                                                + math.cos(math.pi * (epoch - 1)
+                                                                           / self.T_max))
         return [ratio * (rate - self.eta_min) + self.eta_min for rate in self.current()]
 
     def closed_form(self, epoch: int) -> list[float]:
@@ -322,7 +342,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         if self.T_mult == 1:
             self.T_i, self.T_cur = self.T_0, position % self.T_0
         else:
-            restarts = int(math.log(position / self.T_0 * (self.T_mult - 1) + 1, self.T_mult) + 1e-9)
+            restarts = int(math.log(position / self.T_0 * (self.T_mult - 1) + 1, self.T_mult)
+                           + 1e-9)
             begun = self.T_0 * (self.T_mult**restarts - 1) // (self.T_mult - 1)
             self.T_i, self.T_cur = self.T_0 * self.T_mult**restarts, position - begun
         self._step_count += 1
@@ -333,14 +354,16 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 class OneCycleLR(LRScheduler):
     """One rise and fall of the rate, with momentum going the other way (Smith and Topin 2018)."""
 
-    def __init__(self, optimizer: Optimizer, max_lr: Any, total_steps: int | None = None, epochs: int | None = None,
-                 steps_per_epoch: int | None = None, pct_start: float = 0.3, anneal_strategy: str = "cos",
-                 cycle_momentum: bool = True, base_momentum: Any = 0.85, max_momentum: Any = 0.95,
-                 div_factor: float = 25.0, final_div_factor: float = 1e4, three_phase: bool = False,
+    def __init__(self, optimizer: Optimizer, max_lr: Any, total_steps: int | None = None,
+                 epochs: int | None = None, steps_per_epoch: int | None = None,
+                 pct_start: float = 0.3, anneal_strategy: str = "cos", cycle_momentum: bool = True,
+                 base_momentum: Any = 0.85, max_momentum: Any = 0.95, div_factor: float = 25.0,
+                 final_div_factor: float = 1e4, three_phase: bool = False,
                  last_epoch: int = -1) -> None:
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
-                raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch)")
+                raise ValueError("You must define either total_steps OR (epochs AND "
+                                 "steps_per_epoch)")
             if epochs <= 0 or steps_per_epoch <= 0:
                 raise ValueError("epochs and steps_per_epoch must be positive integers")
             total_steps = epochs * steps_per_epoch
@@ -349,7 +372,8 @@ class OneCycleLR(LRScheduler):
         if not 0 <= pct_start <= 1:
             raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
         if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
+            raise ValueError("anneal_strategy must be one of 'cos' or 'linear', instead got "
+                             f"{anneal_strategy}")
         self.total_steps = total_steps
         self.anneal_strategy = anneal_strategy
         self.cycle_momentum = cycle_momentum
@@ -361,7 +385,8 @@ class OneCycleLR(LRScheduler):
                 group["min_lr"] = group["initial_lr"] / final_div_factor
         if cycle_momentum:
             if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
-                raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
+                raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` "
+                                 "option enabled")
             self.use_beta1 = "betas" in optimizer.defaults
             if last_epoch == -1:
                 lows = _for_each(groups, base_momentum, "base_momentum")
@@ -373,12 +398,15 @@ class OneCycleLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def _make_phases(self, share: float, three_phase: bool) -> list[list[Any]]:
-        """[last step, rate from, rate to, momentum from, momentum to] of each phase, by name in the group."""
+        """[last step, rate from, rate to, momentum from, momentum to] of each phase, by name in the
+        group.
+        """
         top = float(share * self.total_steps) - 1
         rise = [top, "initial_lr", "max_lr", "max_momentum", "base_momentum"]
         if three_phase:
             return [rise,
-                    [float(2 * share * self.total_steps) - 2, "max_lr", "initial_lr", "base_momentum", "max_momentum"],
+                    [float(2 * share * self.total_steps) - 2, "max_lr", "initial_lr",
+                     "base_momentum", "max_momentum"],
                     [self.total_steps - 1, "initial_lr", "min_lr", "max_momentum", "max_momentum"]]
         return [rise, [self.total_steps - 1, "max_lr", "min_lr", "base_momentum", "max_momentum"]]
 
@@ -396,16 +424,20 @@ class OneCycleLR(LRScheduler):
     def get_lr(self) -> list[float]:
         number = self.last_epoch
         if number > self.total_steps:
-            raise ValueError(f"Tried to step {number} times. The specified number of total steps is {self.total_steps}")
+            raise ValueError(f"Tried to step {number} times. The specified number of total steps "
+                             f"is {self.total_steps}")
         rates = []
         for group in self.optimizer.param_groups:
             start: float = 0
-            for position, (end, from_lr, to_lr, from_momentum, to_momentum) in enumerate(self._phases):
+            for position, (end, from_lr, to_lr, from_momentum,
+                           to_momentum) in enumerate(self._phases):
                 if number <= end or position == len(self._phases) - 1:
                     share = (number - start) / (end - start)
                     rates.append(self._between(group[from_lr], group[to_lr], share))
                     if self.cycle_momentum:
-                        self._set_momentum(group, self._between(group[from_momentum], group[to_momentum], share))
+                        self._set_momentum(group,
+                                           self._between(group[from_momentum], group[to_momentum],
+                                                         share))
                     break
                 start = end
         return rates
@@ -427,12 +459,14 @@ class SequentialLR(LRScheduler):
         if len(schedulers) < 1:
             raise ValueError("SequentialLR expects at least one scheduler")
         if len(milestones) != len(schedulers) - 1:
-            raise ValueError("Sequential Schedulers expects number of schedulers provided to be one more than the "
-                             f"number of milestone points, but got number of schedulers {len(schedulers)} and the "
-                             f"number of milestones to be equal to {len(milestones)}")
+            raise ValueError("Sequential Schedulers expects number of schedulers provided to be "
+                             "one more than the number of milestone points, but got number of "
+                             f"schedulers {len(schedulers)} and the number of milestones to be "
+                             f"equal to {len(milestones)}")
         for scheduler in schedulers:
             if scheduler.optimizer is not optimizer:
-                raise ValueError("SequentialLR expects all schedulers to belong to the same optimizer")
+                raise ValueError("SequentialLR expects all schedulers to belong to the same "
+                                 "optimizer")
         self.optimizer = optimizer
         self._schedulers = schedulers
         self._milestones = milestones
@@ -457,7 +491,8 @@ class SequentialLR(LRScheduler):
         self._last_lr = scheduler.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name not in ("optimizer", "_schedulers")}
+        state = {name: value for name, value in self.__dict__.items()
+                 if name not in ("optimizer", "_schedulers")}
         return {**state, "_schedulers": [scheduler.state_dict() for scheduler in self._schedulers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -470,14 +505,16 @@ class SequentialLR(LRScheduler):
 class ChainedScheduler(SequentialLR):
     """Several schedules at the same time, each working on what the one before left."""
 
-    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
+    def __init__(self, schedulers: Sequence[LRScheduler],
+                 optimizer: Optimizer | None = None) -> None:
         schedulers = list(schedulers)
         if len(schedulers) < 1:
             raise ValueError("ChainedScheduler expects at least one scheduler")
         self.optimizer = optimizer or schedulers[0].optimizer
         for scheduler in schedulers:
             if scheduler.optimizer is not self.optimizer:
-                raise ValueError("ChainedScheduler expects all schedulers to belong to the same optimizer")
+                raise ValueError("ChainedScheduler expects all schedulers to belong to the same "
+                                 "optimizer")
         self._schedulers = schedulers
         self._last_lr = schedulers[-1].current()
 
@@ -488,11 +525,13 @@ class ChainedScheduler(SequentialLR):
 
 
 class ReduceLROnPlateau(LRScheduler):
-    """Times factor when a metric has not got better for more than `patience` epochs: `step(metric)`."""
+    """Times factor when a metric has not got better for more than `patience` epochs:
+    `step(metric)`.
+    """
 
-    def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
-                 threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0, min_lr: Any = 0,
-                 eps: float = 1e-8) -> None:
+    def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1,
+                 patience: int = 10, threshold: float = 1e-4, threshold_mode: str = "rel",
+                 cooldown: int = 0, min_lr: Any = 0, eps: float = 1e-8) -> None:
         if factor >= 1.0:
             raise ValueError("Factor should be < 1.0.")
         if mode not in ("min", "max"):
@@ -529,7 +568,8 @@ class ReduceLROnPlateau(LRScheduler):
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
-            for group, least, rate in zip(self.optimizer.param_groups, self.min_lrs, self.current()):
+            for group, least, rate in zip(self.optimizer.param_groups, self.min_lrs,
+                                          self.current()):
                 reduced = max(rate * self.factor, least)
                 if rate - reduced > self.eps:
                     _set(group, "lr", reduced)

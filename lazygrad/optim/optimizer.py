@@ -1,12 +1,15 @@
-"""`Optimizer`: parameter groups, state, and the step that records all updates and computes them with the gradients.
+"""`Optimizer`: parameter groups, state, and the step that records all updates and computes them
+with the gradients.
 
-An update is recorded as graph nodes, not computed: `step()` ends with a flush, so that one program computes loss,
-gradients and new parameters.  What changes between steps must therefore not be a constant of the graph, or every step
-would compile anew:
+An update is recorded as graph nodes, not computed: `step()` ends with a flush, so that one program
+computes loss, gradients and new parameters.  What changes between steps must therefore not be a
+constant of the graph, or every step would compile anew:
 
 - the learning rate is a 0-d tensor, refreshed only when `group["lr"]` changes;
-- any other number of a group is a constant until it changes for the first time, and a 0-d tensor from then on;
-- the step count is a 0-d tensor, counted in the graph and shared by all parameters that have it in common.
+- any other number of a group is a constant until it changes for the first time, and a 0-d tensor
+  from then on;
+- the step count is a 0-d tensor, counted in the graph and shared by all parameters that have it in
+  common.
 
 `state_dict()` has PyTorch's layout.
 """
@@ -18,16 +21,16 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import lazygrad as lg
 import numpy
-from lazygrad_compiler.ir.dtypes import DType, float32
-from lazygrad_compiler.ir.node import Node
 
+import lazygrad as lg
 from lazygrad._core import cell as cells
 from lazygrad._core import graph
 from lazygrad._core.context import operation
 from lazygrad._core.tensor import raw_node, write
 from lazygrad.nn.module_hooks import HookHandle
+from lazygrad_compiler.ir.dtypes import DType, float32
+from lazygrad_compiler.ir.node import Node
 
 REQUIRED: Any = object()
 """The default of a setting that has none."""
@@ -74,28 +77,31 @@ class Optimizer:
         self._step_post_hooks: OrderedDict[int, Any] = OrderedDict()
         self.steps_taken = 0
         if isinstance(params, lg.Tensor):
-            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
-                            "a single Tensor; pass [tensor]")
+            raise TypeError("params argument given to the optimizer should be an iterable of "
+                            "Tensors or dicts, but got a single Tensor; pass [tensor]")
         groups = list(params)
         if not groups:
-            raise ValueError("optimizer got an empty parameter list; a generator such as model.parameters() can be "
-                             "used only once")
+            raise ValueError("optimizer got an empty parameter list; a generator such as "
+                             "model.parameters() can be used only once")
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for group in groups:
             self.add_param_group(group)
-        # Initial values are computed now, so that the first step is the same program as all that follow.
+        # Initial values are computed now, so that the first step is the same program as all that
+        # follow.
         if not cells.observation_callbacks:
             _compute()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group: {"params": tensors, "lr": ..., ...}; what it does not set comes from the defaults."""
+        """Adds a group: {"params": tensors, "lr": ..., ...}; what it does not set comes from the
+        defaults.
+        """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group).__name__}")
         given = param_group["params"]
         if isinstance(given, (set, frozenset)):
-            raise TypeError("optimizer parameters need to be organized in ordered collections, and sets have no order; "
-                            "use a list")
+            raise TypeError("optimizer parameters need to be organized in ordered collections, "
+                            "and sets have no order; use a list")
         parameters = [given] if isinstance(given, lg.Tensor) else list(given)
         names = None
         if parameters and isinstance(parameters[0], tuple):
@@ -106,8 +112,8 @@ class Optimizer:
                 raise TypeError(f"optimizer can only optimize Tensors, but one of the params is "
                                 f"{type(parameter).__name__}")
             if not parameter.is_leaf and not getattr(parameter, "retains_grad", False):
-                raise ValueError("can't optimize a non-leaf Tensor: pass the tensors that were created, not ones "
-                                 "computed from them")
+                raise ValueError("can't optimize a non-leaf Tensor: pass the tensors that were "
+                                 "created, not ones computed from them")
         if len({id(parameter) for parameter in parameters}) != len(parameters):
             raise ValueError("some parameters appear more than once in a parameter group")
         taken = {id(parameter) for group in self.param_groups for parameter in group["params"]}
@@ -118,14 +124,17 @@ class Optimizer:
             group["param_names"] = names
         for name, default in self.defaults.items():
             if default is REQUIRED and name not in group:
-                raise ValueError(f"parameter group didn't specify a value of required optimization parameter {name}")
+                raise ValueError("parameter group didn't specify a value of required optimization "
+                                 f"parameter {name}")
             group.setdefault(name, default)
         self.param_groups.append(group)
 
     # ---- stepping
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates all parameters that have a gradient.  `closure`: computes the loss anew and is called first."""
+        """Updates all parameters that have a gradient.  `closure`: computes the loss anew and is
+        called first.
+        """
         for hook in list(self._step_pre_hooks.values()):
             hook(self, (closure,), {})
         loss = None
@@ -134,7 +143,8 @@ class Optimizer:
                 loss = closure()
         self._record()
         self.steps_taken += 1
-        if not cells.observation_callbacks:  # while a function is being compiled, its program does the computing
+        # While a function is being compiled, its program does the computing.
+        if not cells.observation_callbacks:
             _compute()
         for hook in list(self._step_post_hooks.values()):
             hook(self, (closure,), {})
@@ -145,7 +155,8 @@ class Optimizer:
         """Records the updates of all groups."""
         with lg.no_grad():
             for index, group in enumerate(self.param_groups):
-                parameters = [parameter for parameter in group["params"] if parameter._grad is not None]
+                parameters = [parameter for parameter in group["params"]
+                              if parameter._grad is not None]
                 if not parameters:
                     continue
                 if self.step_is_counted:
@@ -203,7 +214,8 @@ class Optimizer:
     def _state_tensor(self, parameter: lg.Tensor, name: str, fill: float = 0.0) -> lg.Tensor:
         """A tensor of the parameter's state, made on first use.
 
-        It holds data, not a constant: folded into the first step, a constant would make that a program of its own.
+        It holds data, not a constant: folded into the first step, a constant would make that a
+        program of its own.
         """
         state = self.state[parameter]
         found = state.get(name)
@@ -214,8 +226,12 @@ class Optimizer:
             found = state[name] = lg.from_numpy(array)
         return found
 
-    def _gradient(self, parameter: lg.Tensor, group: dict[str, Any], value: Node, weight_decay: Any = 0) -> Node:
-        """The gradient in the dtype the update computes in; negated where maximising, plus weight decay."""
+    def _gradient(self, parameter: lg.Tensor, group: dict[str, Any], value: Node,
+                  weight_decay: Any = 0) -> Node:
+        """The gradient in the dtype the update computes in; negated where maximising, plus weight
+        decay.
+        """
+        assert parameter._grad is not None
         gradient = graph.cast(graph.stop_gradient(raw_node(parameter._grad)), value.dtype)
         if group.get("maximize"):
             gradient = graph.unary("neg", gradient)
@@ -245,7 +261,9 @@ class Optimizer:
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        """{"state": by number of parameter, "param_groups": settings, "params" as numbers}, as in PyTorch."""
+        """{"state": by number of parameter, "param_groups": settings, "params" as numbers}, as in
+        PyTorch.
+        """
         numbers: dict[int, int] = {}
         groups = []
         for group in self.param_groups:
@@ -259,16 +277,20 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over state and settings of an optimizer over equally many parameters in equal groups."""
+        """Takes over state and settings of an optimizer over equally many parameters in equal
+        groups.
+        """
         saved_groups = state_dict["param_groups"]
         if len(saved_groups) != len(self.param_groups):
-            raise ValueError(f"loaded state dict has a different number of parameter groups: {len(saved_groups)}, "
-                             f"and this optimizer has {len(self.param_groups)}")
+            raise ValueError("loaded state dict has a different number of parameter groups: "
+                             f"{len(saved_groups)}, and this optimizer has "
+                             f"{len(self.param_groups)}")
         for position, (saved, group) in enumerate(zip(saved_groups, self.param_groups)):
             if len(saved["params"]) != len(group["params"]):
-                raise ValueError(f"loaded state dict contains a parameter group that doesn't match the size of "
-                                 f"optimizer's group: group {position} has {len(saved['params'])} parameters, and here "
-                                 f"it has {len(group['params'])}")
+                raise ValueError("loaded state dict contains a parameter group that doesn't match "
+                                 f"the size of optimizer's group: group {position} has "
+                                 f"{len(saved['params'])} parameters, and here it has "
+                                 f"{len(group['params'])}")
         by_number = {number: parameter for saved, group in zip(saved_groups, self.param_groups)
                      for number, parameter in zip(saved["params"], group["params"])}
         state: defaultdict[lg.Tensor, dict[str, Any]] = defaultdict(dict)
@@ -276,19 +298,24 @@ class Optimizer:
         for number, values in state_dict["state"].items():
             parameter = by_number.get(number)
             if parameter is None:
-                raise ValueError(f"loaded state dict has state for parameter {number}, which no group lists")
-            state[parameter] = {name: self._loaded(name, value, parameter, steps) for name, value in values.items()}
+                raise ValueError(f"loaded state dict has state for parameter {number}, which no "
+                                 "group lists")
+            state[parameter] = {name: self._loaded(name, value, parameter, steps) for name,
+                                value in values.items()}
         self.state = state
-        self.param_groups = [
-            {**{name: copy.deepcopy(value) for name, value in saved.items() if name != "params"},
-             "params": group["params"], **({"param_names": group["param_names"]} if "param_names" in group else {})}
-            for saved, group in zip(saved_groups, self.param_groups)]
+        self.param_groups = [{**{name: copy.deepcopy(value) for name, value in saved.items()
+                                 if name != "params"}, "params": group["params"],
+                              **({"param_names": group["param_names"]} if "param_names" in group
+                                 else {})} for saved, group in zip(saved_groups, self.param_groups)]
         for group in self.param_groups:
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
 
-    def _loaded(self, name: str, value: Any, parameter: lg.Tensor, steps: dict[float, lg.Tensor]) -> Any:
-        """A value of the state as this optimizer keeps it; equal step counts become one shared count."""
+    def _loaded(self, name: str, value: Any, parameter: lg.Tensor,
+                steps: dict[float, lg.Tensor]) -> Any:
+        """A value of the state as this optimizer keeps it; equal step counts become one shared
+        count.
+        """
         if name == "step":
             count = float(value)
             if count not in steps:
@@ -297,8 +324,8 @@ class Optimizer:
         if not isinstance(value, lg.Tensor):
             return copy.deepcopy(value)
         if tuple(value.shape) not in ((), tuple(parameter.shape)):
-            raise ValueError(f"loaded state {name!r} has shape {tuple(value.shape)}, and its parameter has "
-                             f"{tuple(parameter.shape)}")
+            raise ValueError(f"loaded state {name!r} has shape {tuple(value.shape)}, and its "
+                             f"parameter has {tuple(parameter.shape)}")
         same = not (parameter.is_floating_point() and value.is_floating_point())
         return value.detach().clone() if same else value.detach().clone().to(parameter.dtype)
 
@@ -337,7 +364,8 @@ def check_betas(optimizer: str, betas: Iterable[Any]) -> None:
     """Raises ValueError for a decay rate outside [0, 1)."""
     for position, value in enumerate(betas):
         if not isinstance(value, lg.Tensor) and not 0.0 <= value < 1.0:
-            raise ValueError(f"{optimizer}: invalid beta parameter at index {position}: {value}; it must be in [0, 1)")
+            raise ValueError(f"{optimizer}: invalid beta parameter at index {position}: {value}; "
+                             "it must be in [0, 1)")
 
 
 def with_values(parameters: Iterable[lg.Tensor]) -> Iterator[tuple[lg.Tensor, DType, Node]]:

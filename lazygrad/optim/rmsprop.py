@@ -15,16 +15,19 @@ class RMSprop(Optimizer):
 
     step_is_counted = True
 
-    def __init__(self, params: Any, lr: Any = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0,
-                 momentum: float = 0, centered: bool = False, capturable: bool = False, foreach: bool | None = None,
-                 maximize: bool = False, differentiable: bool = False) -> None:
-        check_not_negative("RMSprop", lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
+    def __init__(self, params: Any, lr: Any = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
+                 weight_decay: float = 0, momentum: float = 0, centered: bool = False,
+                 capturable: bool = False, foreach: bool | None = None, maximize: bool = False,
+                 differentiable: bool = False) -> None:
+        check_not_negative("RMSprop", lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay,
+                           momentum=momentum)
         if differentiable:
             raise NotImplementedError("RMSprop: differentiable=True is not supported")
-        super().__init__(params, {
-            "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered,
-            "weight_decay": weight_decay, "capturable": capturable, "foreach": foreach, "maximize": maximize,
-            "differentiable": differentiable})
+        super().__init__(params,
+                         {"lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps,
+                          "centered": centered, "weight_decay": weight_decay,
+                          "capturable": capturable, "foreach": foreach, "maximize": maximize,
+                          "differentiable": differentiable})
 
     def _update_group(self, index: int, group: dict[str, Any], parameters: list[lg.Tensor]) -> None:
         for parameter, dtype, value in with_values(parameters):

@@ -1,4 +1,6 @@
-"""Stochastic gradient descent, with momentum (Sutskever et al. 2013, PyTorch's form) and Nesterov's."""
+"""Stochastic gradient descent, with momentum (Sutskever et al. 2013, PyTorch's form) and
+Nesterov's.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,17 @@ class SGD(Optimizer):
 
     def __init__(self, params: Any, lr: Any = 1e-3, momentum: float = 0, dampening: float = 0,
                  weight_decay: float = 0, nesterov: bool = False, *, maximize: bool = False,
-                 foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None) -> None:
+                 foreach: bool | None = None, differentiable: bool = False,
+                 fused: bool | None = None) -> None:
         check_not_negative("SGD", lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
         if differentiable:
             raise NotImplementedError("SGD: differentiable=True is not supported")
-        super().__init__(params, {
-            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
-            "nesterov": nesterov, "maximize": maximize, "foreach": foreach, "differentiable": differentiable,
-            "fused": fused})
+        super().__init__(params,
+                         {"lr": lr, "momentum": momentum, "dampening": dampening,
+                          "weight_decay": weight_decay, "nesterov": nesterov, "maximize": maximize,
+                          "foreach": foreach, "differentiable": differentiable, "fused": fused})
 
     def _update_group(self, index: int, group: dict[str, Any], parameters: list[lg.Tensor]) -> None:
         for parameter, dtype, value in with_values(parameters):
@@ -38,7 +41,9 @@ class SGD(Optimizer):
                 buffer = self._state_tensor(parameter, "momentum_buffer")
                 velocity = graph.mul(value_of(buffer, dtype), momentum)
                 # The first gradient is not dampened.
-                velocity = graph.add(velocity, change if starts or kept == 1.0 else graph.mul(change, kept))
+                velocity = graph.add(velocity, change if starts or kept == 1.0
+                                     else graph.mul(change, kept))
                 write(buffer, "SGD", velocity)
-                change = graph.add(change, graph.mul(velocity, momentum)) if group["nesterov"] else velocity
+                change = graph.add(change,
+                                   graph.mul(velocity, momentum)) if group["nesterov"] else velocity
             write(parameter, "SGD", graph.sub(value, graph.mul(change, lr)))

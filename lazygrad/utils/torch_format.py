@@ -1,7 +1,7 @@
 """Reads archives written by torch.save: tensors and plain data, nothing else.
 
-The pickle inside is read by an unpickler that knows a dozen names (how tensors are put together, OrderedDict, dtypes, shapes) and
-refuses every other, so that no code of the file's choosing runs.
+The pickle inside is read by an unpickler that knows a dozen names (how tensors are put together,
+OrderedDict, dtypes, shapes) and refuses every other, so that no code of the file's choosing runs.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ import zipfile
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-import lazygrad as lg
 import numpy
+
+import lazygrad as lg
+from lazygrad.serialization import FileFormatError, as_tensor_view, read_entry
 from lazygrad_compiler.ir.dtypes import DTYPES, DType
 
-from lazygrad.serialization import FileFormatError, as_tensor_view, read_entry
-
-STORAGE_DTYPES = {
-    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
-    "ByteStorage": "uint8", "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
-}
+STORAGE_DTYPES = {"FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16",
+                  "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
+                  "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
+                  "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
+                  "ComplexDoubleStorage": "complex128"}
 
 
 class _StorageKind(NamedTuple):
@@ -45,8 +44,8 @@ class _Storage(NamedTuple):
         return flat.byteswap() if sys.byteorder == "big" else flat
 
 
-def _tensor(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool = False, hooks: Any = None,
-            metadata: Any = None, dtype: Any = None) -> Any:
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool = False,
+            hooks: Any = None, metadata: Any = None, dtype: Any = None) -> Any:
     """A tensor on a storage, as `torch._utils._rebuild_tensor_v2` and `_v3` make them."""
     if not isinstance(storage, _Storage):
         raise FileFormatError("a tensor's storage is not a storage")
@@ -58,12 +57,13 @@ def _tensor(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bo
         storage.bases[kind.name] = lg.from_numpy(flat)
     whole = offset == 0 and list(stride) == _row_major(size) and _product(size) == flat.size
     base = storage.bases[kind.name]
-    made = base.view(tuple(size)) if whole else as_tensor_view(flat, base, offset, list(size), list(stride))
+    made = base.view(tuple(size)) if whole else as_tensor_view(flat, base, offset, list(size),
+                                                               list(stride))
     return made.detach().requires_grad_() if requires_grad else made
 
 
-def _tensor_v3(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool, hooks: Any, dtype: Any,
-               metadata: Any = None) -> Any:
+def _tensor_v3(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool, hooks: Any,
+               dtype: Any, metadata: Any = None) -> Any:
     return _tensor(storage, offset, size, stride, requires_grad, hooks, metadata, dtype)
 
 
@@ -91,7 +91,9 @@ def _size(values: Any = ()) -> Any:
 
 
 class _Allowed(NamedTuple):
-    """A function that a pickle may call.  Immutable: a pickle can set attributes of what it names."""
+    """A function that a pickle may call.  Immutable: a pickle can set attributes of what it
+    names.
+    """
 
     function: Any
 
@@ -126,9 +128,9 @@ class _Unpickler(pickle.Unpickler):
         try:
             return KNOWN[(module, name)]
         except KeyError:
-            raise FileFormatError(
-                f"the PyTorch file needs {module}.{name}, and only tensors and plain data are read; "
-                "save a state_dict with torch.save(model.state_dict(), ...) instead") from None
+            raise FileFormatError(f"the PyTorch file needs {module}.{name}, and only tensors and "
+                                  "plain data are read; save a state_dict with "
+                                  "torch.save(model.state_dict(), ...) instead") from None
 
     def persistent_load(self, identity: Any) -> _Storage:
         if not isinstance(identity, tuple) or len(identity) != 5 or identity[0] != "storage" \
@@ -145,11 +147,13 @@ def read_torch_archive(archive: zipfile.ZipFile) -> Any:
     """The data of an archive that torch.save wrote."""
     name = next(entry for entry in archive.namelist() if entry.endswith("/data.pkl"))
     prefix = name[:-len("data.pkl")]
-    if f"{prefix}byteorder" in archive.namelist() and read_entry(archive, f"{prefix}byteorder") != b"little":
+    if f"{prefix}byteorder" in archive.namelist() and read_entry(archive,
+                                                                 f"{prefix}byteorder") != b"little":
         raise FileFormatError("the PyTorch file is big-endian, which is not supported")
     try:
         return _Unpickler(read_entry(archive, name), archive, prefix).load()
     except FileFormatError:
         raise
     except Exception as error:
-        raise FileFormatError(f"the PyTorch file cannot be read ({type(error).__name__}: {error})") from None
+        raise FileFormatError(
+            f"the PyTorch file cannot be read ({type(error).__name__}: {error})") from None

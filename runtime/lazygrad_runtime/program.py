@@ -1,8 +1,10 @@
 """Programs: compiled graphs that run, and the flush that turns pending nodes into values.
 
 `execute(nodes)` is the whole way from recorded nodes to values:
-  find the pending graph and its leaves -> its structural key -> a program (from memory, from disk, or compiled) -> one native call.
-A `Program` owns the loaded code; a run allocates the outputs and the arena, fills a table of addresses and calls the entry.
+  find the pending graph and its leaves -> its structural key -> a program (from memory, from disk,
+  or compiled) -> one native call.
+A `Program` owns the loaded code; a run allocates the outputs and the arena, fills a table of
+addresses and calls the entry.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from typing import Any
 
 from lazygrad_compiler.ir.node import BITWISE_ATTRS, Node
 from lazygrad_compiler.pipeline import Artifact
-
 from lazygrad_runtime import store
 from lazygrad_runtime.loader import load_object
 from lazygrad_runtime.memory import Buffer, allocate
@@ -34,6 +35,7 @@ class Program:
         self.input_count = artifact.inputs
         self._sizes = []
         from lazygrad_compiler.ir.dtypes import DTYPES
+
         for name, shape in artifact.outputs:
             size = DTYPES[name].itemsize
             for extent in shape:
@@ -41,7 +43,11 @@ class Program:
             self._sizes.append(size)
         self._arena_bytes = artifact.arena_bytes
         self._scratch_bytes = artifact.scratch_bytes
-        kernels = [store.load_kernel(name, code) for name, code in artifact.objects.items() if name != "program"]
+        kernels = [
+            store.load_kernel(name, code)
+            for name, code in artifact.objects.items()
+            if name != "program"
+        ]
         symbols = {name: code.address(name) for name, code in kernels}
         self._code = [code for _, code in kernels]
         main = load_object(artifact.objects["program"], symbols)
@@ -56,7 +62,8 @@ class Program:
     def run(self, inputs: Sequence[Buffer]) -> list[Buffer]:
         """The outputs for these inputs (row-major, in the order of the graph's inputs).
 
-        Raises IndexError with the user's line where an index is out of range, MemoryError where memory runs out.
+        Raises IndexError with the user's line where an index is out of range, MemoryError where
+        memory runs out.
         """
         if len(inputs) != self.input_count:
             raise ValueError(f"[program] takes {self.input_count} inputs, not {len(inputs)}")
@@ -87,16 +94,19 @@ class Program:
         _, value, size, axis, launch = report[:5]
         _, about, location = self.artifact.launches[launch]
         lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location)
-        return IndexError(f"[{about}] index {value} is out of range for axis {axis} of size {size}"
-                          + (f" ({lines})" if lines else "")
-                          + f". Indices run from {-size} to {size - 1}.")
+        return IndexError(
+            f"[{about}] index {value} is out of range for axis {axis} of size {size}"
+            + (f" ({lines})" if lines else "")
+            + f". Indices run from {-size} to {size - 1}."
+        )
 
 
-def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node]]:
-    """What identifies the pending graph, and its leaves in order.
+def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, int]]:
+    """What identifies the pending graph, its leaves in order, and the number of each node in the
+    key.
 
-    Two graphs of one key are the same program: equal ops, attributes and shapes, wired alike.  Known values are leaves, whatever
-    made them; autograd's markers do not count.
+    Two graphs of one key are the same program: equal ops, attributes and shapes, wired alike.
+    Known values are leaves, whatever made them; autograd's markers do not count.
     """
     key: list[Any] = []
     leaves: list[Node] = []
@@ -129,7 +139,7 @@ def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node]]:
             attrs = repr(node.attrs) if node.op in BITWISE_ATTRS else node.attrs
             key.append((node.op, attrs, *[number[value] for value in inputs]))
     key.append(tuple(number[output] for output in outputs))
-    return tuple(key), leaves
+    return tuple(key), leaves, number
 
 
 _programs: dict[tuple, Program] = {}
@@ -137,7 +147,7 @@ _programs: dict[tuple, Program] = {}
 
 def program_for(outputs: Sequence[Node]) -> tuple[Program, list[Node]]:
     """The program that computes the nodes, compiled if need be, and its leaves in order."""
-    key, leaves = pending_key(outputs)
+    key, leaves, _ = pending_key(outputs)
     program = _programs.get(key)
     if program is None:
         program = Program(store.artifact_for(outputs, leaves))
@@ -147,17 +157,45 @@ def program_for(outputs: Sequence[Node]) -> tuple[Program, list[Node]]:
     return program, leaves
 
 
-def execute(outputs: Sequence[Node]) -> None:
-    """Computes the nodes and attaches their values: afterwards each `node.payload` is a Buffer (row-major contiguous)."""
+def execute(outputs: Sequence[Node], tracked: Sequence[Node] = ()) -> None:
+    """Computes the nodes and attaches their values: afterwards each `node.payload` is a Buffer
+    (row-major contiguous).
+
+    tracked: those of the outputs that may be differentiated later; what their backward pass will
+    want is computed and kept along.
+    """
     wanted = [node for node in dict.fromkeys(outputs) if node.payload is None]
     if not wanted:
         return
+    if tracked:
+        wanted += [node for node in residuals_of(tracked) if node not in wanted]
     program, leaves = program_for(wanted)
     for node, buffer in zip(wanted, program.run([leaf.payload for leaf in leaves]), strict=True):
         node.payload = buffer
 
 
+_residuals: dict[tuple, list[int]] = {}
+
+
+def residuals_of(tracked: Sequence[Node]) -> list[Node]:
+    """The values to keep for a later backward pass; found once for each structure of the graph."""
+    key, _, number = pending_key(tracked)
+    places = _residuals.get(key)
+    if places is None:
+        from lazygrad_compiler.autodiff.residuals import residuals
+
+        places = _residuals[key] = sorted({number[node] for node in residuals(tracked)})
+        if not places:
+            return []
+    nodes: dict[int, Node] = {}
+    for node, place in number.items():
+        if node.op not in ("variable", "stop_gradient"):
+            nodes[place] = node
+    return [nodes[place] for place in places]
+
+
 def forget_programs() -> None:
     """Empties the in-memory caches: the next flush compiles, or reads the disk, again."""
     _programs.clear()
+    _residuals.clear()
     store.forget_kernels()

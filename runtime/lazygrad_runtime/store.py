@@ -1,7 +1,8 @@
-"""Where compiled programs come from: the disk cache, or the compiler; and the kernels already loaded.
+"""Where compiled programs come from: the disk cache, or the compiler; and the kernels already
+loaded.
 
-An artifact is asked for by the pending graph.  Its key on disk is made of named fields: the canonical graph, the target, the versions of
-LLVM and llvmlite, and a hash of the compiler's source.
+An artifact is asked for by the pending graph.  Its key on disk is made of named fields: the
+canonical graph, the target, the versions of LLVM and llvmlite, and a hash of the compiler's source.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ from pathlib import Path
 
 from lazygrad_compiler.ir.node import Graph, Node
 from lazygrad_compiler.ir.text import print_graph
-from lazygrad_compiler.pipeline import Artifact, Stages, canonical_graph, emit_objects, lower, make_artifact
+from lazygrad_compiler.pipeline import (
+    Artifact,
+    Stages,
+    canonical_graph,
+    emit_objects,
+    lower,
+    make_artifact,
+)
 from lazygrad_compiler.target import Target, host
-
 from lazygrad_runtime.cache import CompileCache
 from lazygrad_runtime.loader import LoadedCode, load_object
 
@@ -37,7 +44,9 @@ class Counters:
 counters = Counters()
 
 compile_callbacks: list[Callable[[Graph, Stages | None, Artifact], None]] = []
-"""Called for each program that is new to this process, as callback(graph, stages, artifact); stages is None on a disk hit."""
+"""Called for each program that is new to this process, as callback(graph, stages, artifact); stages
+is None on a disk hit.
+"""
 
 _lock = threading.RLock()
 _kernels: weakref.WeakValueDictionary[str, LoadedCode] = weakref.WeakValueDictionary()
@@ -53,6 +62,7 @@ def disk() -> CompileCache:
 def source_hash() -> str:
     """SHA-256 over the compiler's source files, so that a changed compiler misses."""
     import lazygrad_compiler
+
     root = Path(lazygrad_compiler.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -65,11 +75,18 @@ def key_fields(graph_text: str, target: Target) -> dict[str, str | int]:
     """The named fields that identify a program on disk."""
     import llvmlite
     import llvmlite.binding as llvm
+
     return {
         "graph": hashlib.sha256(graph_text.encode()).hexdigest(),
-        "triple": target.triple, "cpu": target.cpu, "features": target.features, "simd_bytes": target.simd_bytes,
-        "registers": target.registers, "l1_bytes": target.l1_bytes, "l2_bytes": target.l2_bytes,
-        "llvm": ".".join(map(str, llvm.llvm_version_info)), "llvmlite": llvmlite.__version__,
+        "triple": target.triple,
+        "cpu": target.cpu,
+        "features": target.features,
+        "simd_bytes": target.simd_bytes,
+        "registers": target.registers,
+        "l1_bytes": target.l1_bytes,
+        "l2_bytes": target.l2_bytes,
+        "llvm": ".".join(map(str, llvm.llvm_version_info)),
+        "llvmlite": llvmlite.__version__,
         "compiler": source_hash(),
     }
 
@@ -84,7 +101,9 @@ def artifact_for(outputs: Sequence[Node], leaves: Sequence[Node]) -> Artifact:
         entry = disk().lookup(fields)
         if entry is not None:
             described = entry.manifest["meta"]
-            artifact = Artifact.from_description(described, {name: entry.read(name) for name in described["objects"]})
+            artifact = Artifact.from_description(
+                described, {name: entry.read(name) for name in described["objects"]}
+            )
             counters.disk_hits += 1
             for callback in compile_callbacks:
                 callback(graph, None, artifact)
@@ -92,13 +111,21 @@ def artifact_for(outputs: Sequence[Node], leaves: Sequence[Node]) -> Artifact:
         return _compile(graph, graph_text, target, fields)
 
 
-def _compile(graph: Graph, graph_text: str, target: Target, fields: dict[str, str | int]) -> Artifact:
+def _compile(
+    graph: Graph, graph_text: str, target: Target, fields: dict[str, str | int]
+) -> Artifact:
     import time
+
     started = time.perf_counter()
     stages = lower(graph, target)
     artifact = make_artifact(stages, emit_objects(stages, _kernel_object), 0.0)
     artifact = Artifact.from_description(
-        {**json.loads(json.dumps(artifact.description())), "seconds": time.perf_counter() - started}, artifact.objects)
+        {
+            **json.loads(json.dumps(artifact.description())),
+            "seconds": time.perf_counter() - started,
+        },
+        artifact.objects,
+    )
     counters.compiles += 1
     counters.compile_seconds += artifact.seconds
     blobs = {**artifact.objects, "graph.txt": print_graph(graph).encode()}
@@ -111,6 +138,7 @@ def _compile(graph: Graph, graph_text: str, target: Target, fields: dict[str, st
 def _kernel_object(name: str, llvm_text: str, target: Target) -> bytes:
     """A kernel's object code; kernels of programs compiled before are taken as they are."""
     from lazygrad_compiler.llvm.compile import compile_text
+
     found = _objects.get(name)
     if found is None:
         found = _objects[name] = compile_text(llvm_text, target).object_code

@@ -1,4 +1,6 @@
-"""Compiled programs equal the interpreter: random graphs, forward and backward, through the whole pipeline."""
+"""Compiled programs equal the interpreter: random graphs, forward and backward, through the whole
+pipeline.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import random
 
 import numpy
 import pytest
+
 from lazygrad_compiler.autodiff.backward import backward
 from lazygrad_compiler.ir.interpret import interpret
 from lazygrad_compiler.ir.node import Graph, Node, node, topological
@@ -23,8 +26,10 @@ def run_compiled(graph: Graph, inputs: list[numpy.ndarray]) -> list[numpy.ndarra
     program = Program(compile_graph(graph, host()))
     given = inputs[: program.input_count]  # gradients may not need the last ones
     buffers = program.run([Buffer.from_numpy(numpy.ascontiguousarray(array)) for array in given])
-    return [buffer.as_numpy(output.dtype.numpy, output.shape)
-            for buffer, output in zip(buffers, graph.outputs, strict=True)]
+    return [
+        buffer.as_numpy(output.dtype.numpy, output.shape)
+        for buffer, output in zip(buffers, graph.outputs, strict=True)
+    ]
 
 
 def check(graph: Graph, inputs: list[numpy.ndarray]) -> None:
@@ -41,6 +46,7 @@ def with_gradients(graph: Graph) -> Graph | None:
     # `variable` markers make the inputs differentiable
     marked = {leaf: node("variable", leaf, uid=number + 1) for number, leaf in enumerate(leaves)}
     from lazygrad_compiler.ir.node import substitute
+
     live = substitute(outputs, dict(marked))
     gradients = [g for g in backward(live, seeds, list(marked.values())) if g is not None]
     return Graph((*live, *gradients)) if gradients else None
@@ -48,8 +54,12 @@ def with_gradients(graph: Graph) -> Graph | None:
 
 def sane(values: list[numpy.ndarray]) -> bool:
     """Gradients of random graphs can overflow or cancel to nothing; those say little."""
-    return all(bool(numpy.isfinite(v.astype(numpy.float64)).all()) and bool((abs(v.astype(numpy.float64)) < 1e6).all())
-               for v in values if v.dtype.kind == "f")
+    return all(
+        bool(numpy.isfinite(v.astype(numpy.float64)).all())
+        and bool((abs(v.astype(numpy.float64)) < 1e6).all())
+        for v in values
+        if v.dtype.kind == "f"
+    )
 
 
 DEFAULT, ALL = 200, 2000
@@ -115,11 +125,23 @@ def test_contractions_of_random_shapes(seed: int) -> None:
     batch = generator.choice([1, 1, 2, 5])
     left_k_first, right_k_last = generator.random() < 0.5, generator.random() < 0.5
     from lazygrad_compiler.ir import dtypes
+
     dtype = generator.choice([dtypes.float32, dtypes.float64, dtypes.int32, dtypes.bfloat16])
-    left = node("input", index=0, dtype=dtype, shape=(batch, k, m) if left_k_first else (batch, m, k))
-    right = node("input", index=1, dtype=dtype, shape=(batch, n, k) if right_k_last else (batch, k, n))
-    product = node("dot", left, right, left_batch=(0,), right_batch=(0,),
-                   left_contract=(1 if left_k_first else 2,), right_contract=(2 if right_k_last else 1,))
+    left = node(
+        "input", index=0, dtype=dtype, shape=(batch, k, m) if left_k_first else (batch, m, k)
+    )
+    right = node(
+        "input", index=1, dtype=dtype, shape=(batch, n, k) if right_k_last else (batch, k, n)
+    )
+    product = node(
+        "dot",
+        left,
+        right,
+        left_batch=(0,),
+        right_batch=(0,),
+        left_contract=(1 if left_k_first else 2,),
+        right_contract=(2 if right_k_last else 1,),
+    )
     bias = node("input", index=2, dtype=dtype, shape=(1, 1, n))
     shifted = node("add", product, node("expand", bias, shape=product.shape))
     clipped = node("maximum", shifted, node("const", value=0, dtype=dtype, shape=product.shape))
@@ -134,9 +156,14 @@ def test_contractions_of_random_shapes(seed: int) -> None:
     got = run_compiled(Graph((clipped, product)), inputs)
     wide = [array.astype(numpy.float64) for array in inputs]
     exact = (numpy.swapaxes(wide[0], 1, 2) if left_k_first else wide[0]) @ (
-        numpy.swapaxes(wide[1], 1, 2) if right_k_last else wide[1])
+        numpy.swapaxes(wide[1], 1, 2) if right_k_last else wide[1]
+    )
     scale = numpy.sqrt(k) * 9
-    tolerance = {"float32": 1e-6, "float64": 1e-14, "int32": 0, "bfloat16": 8e-3}[dtype.name] * scale
+    tolerance = {"float32": 1e-6, "float64": 1e-14, "int32": 0, "bfloat16": 8e-3}[
+        dtype.name
+    ] * scale
     assert abs(got[1].astype(numpy.float64) - exact).max() <= tolerance
-    assert abs(got[0].astype(numpy.float64) - numpy.maximum(exact + wide[2], 0)).max() <= 2 * tolerance
+    assert (
+        abs(got[0].astype(numpy.float64) - numpy.maximum(exact + wide[2], 0)).max() <= 2 * tolerance
+    )
     assert len(topological((clipped,))) > 3

@@ -30,6 +30,7 @@ def test_accumulation_and_reuse():
         (x * x * x).sum().backward()
         assert x.grad is first
         return [x.grad]
+
     both(program)
 
 
@@ -40,10 +41,16 @@ def test_detach_no_grad_and_flags():
         z = y.detach() * x
         with t.no_grad():
             w = y * 3
-        assert y.requires_grad and not w.requires_grad and not y.detach().requires_grad and not y.is_leaf
+        assert (
+            y.requires_grad
+            and not w.requires_grad
+            and not y.detach().requires_grad
+            and not y.is_leaf
+        )
         assert x.is_leaf and w.is_leaf and y.grad_fn is not None and w.grad_fn is None
         (z * w).sum().backward()
         return [x.grad]
+
     both(program)
 
 
@@ -54,6 +61,7 @@ def test_data_is_not_tracked():
         x.data = x.data + 1
         (x * x).sum().backward()
         return [x, x.grad]
+
     both(program)
 
 
@@ -101,10 +109,11 @@ def test_second_backward_through_shared_history():
 def test_retain_graph():
     def program(t):
         x = t.tensor([1.0, 2.0], requires_grad=True)
-        y = (x ** 3).sum()
+        y = (x**3).sum()
         y.backward(retain_graph=True)
         y.backward()
         return [x.grad]
+
     both(program)
 
 
@@ -117,6 +126,7 @@ def test_observed_before_backward():
         float(loss.item())
         loss.backward()
         return [x.grad, h]
+
     both(program)
 
 
@@ -124,11 +134,12 @@ def test_grad_function_and_second_order():
     def program(t):
         x = t.tensor([1.0, 2.0], requires_grad=True)
         y = t.tensor([0.5, -1.0], requires_grad=True)
-        loss = (x ** 3 * y.exp()).sum()
+        loss = (x**3 * y.exp()).sum()
         first, second = t.autograd.grad(loss, [x, y], create_graph=True)
-        mixed, = t.autograd.grad((first * second).sum(), x, retain_graph=True)
-        (first ** 2).sum().backward()
+        (mixed,) = t.autograd.grad((first * second).sum(), x, retain_graph=True)
+        (first**2).sum().backward()
         return [first, second, mixed, x.grad, y.grad]
+
     both(program)
 
 
@@ -136,7 +147,7 @@ def test_grad_of_computed_and_unused():
     x = lg.tensor([1.0, 2.0], requires_grad=True)
     z = lg.tensor([1.0], requires_grad=True)
     y = x * 2
-    gradient, = lg.autograd.grad((y * y).sum(), y, retain_graph=True)
+    (gradient,) = lg.autograd.grad((y * y).sum(), y, retain_graph=True)
     assert gradient.tolist() == [4.0, 8.0]
     assert lg.autograd.grad((y * y).sum(), z, allow_unused=True, retain_graph=True) == (None,)
     with pytest.raises(RuntimeError, match="allow_unused"):
@@ -157,6 +168,7 @@ def test_retain_grad_and_hooks():
         z.sum().backward()
         assert handle is not None
         return [x.grad, z.grad, seen[0]]
+
     both(program)
 
 
@@ -179,6 +191,7 @@ def test_custom_function():
         a, b = Scaled.apply(x * 2, y, 5.0)
         (a * b + x).sum().backward()
         return [x.grad, y.grad, a, b]
+
     both(program)
 
 
@@ -195,6 +208,7 @@ def test_modes():
     @lg.no_grad()
     def evaluate(x):
         return x * 2
+
     assert not evaluate(lg.ones(1, requires_grad=True)).requires_grad
     with lg.inference_mode():
         assert not lg.is_grad_enabled()
@@ -208,6 +222,7 @@ def test_leaf_that_is_a_view():
         with t.no_grad():
             first.sub_(first.grad)
         return [flat, first.grad]
+
     both(program)
 
 
@@ -216,6 +231,7 @@ def test_several_outputs():
         x = t.tensor([1.0, 2.0], requires_grad=True)
         t.autograd.backward([x.exp().sum(), (x * x).sum()])
         return [x.grad]
+
     both(program)
 
 

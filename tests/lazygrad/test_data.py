@@ -5,10 +5,11 @@ import signal
 import time
 from collections import namedtuple
 
-import lazygrad as lg
 import numpy
 import pytest
 import torch
+
+import lazygrad as lg
 from lazygrad.utils import data
 
 Point = namedtuple("Point", "x y")
@@ -73,7 +74,8 @@ def test_tensor_dataset():
     x, y = lg.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), lg.tensor([0, 1, 2])
     dataset = data.TensorDataset(x, y)
     first, second = dataset[1]
-    assert len(dataset) == 3 and first.tolist() == [3, 4] and second.item() == 1 and second.ndim == 0
+    assert len(dataset) == 3 and first.tolist() == [3,
+                                                    4] and second.item() == 1 and second.ndim == 0
     batches = list(data.DataLoader(dataset, batch_size=2))
     assert batches[0][0].tolist() == [[1, 2], [3, 4]] and batches[1][1].tolist() == [2]
     x.zero_()
@@ -103,7 +105,8 @@ def test_random_split():
     again = data.random_split(range(10), [3, 7], generator=lg.Generator().manual_seed(3))
     assert list(again[0]) == list(parts[0])
     lengths = [len(part) for part in data.random_split(range(11), [0.3, 0.3, 0.4])]
-    assert lengths == [len(part) for part in torch.utils.data.random_split(range(11), [0.3, 0.3, 0.4])]
+    assert lengths == [len(part)
+                       for part in torch.utils.data.random_split(range(11), [0.3, 0.3, 0.4])]
     with pytest.raises(ValueError, match="does not equal"):
         data.random_split(range(10), [3, 3])
 
@@ -125,11 +128,12 @@ def test_samplers():
 # ---- collation
 
 
-@pytest.mark.parametrize("batch", [
-    [1, 2], [1.5, 2.5], [True, False], ["a", "b"], [numpy.float32(1), numpy.float32(2)],
-    [numpy.zeros((2, 3), numpy.int16)] * 2, [(1, 2.0), (3, 4.0)], [[1, 2], [3, 4]], [{"a": 1, "b": [2.0]}] * 3,
-    [Point(1, 2.0), Point(3, 4.0)],
-])
+@pytest.mark.parametrize("batch",
+                         [[1, 2], [1.5, 2.5], [True, False], ["a", "b"],
+                          [numpy.float32(1), numpy.float32(2)],
+                          [numpy.zeros((2, 3), numpy.int16)] * 2, [(1, 2.0), (3, 4.0)],
+                          [[1, 2], [3, 4]], [{"a": 1, "b": [2.0]}] * 3,
+                          [Point(1, 2.0), Point(3, 4.0)]])
 def test_default_collate_gives_what_torch_gives(batch):
     def plain(value):
         if isinstance(value, (lg.Tensor, torch.Tensor)):
@@ -160,10 +164,13 @@ def test_collating_tensors_and_mistakes():
 def test_batches_come_in_order(workers):
     loader = data.DataLoader(Squares(), batch_size=4, num_workers=workers)
     batches = list(loader)
-    assert len(loader) == 3 and [batch["index"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(loader) == 3 and [batch["index"].tolist() for batch in batches] == [[0, 1, 2, 3],
+                                                                                   [4, 5, 6, 7],
+                                                                                   [8, 9]]
     assert batches[0]["value"].dtype is lg.float32 and batches[2]["name"] == ["item 8", "item 9"]
     assert len(list(loader)) == 3
-    assert len(list(data.DataLoader(Squares(), batch_size=4, num_workers=workers, drop_last=True))) == 2
+    assert len(list(data.DataLoader(Squares(), batch_size=4, num_workers=workers,
+                                    drop_last=True))) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -189,7 +196,8 @@ def test_manual_seed_decides_the_order():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_no_batching_custom_collation_and_batch_samplers(workers):
     assert list(data.DataLoader(range(3), batch_size=None, num_workers=workers)) == [0, 1, 2]
-    arrays = list(data.DataLoader([numpy.ones(2), numpy.zeros(2)], batch_size=None, num_workers=workers))
+    arrays = list(data.DataLoader([numpy.ones(2), numpy.zeros(2)], batch_size=None,
+                                  num_workers=workers))
     assert isinstance(arrays[0], lg.Tensor) and arrays[0].tolist() == [1, 1]
     sums = data.DataLoader(range(4), batch_size=2, collate_fn=sum, num_workers=workers)
     assert list(sums) == [1, 5]
@@ -221,7 +229,8 @@ def test_start_methods(method):
 
 
 def test_slow_workers_do_not_change_the_order():
-    assert as_lists(data.DataLoader(Slow(), batch_size=1, num_workers=3)) == [[k] for k in range(10)]
+    assert as_lists(data.DataLoader(Slow(), batch_size=1, num_workers=3)) == [[k]
+                                                                              for k in range(10)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -233,7 +242,8 @@ def test_exceptions_are_carried_over(workers):
             seen.append(batch.tolist())
     assert seen == [[0, 1], [2, 3]]
     if workers:
-        assert "in DataLoader worker process" in str(caught.value) and "__getitem__" in str(caught.value)
+        assert "in DataLoader worker process" in str(caught.value)
+        assert "__getitem__" in str(caught.value)
 
 
 def test_a_worker_that_dies_is_named():
@@ -256,7 +266,8 @@ def test_worker_init_fn():
 
 
 def test_workers_have_different_seeds():
-    values = list(data.DataLoader(Seeds(4), batch_size=1, num_workers=2, generator=lg.Generator().manual_seed(0)))
+    values = list(data.DataLoader(Seeds(4), batch_size=1, num_workers=2,
+                                  generator=lg.Generator().manual_seed(0)))
     draws, seeds = [v[0].item() for v in values], [v[1].item() for v in values]
     assert len(set(draws)) == 4 and seeds[1] == seeds[0] + 1 and seeds[2] == seeds[0]
     assert data.get_worker_info() is None
@@ -288,12 +299,14 @@ def test_what_cannot_be_sent_is_explained():
         next(iter(loader))
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"num_workers": -1}, "non-negative"), ({"timeout": -1}, "non-negative"), ({"prefetch_factor": 2}, "num_workers"),
-    ({"sampler": [0], "shuffle": True}, "mutually exclusive"), ({"batch_sampler": [[0]], "batch_size": 2}, "exclusive"),
-    ({"batch_size": None, "drop_last": True}, "exclusive"), ({"persistent_workers": True}, "num_workers"),
-    ({"batch_size": 0}, "positive"),
-])
+@pytest.mark.parametrize("settings, message",
+                         [({"num_workers": -1}, "non-negative"), ({"timeout": -1}, "non-negative"),
+                          ({"prefetch_factor": 2}, "num_workers"),
+                          ({"sampler": [0], "shuffle": True}, "mutually exclusive"),
+                          ({"batch_sampler": [[0]], "batch_size": 2}, "exclusive"),
+                          ({"batch_size": None, "drop_last": True}, "exclusive"),
+                          ({"persistent_workers": True}, "num_workers"),
+                          ({"batch_size": 0}, "positive")])
 def test_settings_that_do_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):
         data.DataLoader(range(3), **settings)

@@ -1,7 +1,8 @@
-"""The examples run as programs, learn what they claim to learn, and find their work in the compile cache the second time."""
+"""The examples run as programs and learn what they claim to learn; what the documents show is what happens."""
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import subprocess
@@ -68,3 +69,35 @@ def test_char_gpt_learns(run: Run) -> None:
     prompt, continuation = output.split("held-out loss")[1].split("\n", 1)[1].rsplit("|", 1)
     assert len(prompt) == 64
     assert len(continuation.removesuffix("\n")) == 20
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "architecture.md"]
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "docs" / "guide.md"], ids=lambda path: path.name)
+def test_sessions_in_documents(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All `pycon` blocks of a document, one after the other in one session."""
+    monkeypatch.chdir(tmp_path)
+    text, inside, lines = path.read_text(), False, []
+    for line in text.splitlines():
+        if line.startswith("```"):
+            inside = line == "```pycon"
+            line = ""
+        lines.append(line if inside else "")
+    session = doctest.DocTestParser().get_doctest("\n".join(lines) + "\n", {}, path.name, str(path), 0)
+    assert len(session.examples) > 3
+    report: list[str] = []
+    results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(session, out=report.append)
+    assert results.failed == 0, "".join(report)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_point_at_what_exists(path: Path) -> None:
+    """Links, and names of files and folders in backticks, wherever in the tree they are meant to be."""
+    text = path.read_text()
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert link.startswith("https://") or (path.parent / link).exists(), link
+    files = {str(file.relative_to(ROOT)) for folder in ("compiler", "runtime", "lazygrad", "tests", "docs")
+             for file in (ROOT / folder).rglob("*.py")}
+    for name in re.findall(r"`([\w/.-]+\.py)`", text):
+        assert any(file == name or file.endswith("/" + name) for file in files), name

@@ -9,16 +9,31 @@ import torch
 import lazygrad as lg
 
 INDICES = {
-    "number": lambda t: 1, "negative": lambda t: -1, "pair": lambda t: (0, -2), "slice": lambda t: slice(1, None),
-    "step": lambda t: (slice(None), slice(0, 4, 2)), "none": lambda t: (None, 0), "dots": lambda t: (..., 1),
-    "dots middle": lambda t: (0, ..., 2), "new last": lambda t: (slice(None), None, ..., None), "empty": lambda t: slice(2, 1),
-    "list": lambda t: [0, 2, 1], "tensor": lambda t: t.tensor([[0, 1], [2, 2]]), "negative tensor": lambda t: t.tensor([-1, 0]),
-    "second axis": lambda t: (slice(None), t.tensor([0, 3])), "both": lambda t: (t.tensor([0, 1]), t.tensor([1, 2])),
-    "apart": lambda t: (t.tensor([0, 1]), slice(None), t.tensor([1, 0])), "broadcast": lambda t: (t.tensor([[0], [1]]), t.tensor([1, 2])),
-    "with number": lambda t: (1, slice(None), t.tensor([1, 0])), "with slice": lambda t: (slice(1, 3), t.tensor([1, 0])),
-    "mask": lambda t: t.tensor([True, False, True]), "mask 2": lambda t: (slice(None), t.tensor([True, False, True, True])),
-    "mask and number": lambda t: (t.tensor([True, False, True]), 1), "dots and tensor": lambda t: (..., t.tensor([1, 0, 1])),
-    "0-d tensor": lambda t: t.tensor(1), "none and tensor": lambda t: (None, t.tensor([1, 0])),
+    "number": lambda t: 1,
+    "negative": lambda t: -1,
+    "pair": lambda t: (0, -2),
+    "slice": lambda t: slice(1, None),
+    "step": lambda t: (slice(None), slice(0, 4, 2)),
+    "none": lambda t: (None, 0),
+    "dots": lambda t: (..., 1),
+    "dots middle": lambda t: (0, ..., 2),
+    "new last": lambda t: (slice(None), None, ..., None),
+    "empty": lambda t: slice(2, 1),
+    "list": lambda t: [0, 2, 1],
+    "tensor": lambda t: t.tensor([[0, 1], [2, 2]]),
+    "negative tensor": lambda t: t.tensor([-1, 0]),
+    "second axis": lambda t: (slice(None), t.tensor([0, 3])),
+    "both": lambda t: (t.tensor([0, 1]), t.tensor([1, 2])),
+    "apart": lambda t: (t.tensor([0, 1]), slice(None), t.tensor([1, 0])),
+    "broadcast": lambda t: (t.tensor([[0], [1]]), t.tensor([1, 2])),
+    "with number": lambda t: (1, slice(None), t.tensor([1, 0])),
+    "with slice": lambda t: (slice(1, 3), t.tensor([1, 0])),
+    "mask": lambda t: t.tensor([True, False, True]),
+    "mask 2": lambda t: (slice(None), t.tensor([True, False, True, True])),
+    "mask and number": lambda t: (t.tensor([True, False, True]), 1),
+    "dots and tensor": lambda t: (..., t.tensor([1, 0, 1])),
+    "0-d tensor": lambda t: t.tensor(1),
+    "none and tensor": lambda t: (None, t.tensor([1, 0])),
     "numpy": lambda t: numpy.array([2, 0]),
 }
 
@@ -58,10 +73,14 @@ def test_write(name):
 
 
 def test_mask_writes():
-    for program in (lambda t, x: x.__setitem__(x > 3, 0.0), lambda t, x: x.__setitem__(x > 3, t.tensor([7.0])),
-                    lambda t, x: x.__setitem__(x[:, 0] > 3, t.tensor([1.0, 2.0])),
-                    lambda t, x: x.__setitem__(x > 9, t.arange(2.0)), lambda t, x: x.masked_fill_(x > 2, 9),
-                    lambda t, x: x.__setitem__((x[:, 0] > 3, 1), t.tensor(8.0))):
+    for program in (
+        lambda t, x: x.__setitem__(x > 3, 0.0),
+        lambda t, x: x.__setitem__(x > 3, t.tensor([7.0])),
+        lambda t, x: x.__setitem__(x[:, 0] > 3, t.tensor([1.0, 2.0])),
+        lambda t, x: x.__setitem__(x > 9, t.arange(2.0)),
+        lambda t, x: x.masked_fill_(x > 2, 9),
+        lambda t, x: x.__setitem__((x[:, 0] > 3, 1), t.tensor(8.0)),
+    ):
         results = []
         for t in (torch, lg):
             x = t.arange(12.0).reshape(6, 2)
@@ -96,9 +115,18 @@ def test_aliasing():
 
 
 def test_strides_and_views_follow_torch():
-    for function in (lambda x: x.permute(2, 0, 1), lambda x: x[:, 1], lambda x: x[..., ::2], lambda x: x.view(6, 4)[1:3],
-                     lambda x: x.unsqueeze(1), lambda x: x[:, :1].squeeze(1), lambda x: x[0].t(), lambda x: x[0, :1].expand(3, 4),
-                     lambda x: x.view(2, 12)[:, 2:8].view(2, 2, 3), lambda x: x.transpose(0, 1).reshape(3, 8)):
+    for function in (
+        lambda x: x.permute(2, 0, 1),
+        lambda x: x[:, 1],
+        lambda x: x[..., ::2],
+        lambda x: x.view(6, 4)[1:3],
+        lambda x: x.unsqueeze(1),
+        lambda x: x[:, :1].squeeze(1),
+        lambda x: x[0].t(),
+        lambda x: x[0, :1].expand(3, 4),
+        lambda x: x.view(2, 12)[:, 2:8].view(2, 2, 3),
+        lambda x: x.transpose(0, 1).reshape(3, 8),
+    ):
         want, have = (function(t.zeros(2, 3, 4)) for t in (torch, lg))
         assert tuple(want.shape) == tuple(have.shape)
         assert want.stride() == have.stride() and want.is_contiguous() == have.is_contiguous()
@@ -119,6 +147,7 @@ def test_inplace_keeps_history():
         (z * z).sum().backward()
         assert z.requires_grad
         return x.grad, w.grad, y.detach(), z.detach()
+
     for want, have in zip(program(torch), program(lg)):
         numpy.testing.assert_allclose(have.numpy(), want.numpy(), 1e-6)
 
@@ -163,14 +192,29 @@ def test_gather_and_scatter():
     def program(t):
         x = t.tensor(array, requires_grad=True)
         i = t.tensor(index)
-        source = (x[:2] * 2)
-        results = [t.gather(x, 0, i), t.gather(x, 1, i), t.scatter_add(x, 0, i, source), x.scatter_add(1, i, source),
-                   t.index_select(x, 1, i[0]), t.index_add(x, 0, i[0, :2], source), t.take(x, i), t.take_along_dim(x, i.t()[:3, :1], 1),
-                   x.masked_fill(x > 3, 0), t.scatter(t.zeros(3, 4), 0, i, 1.0), x.scatter(1, i[:, :3], 5.0),
-                   t.zeros(3, 4).scatter_reduce(0, i, t.ones(2, 4) * 3, "amax"), t.zeros(3, 4).index_fill(0, i[0, :1], 3),
-                   t.masked_select(x, x > 5), x[x > 5], t.nonzero(x > 5), t.bincount(i.flatten())]
+        source = x[:2] * 2
+        results = [
+            t.gather(x, 0, i),
+            t.gather(x, 1, i),
+            t.scatter_add(x, 0, i, source),
+            x.scatter_add(1, i, source),
+            t.index_select(x, 1, i[0]),
+            t.index_add(x, 0, i[0, :2], source),
+            t.take(x, i),
+            t.take_along_dim(x, i.t()[:3, :1], 1),
+            x.masked_fill(x > 3, 0),
+            t.scatter(t.zeros(3, 4), 0, i, 1.0),
+            x.scatter(1, i[:, :3], 5.0),
+            t.zeros(3, 4).scatter_reduce(0, i, t.ones(2, 4) * 3, "amax"),
+            t.zeros(3, 4).index_fill(0, i[0, :1], 3),
+            t.masked_select(x, x > 5),
+            x[x > 5],
+            t.nonzero(x > 5),
+            t.bincount(i.flatten()),
+        ]
         total = sum((each * each).sum() for each in results[:9] if each.is_floating_point())
         total.backward()
         return [each.detach() for each in results] + [x.grad]
+
     for want, have in zip(program(torch), program(lg)):
         numpy.testing.assert_allclose(have.numpy(), want.numpy(), 1e-6)

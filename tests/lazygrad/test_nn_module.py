@@ -4,10 +4,11 @@ import copy
 import math
 from collections import OrderedDict
 
-import lazygrad as lg
 import numpy
 import pytest
 import torch
+
+import lazygrad as lg
 
 nn = lg.nn
 
@@ -28,14 +29,16 @@ class Net(nn.Module):
 
 def test_names_and_walks():
     net = Net()
-    assert [name for name, _ in net.named_parameters()] == [
-        "scale", "first.weight", "first.bias", "rest.0.weight", "rest.0.bias", "rest.1.weight", "rest.1.bias"]
+    assert [name for name, _ in net.named_parameters()] == ["scale", "first.weight", "first.bias",
+                                                            "rest.0.weight", "rest.0.bias",
+                                                            "rest.1.weight", "rest.1.bias"]
     assert "again.weight" in dict(net.named_parameters(remove_duplicate=False))
     assert [name for name, _ in net.named_modules()] == ["", "first", "rest", "rest.0", "rest.1"]
     assert [name for name, _ in net.named_children()] == ["first", "rest"]
     assert "hidden" in dict(net.named_buffers()) and "hidden" not in net.state_dict()
     assert "again.weight" in net.state_dict() and "rest.1.num_batches_tracked" in net.state_dict()
-    assert net.get_submodule("rest.1") is net.rest[1] and net.get_parameter("first.bias") is net.first.bias
+    assert net.get_submodule("rest.1") is net.rest[1]
+    assert net.get_parameter("first.bias") is net.first.bias
     with pytest.raises(AttributeError, match="its modules are 0, 1"):
         net.get_submodule("rest.7")
 
@@ -91,7 +94,8 @@ def test_state_dict_round_trip_and_sharing():
     with lg.no_grad():
         first.scale.fill_(7)
     assert state["scale"].tolist() == [7, 7, 7]
-    assert not state["scale"].requires_grad and first.state_dict(keep_vars=True)["scale"] is first.scale
+    assert not state["scale"].requires_grad
+    assert first.state_dict(keep_vars=True)["scale"] is first.scale
 
 
 def test_loading_lists_all_differences_and_not_strict_returns_them():
@@ -115,7 +119,8 @@ def test_loading_with_assign_takes_the_tensors():
     net = nn.Linear(2, 2)
     state = OrderedDict(weight=lg.zeros(2, 2, dtype=lg.float64), bias=lg.ones(2, dtype=lg.float64))
     net.load_state_dict(state, assign=True)
-    assert net.weight.dtype is lg.float64 and isinstance(net.weight, nn.Parameter) and net.weight.requires_grad
+    assert net.weight.dtype is lg.float64 and isinstance(net.weight,
+                                                         nn.Parameter) and net.weight.requires_grad
 
 
 def test_extra_state():
@@ -155,7 +160,8 @@ def test_to_keeps_parameters_and_whole_numbers():
     parameters = list(net.parameters())
     net.double()
     assert all(a is b for a, b in zip(net.parameters(), parameters))
-    assert net.scale.dtype is lg.float64 and net.offset.dtype is lg.float64 and net.scale.requires_grad
+    assert net.scale.dtype is lg.float64 and net.offset.dtype is lg.float64
+    assert net.scale.requires_grad
     assert net.rest[1].num_batches_tracked.dtype is lg.int64
     assert net.to("cpu", lg.float32).scale.dtype is lg.float32
     net(lg.ones(2, 4)).sum().backward()
@@ -177,7 +183,8 @@ def test_hooks():
     with after:
         pass
     assert layer(x).tolist() == [[1, 1]]
-    layer.register_forward_hook(lambda module, args, kwargs, output: kwargs["input"] * 5, with_kwargs=True)
+    layer.register_forward_hook(lambda module, args, kwargs, output: kwargs["input"] * 5,
+                                with_kwargs=True)
     assert layer(input=x).tolist() == [[5, 5]]
 
 
@@ -190,11 +197,14 @@ def test_deepcopy_is_independent():
     assert twin.again is twin.first and twin.first is not net.first
 
 
-@pytest.mark.parametrize("make", [
-    lambda n: n.ModuleList([n.Linear(2, 2), n.Linear(2, 2), n.ReLU()]), lambda n: n.ModuleList(),
-    lambda n: n.ModuleDict({"a": n.Linear(2, 3), "b": n.Sequential(n.ReLU(), n.ReLU())}), lambda n: n.Sequential(),
-    lambda n: n.Sequential(OrderedDict(first=n.Linear(1, 2, bias=False), then=n.Dropout())),
-])
+@pytest.mark.parametrize("make",
+                         [lambda n: n.ModuleList([n.Linear(2, 2), n.Linear(2, 2), n.ReLU()]),
+                          lambda n: n.ModuleList(),
+                          lambda n: n.ModuleDict({"a": n.Linear(2, 3),
+                                                  "b": n.Sequential(n.ReLU(), n.ReLU())}),
+                          lambda n: n.Sequential(),
+                          lambda n: n.Sequential(OrderedDict(first=n.Linear(1, 2, bias=False),
+                                                             then=n.Dropout()))])
 def test_container_repr(make):
     assert repr(make(nn)) == repr(make(torch.nn))
 
@@ -240,15 +250,17 @@ def test_parameters_are_floating_leaves():
 # ---- initialisation
 
 
-@pytest.mark.parametrize("make", [
-    lambda n: n.Linear(200, 100), lambda n: n.Conv2d(20, 30, 5), lambda n: n.ConvTranspose2d(20, 30, 5),
-    lambda n: n.LSTM(30, 40), lambda n: n.Embedding(200, 50), lambda n: n.MultiheadAttention(60, 2),
-    lambda n: n.BatchNorm1d(5), lambda n: n.Bilinear(20, 20, 10), lambda n: n.GRUCell(40, 50),
-])
+@pytest.mark.parametrize("make",
+                         [lambda n: n.Linear(200, 100), lambda n: n.Conv2d(20, 30, 5),
+                          lambda n: n.ConvTranspose2d(20, 30, 5), lambda n: n.LSTM(30, 40),
+                          lambda n: n.Embedding(200, 50), lambda n: n.MultiheadAttention(60, 2),
+                          lambda n: n.BatchNorm1d(5), lambda n: n.Bilinear(20, 20, 10),
+                          lambda n: n.GRUCell(40, 50)])
 def test_default_initialisation_has_torchs_distributions(make):
     lg.manual_seed(1)
     torch.manual_seed(1)
-    for (name, ours), (_, theirs) in zip(make(nn).named_parameters(), make(torch.nn).named_parameters()):
+    for (name, ours), (_, theirs) in zip(make(nn).named_parameters(),
+                                         make(torch.nn).named_parameters()):
         a, b = ours.detach().numpy(), theirs.detach().numpy()
         assert a.shape == b.shape, name
         if a.size > 90:
@@ -259,12 +271,13 @@ def test_default_initialisation_has_torchs_distributions(make):
             assert numpy.array_equal(a, b), name
 
 
-@pytest.mark.parametrize("name, arguments", [
-    ("xavier_uniform_", {"gain": 2.0}), ("xavier_normal_", {}), ("kaiming_uniform_", {"a": math.sqrt(5)}),
-    ("kaiming_normal_", {"mode": "fan_out", "nonlinearity": "relu"}), ("uniform_", {"a": -1, "b": 3}),
-    ("normal_", {"mean": 2, "std": 3}), ("trunc_normal_", {"std": 0.5, "a": -0.5, "b": 1.0}),
-    ("sparse_", {"sparsity": 0.3}), ("orthogonal_", {"gain": 2}),
-])
+@pytest.mark.parametrize("name, arguments",
+                         [("xavier_uniform_", {"gain": 2.0}), ("xavier_normal_", {}),
+                          ("kaiming_uniform_", {"a": math.sqrt(5)}),
+                          ("kaiming_normal_", {"mode": "fan_out", "nonlinearity": "relu"}),
+                          ("uniform_", {"a": -1, "b": 3}), ("normal_", {"mean": 2, "std": 3}),
+                          ("trunc_normal_", {"std": 0.5, "a": -0.5, "b": 1.0}),
+                          ("sparse_", {"sparsity": 0.3}), ("orthogonal_", {"gain": 2})])
 def test_initialisers_have_torchs_moments(name, arguments):
     lg.manual_seed(0)
     ours = getattr(nn.init, name)(lg.empty(150, 200), **arguments).numpy()
@@ -275,10 +288,13 @@ def test_initialisers_have_torchs_moments(name, arguments):
 
 
 def test_exact_initialisers():
-    for name, shape, arguments in [("eye_", (3, 4), {}), ("dirac_", (4, 2, 3, 3), {"groups": 2}), ("ones_", (2, 2), {}),
-                                   ("zeros_", (2,), {}), ("constant_", (2,), {"val": 0.3})]:
+    for name, shape, arguments in [("eye_", (3, 4), {}), ("dirac_", (4, 2, 3, 3), {"groups": 2}),
+                                   ("ones_", (2, 2), {}), ("zeros_", (2,), {}),
+                                   ("constant_", (2,), {"val": 0.3})]:
         ours = getattr(nn.init, name)(lg.empty(*shape), **arguments)
-        assert numpy.array_equal(ours.numpy(), getattr(torch.nn.init, name)(torch.empty(*shape), **arguments).numpy())
+        assert numpy.array_equal(ours.numpy(),
+                                 getattr(torch.nn.init, name)(torch.empty(*shape),
+                                                              **arguments).numpy())
     square = nn.init.orthogonal_(lg.empty(5, 5)).numpy()
     numpy.testing.assert_allclose(square @ square.T, numpy.eye(5), atol=1e-5)
     with pytest.raises(ValueError, match="fewer than 2"):

@@ -3,25 +3,30 @@
 import copy
 import warnings
 
-import lazygrad as lg
 import numpy
 import pytest
 import torch
+
+import lazygrad as lg
 from lazygrad_compiler.ir.node import topological
 from lazygrad_runtime import program
 
-START = [numpy.array([[1.0, -2.0, 0.5], [0.1, 3.0, -1.0]], numpy.float32), numpy.array([0.3, -0.7], numpy.float32)]
-OPTIMIZERS = [
-    ("SGD", {"lr": 0.1}), ("SGD", {"lr": 0.1, "momentum": 0.9}), ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1}), ("SGD", {"lr": 0.1, "maximize": True}),
-    ("Adam", {"lr": 0.1}), ("Adam", {"lr": 0.1, "betas": (0.0, 0.9), "weight_decay": 0.1}),
-    ("Adam", {"lr": 0.1, "amsgrad": True, "maximize": True}), ("Adam", {"lr": 0.1, "decoupled_weight_decay": True,
-                                                                      "weight_decay": 0.2}),
-    ("AdamW", {"lr": 0.1}), ("AdamW", {"lr": 0.1, "amsgrad": True, "weight_decay": 0.3}),
-    ("RMSprop", {"lr": 0.05}), ("RMSprop", {"lr": 0.05, "centered": True, "momentum": 0.9, "weight_decay": 0.1}),
-    ("Adagrad", {"lr": 0.5}), ("Adagrad", {"lr": 0.5, "lr_decay": 0.1, "weight_decay": 0.1, "maximize": True,
-                                           "initial_accumulator_value": 0.5}),
-]
+START = [numpy.array([[1.0, -2.0, 0.5], [0.1, 3.0, -1.0]], numpy.float32),
+         numpy.array([0.3, -0.7], numpy.float32)]
+OPTIMIZERS = [("SGD", {"lr": 0.1}), ("SGD", {"lr": 0.1, "momentum": 0.9}),
+              ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+              ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1}),
+              ("SGD", {"lr": 0.1, "maximize": True}), ("Adam", {"lr": 0.1}),
+              ("Adam", {"lr": 0.1, "betas": (0.0, 0.9), "weight_decay": 0.1}),
+              ("Adam", {"lr": 0.1, "amsgrad": True, "maximize": True}),
+              ("Adam", {"lr": 0.1, "decoupled_weight_decay": True, "weight_decay": 0.2}),
+              ("AdamW", {"lr": 0.1}), ("AdamW", {"lr": 0.1, "amsgrad": True, "weight_decay": 0.3}),
+              ("RMSprop", {"lr": 0.05}),
+              ("RMSprop", {"lr": 0.05, "centered": True, "momentum": 0.9, "weight_decay": 0.1}),
+              ("Adagrad", {"lr": 0.5}),
+              ("Adagrad",
+               {"lr": 0.5, "lr_decay": 0.1, "weight_decay": 0.1, "maximize": True,
+                "initial_accumulator_value": 0.5})]
 
 
 def parameters(library, dtype="float32"):
@@ -29,7 +34,8 @@ def parameters(library, dtype="float32"):
 
 
 def loss_of(library, tensors):
-    return sum(((tensor * tensor * (k + 1)).sum() - tensor.sum() * 0.3 for k, tensor in enumerate(tensors)))
+    return sum(((tensor * tensor * (k + 1)).sum() - tensor.sum() * 0.3 for k,
+                tensor in enumerate(tensors)))
 
 
 def train(library, tensors, optimizer, steps, after=lambda: None):
@@ -42,7 +48,8 @@ def train(library, tensors, optimizer, steps, after=lambda: None):
 
 def assert_close(ours, theirs, tolerance=1e-5):
     for a, b in zip(ours, theirs):
-        numpy.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=tolerance, atol=tolerance)
+        numpy.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=tolerance,
+                                      atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-5), ("float64", 1e-12)])
@@ -57,11 +64,12 @@ def test_five_steps_and_the_state_agree_with_torch(name, settings, dtype, tolera
     state, expected = a.state_dict(), b.state_dict()
     assert list(state["state"]) == list(expected["state"])
     for number, values in expected["state"].items():
-        assert set(state["state"][number]) == {key for key, value in values.items() if value is not None}
+        assert set(state["state"][number]) == {key for key, value in values.items()
+                                               if value is not None}
         for key, value in values.items():
             if value is not None:
-                numpy.testing.assert_allclose(state["state"][number][key].numpy(), value.numpy(), rtol=10 * tolerance,
-                                              atol=10 * tolerance)
+                numpy.testing.assert_allclose(state["state"][number][key].numpy(), value.numpy(),
+                                              rtol=10 * tolerance, atol=10 * tolerance)
     assert state["param_groups"] == expected["param_groups"]
 
 
@@ -158,11 +166,11 @@ def signatures_of_steps(monkeypatch, run):
     seen = []
     execute = program.execute
 
-    def watch(outputs):
+    def watch(outputs, *rest):
         nodes = topological(outputs, stop=lambda node: node.payload is not None)
-        seen.append(sorted(repr((node.op, node.attrs if node.op != "input" else None, node.shape)) for node in nodes
-                           if node.op != "variable"))
-        execute(outputs)
+        seen.append(sorted(repr((node.op, node.attrs if node.op != "input" else None, node.shape))
+                           for node in nodes if node.op != "variable"))
+        execute(outputs, *rest)
 
     monkeypatch.setattr(program, "execute", watch)
     run()
@@ -170,8 +178,9 @@ def signatures_of_steps(monkeypatch, run):
     return seen
 
 
-@pytest.mark.parametrize("name, settings", [("SGD", {"momentum": 0.9}), ("Adam", {}), ("AdamW", {"amsgrad": True}),
-                                            ("RMSprop", {}), ("Adagrad", {"lr_decay": 0.1})])
+@pytest.mark.parametrize("name, settings",
+                         [("SGD", {"momentum": 0.9}), ("Adam", {}), ("AdamW", {"amsgrad": True}),
+                          ("RMSprop", {}), ("Adagrad", {"lr_decay": 0.1})])
 def test_steps_and_schedules_never_change_the_program(monkeypatch, name, settings):
     tensors = parameters(lg)
     optimizer = getattr(lg.optim, name)(tensors, lr=0.1, **settings)
@@ -188,15 +197,18 @@ def test_a_changing_momentum_changes_the_program_once(monkeypatch):
     assert len(seen) == 6 and len({tuple(signature) for signature in seen}) == 2
 
 
-@pytest.mark.parametrize("make, error", [
-    (lambda: lg.optim.SGD([]), ValueError), (lambda: lg.optim.SGD(lg.ones(2)), TypeError),
-    (lambda: lg.optim.SGD([1]), TypeError), (lambda: lg.optim.SGD([lg.ones(2, requires_grad=True) * 2]), ValueError),
-    (lambda: lg.optim.Adam(parameters(lg), lr=-1), ValueError),
-    (lambda: lg.optim.Adam(parameters(lg), betas=(1.0, 0.9)), ValueError),
-    (lambda: lg.optim.SGD(parameters(lg), nesterov=True), ValueError),
-    (lambda: lg.optim.SGD(set(parameters(lg))) and lg.optim.SGD([{"params": set(parameters(lg))}]), TypeError),
-    (lambda: lg.optim.SGD((lambda p: [p, p])(parameters(lg)[0])), ValueError),
-])
+@pytest.mark.parametrize("make, error",
+                         [(lambda: lg.optim.SGD([]), ValueError),
+                          (lambda: lg.optim.SGD(lg.ones(2)), TypeError),
+                          (lambda: lg.optim.SGD([1]), TypeError),
+                          (lambda: lg.optim.SGD([lg.ones(2, requires_grad=True) * 2]), ValueError),
+                          (lambda: lg.optim.Adam(parameters(lg), lr=-1), ValueError),
+                          (lambda: lg.optim.Adam(parameters(lg), betas=(1.0, 0.9)), ValueError),
+                          (lambda: lg.optim.SGD(parameters(lg), nesterov=True), ValueError),
+                          (lambda: lg.optim.SGD(set(parameters(lg)))
+                           and lg.optim.SGD([{"params": set(parameters(lg))}]), TypeError),
+                          (lambda: lg.optim.SGD((lambda p: [p, p])(parameters(lg)[0])),
+                           ValueError)])
 def test_mistakes(make, error):
     with pytest.raises(error):
         make()
@@ -212,20 +224,21 @@ def test_loading_a_state_dict_that_does_not_fit():
 
 # ---- schedules
 
-SCHEDULES = [
-    lambda s, o: s.LambdaLR(o, lambda epoch: 0.9**epoch), lambda s, o: s.MultiplicativeLR(o, lambda epoch: 0.8),
-    lambda s, o: s.StepLR(o, 3, 0.5), lambda s, o: s.MultiStepLR(o, [2, 5, 5], 0.5), lambda s, o: s.ConstantLR(o, 0.5, 3),
-    lambda s, o: s.LinearLR(o, 0.2, 0.8, 6), lambda s, o: s.ExponentialLR(o, 0.9), lambda s, o: s.PolynomialLR(o, 7, 2.0),
-    lambda s, o: s.CosineAnnealingLR(o, 4, 0.01), lambda s, o: s.CosineAnnealingWarmRestarts(o, 3, 2, 0.01),
-    lambda s, o: s.CosineAnnealingWarmRestarts(o, 3),
-    lambda s, o: s.OneCycleLR(o, 0.7, total_steps=13), lambda s, o: s.OneCycleLR(o, 0.7, epochs=2, steps_per_epoch=7,
-                                                                                 anneal_strategy="linear",
-                                                                                 three_phase=True),
-    lambda s, o: s.SequentialLR(o, [s.LinearLR(o, 0.1, 1.0, 3), s.CosineAnnealingLR(o, 8), s.ExponentialLR(o, 0.5)],
-                                [3, 8]),
-    lambda s, o: s.SequentialLR(o, [s.ConstantLR(o, 0.1, 2), s.StepLR(o, 2, 0.5)], [4]),
-    lambda s, o: s.ChainedScheduler([s.ConstantLR(o, 0.1, 3), s.ExponentialLR(o, 0.9)]),
-]
+SCHEDULES = [lambda s, o: s.LambdaLR(o, lambda epoch: 0.9**epoch), lambda s,
+             o: s.MultiplicativeLR(o, lambda epoch: 0.8), lambda s, o: s.StepLR(o, 3, 0.5),
+             lambda s, o: s.MultiStepLR(o, [2, 5, 5], 0.5), lambda s, o: s.ConstantLR(o, 0.5, 3),
+             lambda s, o: s.LinearLR(o, 0.2, 0.8, 6), lambda s, o: s.ExponentialLR(o, 0.9),
+             lambda s, o: s.PolynomialLR(o, 7, 2.0), lambda s, o: s.CosineAnnealingLR(o, 4, 0.01),
+             lambda s, o: s.CosineAnnealingWarmRestarts(o, 3, 2, 0.01), lambda s,
+             o: s.CosineAnnealingWarmRestarts(o, 3), lambda s,
+             o: s.OneCycleLR(o, 0.7, total_steps=13), lambda s,
+             o: s.OneCycleLR(o, 0.7, epochs=2, steps_per_epoch=7, anneal_strategy="linear",
+                             three_phase=True), lambda s,
+             o: s.SequentialLR(o,
+                               [s.LinearLR(o, 0.1, 1.0, 3), s.CosineAnnealingLR(o, 8),
+                                s.ExponentialLR(o, 0.5)], [3, 8]), lambda s,
+             o: s.SequentialLR(o, [s.ConstantLR(o, 0.1, 2), s.StepLR(o, 2, 0.5)], [4]), lambda s,
+             o: s.ChainedScheduler([s.ConstantLR(o, 0.1, 3), s.ExponentialLR(o, 0.9)])]
 
 
 def follow(library, make, resume_at=None):
@@ -257,13 +270,16 @@ def test_schedules_resume(make):
     numpy.testing.assert_allclose(follow(lg, make, resume_at=4), follow(lg, make), rtol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [{}, {"mode": "max"}, {"threshold_mode": "abs", "threshold": 0.2, "cooldown": 1},
-                                      {"min_lr": 0.2}])
+@pytest.mark.parametrize("settings",
+                         [{}, {"mode": "max"},
+                          {"threshold_mode": "abs", "threshold": 0.2, "cooldown": 1},
+                          {"min_lr": 0.2}])
 def test_reduce_on_plateau(settings):
     results = []
     for library in (lg, torch):
         optimizer = library.optim.SGD(parameters(library), lr=0.5)
-        schedule = library.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1, factor=0.5, **settings)
+        schedule = library.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1, factor=0.5,
+                                                                **settings)
         rates = []
         for metric in [1.0, 0.9, 0.95, 0.93, 0.8, 0.8, 0.8, 0.8, 0.85, 1.2]:
             schedule.step(metric)

@@ -7,10 +7,11 @@ import os
 import zipfile
 from collections import OrderedDict
 
-import lazygrad as lg
 import numpy
 import pytest
 import torch
+
+import lazygrad as lg
 from lazygrad import serialization
 from lazygrad.serialization import FileFormatError
 
@@ -22,10 +23,11 @@ def round_trip(value):
     return lg.load(file)
 
 
-@pytest.mark.parametrize("value", [
-    None, True, False, 0, -1, 2**53 + 1, -(2**200), 0.1, -0.0, 1e308, float("inf"), float("-inf"), "", "ä\n\0", "\ud800",
-    b"\0\xff", 1 + 2j, [], (), {}, [1, (2, "x", None)], {"a": {1: [2.5]}, (1, 2): "tuple key", None: 0, True: 1.0},
-])
+@pytest.mark.parametrize("value",
+                         [None, True, False, 0, -1, 2**53 + 1, -(2**200), 0.1, -0.0, 1e308,
+                          float("inf"), float("-inf"), "", "ä\n\0", "\ud800", b"\0\xff", 1 + 2j, [],
+                          (), {}, [1, (2, "x", None)],
+                          {"a": {1: [2.5]}, (1, 2): "tuple key", None: 0, True: 1.0}])
 def test_plain_data_comes_back_equal_and_of_the_same_type(value):
     found = round_trip(value)
     assert found == value and type(found) is type(value)
@@ -41,7 +43,8 @@ def test_ordered_dicts_keep_order_and_metadata():
     value = OrderedDict(b=1, a=2)
     value._metadata = OrderedDict({"": {"version": 1}})
     found = round_trip(value)
-    assert type(found) is OrderedDict and list(found) == ["b", "a"] and found._metadata == value._metadata
+    assert type(found) is OrderedDict and list(found) == ["b", "a"]
+    assert found._metadata == value._metadata
 
 
 def test_sizes_and_dtypes():
@@ -49,13 +52,15 @@ def test_sizes_and_dtypes():
     assert type(size) is lg.Size and size == (1, 2) and dtype is lg.bfloat16
 
 
-@pytest.mark.parametrize("name", ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32",
-                                  "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("name",
+                         ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16",
+                          "float32", "float64", "complex64", "complex128"])
 def test_every_dtype(name):
     dtype = getattr(lg, name)
     array = numpy.array([[0, 1, 3], [1, 0, 5]]).astype(dtype.numpy)
     found = round_trip(lg.from_numpy(array))
-    assert found.dtype is dtype and found.numpy().tobytes() == array.tobytes() and tuple(found.shape) == (2, 3)
+    assert found.dtype is dtype and tuple(found.shape) == (2, 3)
+    assert found.numpy().tobytes() == array.tobytes()
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1, 1, 1), (3, 5)])
@@ -66,7 +71,8 @@ def test_shapes(shape):
 
 
 def test_requires_grad_and_parameters_come_back():
-    leaf, parameter, frozen = round_trip([lg.tensor([1.0], requires_grad=True), lg.nn.Parameter(lg.tensor([2.0])),
+    leaf, parameter, frozen = round_trip([lg.tensor([1.0], requires_grad=True),
+                                          lg.nn.Parameter(lg.tensor([2.0])),
                                           lg.nn.Parameter(lg.tensor([3.0]), requires_grad=False)])
     assert leaf.requires_grad and leaf.is_leaf
     assert isinstance(parameter, lg.nn.Parameter) and parameter.requires_grad
@@ -224,18 +230,25 @@ def rewritten(data, change, compression=zipfile.ZIP_STORED):
     return file
 
 
-@pytest.mark.parametrize("change", [
-    lambda m: m.update(format="other"), lambda m: m.update(version=99), lambda m: m.pop("root"),
-    lambda m: m.pop("tensors"), lambda m: m["tensors"][0].update(shape=[10**6]),
-    lambda m: m["tensors"][0].update(shape=[-1]), lambda m: m["tensors"][0].update(offset=5),
-    lambda m: m["tensors"][0].update(strides=[10**9]), lambda m: m["tensors"][0].update(storage=7),
-    lambda m: m["tensors"][0].update(storage=-1), lambda m: m["tensors"][0].update(dtype="object"),
-    lambda m: m["tensors"][0].update(shape=[2.0]), lambda m: m["tensors"][0].update(shape="2"),
-    lambda m: m.update(storages=[3]), lambda m: m.update(root={"tensor": 4}), lambda m: m.update(root={"tensor": -1}),
-    lambda m: m.update(root={"eval": "1"}), lambda m: m.update(root={"dict": [[{"list": []}, 1]]}),
-    lambda m: m.update(root=[1]), lambda m: m.update(root={"dtype": "__class__"}),
-    lambda m: m.update(root={"int": "no number"}),
-])
+@pytest.mark.parametrize("change",
+                         [lambda m: m.update(format="other"), lambda m: m.update(version=99),
+                          lambda m: m.pop("root"), lambda m: m.pop("tensors"),
+                          lambda m: m["tensors"][0].update(shape=[10**6]),
+                          lambda m: m["tensors"][0].update(shape=[-1]),
+                          lambda m: m["tensors"][0].update(offset=5),
+                          lambda m: m["tensors"][0].update(strides=[10**9]),
+                          lambda m: m["tensors"][0].update(storage=7),
+                          lambda m: m["tensors"][0].update(storage=-1),
+                          lambda m: m["tensors"][0].update(dtype="object"),
+                          lambda m: m["tensors"][0].update(shape=[2.0]),
+                          lambda m: m["tensors"][0].update(shape="2"),
+                          lambda m: m.update(storages=[3]), lambda m: m.update(root={"tensor": 4}),
+                          lambda m: m.update(root={"tensor": -1}),
+                          lambda m: m.update(root={"eval": "1"}),
+                          lambda m: m.update(root={"dict": [[{"list": []}, 1]]}),
+                          lambda m: m.update(root=[1]),
+                          lambda m: m.update(root={"dtype": "__class__"}),
+                          lambda m: m.update(root={"int": "no number"})])
 def test_hostile_manifests_are_errors(change):
     data = saved_bytes(lg.tensor([1.0, 2.0]))
     with pytest.raises(FileFormatError):
@@ -284,8 +297,9 @@ def test_a_state_dict_of_torch():
 
 def test_views_dtypes_and_plain_data_of_torch():
     base = torch.arange(12.0).reshape(3, 4)
-    value = {"t": base.t(), "row": base[1], "half": torch.tensor([1.5], dtype=torch.bfloat16), "n": [1, 2.5, "x", None],
-             "size": base.shape, "dtype": torch.float16, "p": torch.nn.Parameter(base.clone())}
+    value = {"t": base.t(), "row": base[1], "half": torch.tensor([1.5], dtype=torch.bfloat16),
+             "n": [1, 2.5, "x", None], "size": base.shape, "dtype": torch.float16,
+             "p": torch.nn.Parameter(base.clone())}
     found = lg.load(torch_saved(value))
     assert numpy.array_equal(found["t"].numpy(), value["t"].numpy())
     assert numpy.array_equal(found["row"].numpy(), value["row"].numpy())

@@ -1,11 +1,12 @@
 """The stage `fused`: which nodes share a kernel, and which values go through memory.
 
-In: an optimised graph.  Out: groups in the order they run.
-First it is decided which nodes are roots, that is, computed by a kernel of their own making: outputs, reductions, contractions,
-scatters, and elementwise values that are too dear to compute again for each of their users.  All else is pulled into its users.
-Then roots are merged into groups, greedily in order: an epilogue into its contraction, maps and reductions over the same rows into
-one row kernel.  A merge is legal if it makes no cycle and the group still lowers to one kernel; lowering itself is asked.
-Every refused merge leaves a reason, one of `Reason`.
+In: an optimised graph.  Out: groups in the order they run. First it is decided which nodes are
+roots, that is, computed by a kernel of their own making: outputs, reductions, contractions,
+scatters, and elementwise values that are too dear to compute again for each of their users.  All
+else is pulled into its users. Then roots are merged into groups, greedily in order: an epilogue
+into its contraction, maps and reductions over the same rows into one row kernel.  A merge is legal
+if it makes no cycle and the group still lowers to one kernel; lowering itself is asked. Every
+refused merge leaves a reason, one of `Reason`.
 """
 
 from __future__ import annotations
@@ -69,11 +70,14 @@ def _own_cost(node: Node) -> int:
 def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
     """The nodes that are computed by kernels, inputs before users."""
     outputs = {output for output in graph.outputs if output.op != "input"}
-    # users through index maps: (how many, whether one of them repeats elements, whether one is a contraction, …)
+    # users through index maps: (how many, whether one of them repeats elements, whether one is a
+    # contraction, …)
     users: dict[Node, list[tuple[Node, int, bool]]] = {node: [] for node in order}
     for node in reversed(order):
         if is_free(node):
-            grows = node.op == "window" or (node.op == "expand" and node.size >= 4 * max(node.inputs[0].size, 1))
+            grows = node.op == "window" or (
+                node.op == "expand" and node.size >= 4 * max(node.inputs[0].size, 1)
+            )
             through = [(user, place, grown or grows) for user, place, grown in users[node]]
             if node in outputs:
                 through.append((node, 0, grows))
@@ -91,7 +95,9 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
             cost[node] = size[node] = 0
             root = node in outputs
         else:
-            cost[node] = sum(cost[v] for v in node.inputs) + (0 if is_free(node) else _own_cost(node))
+            cost[node] = sum(cost[v] for v in node.inputs) + (
+                0 if is_free(node) else _own_cost(node)
+            )
             size[node] = sum(size[v] for v in node.inputs) + (0 if is_free(node) else 1)
             root = node in outputs or kind in ("reduction", "contraction") or node.op == "scatter"
             if not root and not is_free(node):
@@ -102,7 +108,9 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
     return roots
 
 
-def _worth_storing(node: Node, cost: int, size: int, users: Iterable[tuple[Node, int, bool]]) -> bool:
+def _worth_storing(
+    node: Node, cost: int, size: int, users: Iterable[tuple[Node, int, bool]]
+) -> bool:
     users = list(users)
     if size > LARGE:
         return True
@@ -122,7 +130,9 @@ def _worth_storing(node: Node, cost: int, size: int, users: Iterable[tuple[Node,
 
 
 class _Merger:
-    """The state of greedy merging: groups, their mutual dependences as bit masks, who computes what."""
+    """The state of greedy merging: groups, their mutual dependences as bit masks, who computes
+    what.
+    """
 
     def __init__(self, graph: Graph, roots: list[Node]) -> None:
         self.graph = graph
@@ -186,7 +196,9 @@ class _Merger:
                 self.ancestors[other] |= self.ancestors[number]
 
     def _try(self, root: Node, number: int, needed: list[int]) -> Reason | None:
-        """Adds the root to the group if that is legal; otherwise says why not and leaves the group as it was."""
+        """Adds the root to the group if that is legal; otherwise says why not and leaves the group
+        as it was.
+        """
         group = self.groups[number]
         if any(other != number and self.ancestors[other] >> number & 1 for other in needed):
             return Reason.CYCLE
@@ -201,7 +213,9 @@ class _Merger:
                 return Reason.KIND
             if group.anchor is not None and root.size != group.anchor.size:
                 return Reason.SIZE
-            return self._lowers(Group("contraction", [*group.roots, root], anchor=group.anchor), number)
+            return self._lowers(
+                Group("contraction", [*group.roots, root], anchor=group.anchor), number
+            )
         shaped = _reshaped(group, root)
         if isinstance(shaped, Reason):
             return shaped
@@ -244,7 +258,11 @@ def _reshaped(group: Group, root: Node) -> Group | Reason:
     if is_reduction(root):
         rows, inner = root.size, root.inputs[0].size // max(root.size, 1)
         if has_reduction or group.inner != 1:
-            return Group("loops", roots, rows=rows, inner=inner) if (group.rows, group.inner) == (rows, inner) else Reason.SIZE
+            return (
+                Group("loops", roots, rows=rows, inner=inner)
+                if (group.rows, group.inner) == (rows, inner)
+                else Reason.SIZE
+            )
         if group.rows != rows * inner:
             return Reason.SIZE
         if rows < 8 and inner > 4096:
@@ -272,7 +290,9 @@ def partition(graph: Graph) -> Partition:
         for value in merger.reads(root):
             used_by.setdefault(value, set()).add(merger.group_of[root])
     for number, group in enumerate(merger.groups):
-        group.outputs = {root for root in group.roots if root in outputs or used_by.get(root, set()) - {number}}
+        group.outputs = {
+            root for root in group.roots if root in outputs or used_by.get(root, set()) - {number}
+        }
     done: set[int] = set()
     ordered: list[Group] = []
     waiting = list(range(len(merger.groups)))

@@ -1,8 +1,12 @@
-"""Brings contractions and large reductions into the forms that kernels exist for; last step of the stage `opt`.
+"""Brings contractions and large reductions into the forms that kernels exist for; last step of the
+stage `opt`.
 
-- conv becomes dot over a window of the padded input: the kernel packs its panels through that index map;
-- a dot with a single row, column or product becomes multiply and sum: memory-bound, a row kernel does it best;
-- a reduction to few values over many elements is done in two steps, so that threads can share it and sums stay accurate.
+- conv becomes dot over a window of the padded input: the kernel packs its panels through that index
+  map;
+- a dot with a single row, column or product becomes multiply and sum: memory-bound, a row kernel
+  does it best;
+- a reduction to few values over many elements is done in two steps, so that threads can share it
+  and sums stay accurate.
 """
 
 from __future__ import annotations
@@ -29,11 +33,19 @@ def prepare(graph: Graph) -> Graph:
 
 
 def reshape(value: Node, shape: tuple[int, ...]) -> Node:
-    return value if value.shape == shape else node("reshape", value, shape=shape, location=value.location)
+    return (
+        value
+        if value.shape == shape
+        else node("reshape", value, shape=shape, location=value.location)
+    )
 
 
 def _broadcast(value: Node, shape: tuple[int, ...]) -> Node:
-    return value if value.shape == shape else node("expand", value, shape=shape, location=value.location)
+    return (
+        value
+        if value.shape == shape
+        else node("expand", value, shape=shape, location=value.location)
+    )
 
 
 def lower_conv(conv: Node) -> Node:
@@ -48,17 +60,37 @@ def lower_conv(conv: Node) -> Node:
     high = (0, 0, *(max(b, 0) for _, b in padding))
     interior = (0, 0, *(gap - 1 for gap in left_dilation))
     if any(low) or any(high) or any(interior):
-        value = node("pad", value, low=low, high=high, interior=interior, value=0.0 if conv.dtype.is_floating else 0,
-                     location=where)
+        value = node(
+            "pad",
+            value,
+            low=low,
+            high=high,
+            interior=interior,
+            value=0.0 if conv.dtype.is_floating else 0,
+            location=where,
+        )
     if any(a < 0 or b < 0 for a, b in padding):
         cut_low = (0, 0, *(max(-a, 0) for a, _ in padding))
         cut_high = (0, 0, *(max(-b, 0) for _, b in padding))
-        value = node("slice", value, starts=cut_low, stops=tuple(s - c for s, c in zip(value.shape, cut_high, strict=True)),
-                     steps=(1,) * value.ndim, location=where)
+        value = node(
+            "slice",
+            value,
+            starts=cut_low,
+            stops=tuple(s - c for s, c in zip(value.shape, cut_high, strict=True)),
+            steps=(1,) * value.ndim,
+            location=where,
+        )
     kernel = weight.shape[2:]
     space = conv.shape[2:]
-    window = node("window", value, axes=tuple(range(2, 2 + rank)), sizes=kernel, strides=strides, dilations=right_dilation,
-                  location=where)
+    window = node(
+        "window",
+        value,
+        axes=tuple(range(2, 2 + rank)),
+        sizes=kernel,
+        strides=strides,
+        dilations=right_dilation,
+        location=where,
+    )
     batch, out_channels = conv.shape[0], conv.shape[1]
     channels = value.shape[1]
     per_group, out_per_group = channels // groups, out_channels // groups
@@ -69,12 +101,27 @@ def lower_conv(conv: Node) -> Node:
     if math.prod(space) >= 64:
         # each image is a product of its own: results lie contiguous along the positions
         weights = _broadcast(reshape(weights, (1, *weights.shape)), (batch, *weights.shape))
-        product = node("dot", weights, grouped, left_batch=(0, 1), right_batch=(0, 1),
-                       left_contract=(3, *(axis + 1 for axis in kernel_axes)), right_contract=(2, *window_kernel_axes),
-                       location=where)
+        product = node(
+            "dot",
+            weights,
+            grouped,
+            left_batch=(0, 1),
+            right_batch=(0, 1),
+            left_contract=(3, *(axis + 1 for axis in kernel_axes)),
+            right_contract=(2, *window_kernel_axes),
+            location=where,
+        )
         return reshape(product, conv.shape)
-    product = node("dot", weights, grouped, left_batch=(0,), right_batch=(1,), left_contract=(2, *kernel_axes),
-                   right_contract=(2, *window_kernel_axes), location=where)
+    product = node(
+        "dot",
+        weights,
+        grouped,
+        left_batch=(0,),
+        right_batch=(1,),
+        left_contract=(2, *kernel_axes),
+        right_contract=(2, *window_kernel_axes),
+        location=where,
+    )
     order = (2, 0, 1, *range(3, 3 + rank))
     return reshape(node("permute", product, order=order, location=where), conv.shape)
 
@@ -84,7 +131,9 @@ def lower_thin_dot(dot: Node) -> Node:
     left, right = dot.inputs
     left_batch, right_batch, left_contract, right_contract = dot.attrs
     left_free = tuple(a for a in range(left.ndim) if a not in left_batch and a not in left_contract)
-    right_free = tuple(a for a in range(right.ndim) if a not in right_batch and a not in right_contract)
+    right_free = tuple(
+        a for a in range(right.ndim) if a not in right_batch and a not in right_contract
+    )
     b = math.prod(left.shape[a] for a in left_batch)
     m = math.prod(left.shape[a] for a in left_free)
     n = math.prod(right.shape[a] for a in right_free)
@@ -96,7 +145,9 @@ def lower_thin_dot(dot: Node) -> Node:
         return dot
     wide = dtypes.float32 if dot.dtype.kind == "float" and dot.dtype.bits == 16 else dot.dtype
 
-    def arranged(value: Node, order: tuple[int, ...], shape: tuple[int, ...], full: tuple[int, ...]) -> Node:
+    def arranged(
+        value: Node, order: tuple[int, ...], shape: tuple[int, ...], full: tuple[int, ...]
+    ) -> Node:
         if order != tuple(range(value.ndim)):
             value = node("permute", value, order=order, location=where)
         value = reshape(value, shape)
@@ -105,8 +156,12 @@ def lower_thin_dot(dot: Node) -> Node:
         return _broadcast(value, full)
 
     full = (b, m, n, k)
-    product = node("mul", arranged(left, (*left_batch, *left_free, *left_contract), (b, m, 1, k), full),
-                   arranged(right, (*right_batch, *right_free, *right_contract), (b, 1, n, k), full), location=where)
+    product = node(
+        "mul",
+        arranged(left, (*left_batch, *left_free, *left_contract), (b, m, 1, k), full),
+        arranged(right, (*right_batch, *right_free, *right_contract), (b, 1, n, k), full),
+        location=where,
+    )
     total = node("sum", product, axes=(3,), location=where) if k > 1 else product
     if wide is not dot.dtype:
         total = node("cast", total, dtype=dot.dtype, location=where)
@@ -122,7 +177,12 @@ def split_reduction(reduction: Node) -> Node:
         return reduction
     if value.dtype.kind == "float" and value.dtype.bits == 16:
         wide = node("cast", value, dtype=dtypes.float32, location=where)
-        return node("cast", split_reduction(node(reduction.op, wide, axes=axes, location=where)), dtype=value.dtype, location=where)
+        return node(
+            "cast",
+            split_reduction(node(reduction.op, wide, axes=axes, location=where)),
+            dtype=value.dtype,
+            location=where,
+        )
     kept = tuple(axis for axis in range(value.ndim) if axis not in axes)
     order = (*kept, *axes)
     if order != tuple(range(value.ndim)):
@@ -135,8 +195,15 @@ def split_reduction(reduction: Node) -> Node:
         short = -length % pieces
         low, high = value.dtype.limits()
         neutral = {"sum": 0, "prod": 1, "max": low, "min": high}[reduction.op]
-        flat = node("pad", flat, low=(0, 0), high=(0, short), interior=(0, 0),
-                    value=float(neutral) if value.dtype.is_floating else neutral, location=where)
+        flat = node(
+            "pad",
+            flat,
+            low=(0, 0),
+            high=(0, short),
+            interior=(0, 0),
+            value=float(neutral) if value.dtype.is_floating else neutral,
+            location=where,
+        )
         length += short
     chunked = reshape(flat, (reduction.size, pieces, length // pieces))
     partial = node(reduction.op, chunked, axes=(2,), location=where)

@@ -1,7 +1,8 @@
 """The element types of the IR: one frozen record each, found by name in `DTYPES`.
 
-A record says what the type is called, its kind (bool, unsigned, signed, float, complex), its size, and the NumPy type that
-represents it.  bfloat16 and float8 come from ml_dtypes, since NumPy has none.
+A record says what the type is called, its kind (bool, unsigned, signed, float, complex), its size,
+and the NumPy type that represents it.  bfloat16 and float8 come from ml_dtypes, since NumPy has
+none.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class DType:
         return self.kind in ("float", "complex")
 
     def limits(self) -> tuple[float, float] | tuple[int, int]:
-        """The lowest and highest value; -inf and inf for floats, which is what reductions start from."""
+        """The lowest and highest value; -inf and inf for floats, which is what reductions start
+        from.
+        """
         if self.kind == "bool":
             return 0, 1
         if self.kind == "float":
@@ -86,8 +89,23 @@ complex128 = DType("complex128", "complex", 128, numpy.dtype(numpy.complex128))
 
 DTYPES: dict[str, DType] = {
     record.name: record
-    for record in (bool_, uint8, uint16, uint32, uint64, int8, int16, int32, int64,
-                   float16, bfloat16, float32, float64, complex64, complex128)
+    for record in (
+        bool_,
+        uint8,
+        uint16,
+        uint32,
+        uint64,
+        int8,
+        int16,
+        int32,
+        int64,
+        float16,
+        bfloat16,
+        float32,
+        float64,
+        complex64,
+        complex128,
+    )
 }
 _BY_NUMPY = {record.numpy: record for record in DTYPES.values()}
 

@@ -18,7 +18,8 @@ def interpret(graph: Graph, inputs: Sequence[numpy.ndarray]) -> list[numpy.ndarr
 def evaluate(outputs: Sequence[Node], known: Mapping[Node, numpy.ndarray]) -> list[numpy.ndarray]:
     """Values of nodes, given the values of some; each has the node's dtype and shape.
 
-    Raises IndexOutOfRange where a gather or scatter leaves its axis, ValueError where a known value does not fit.
+    Raises IndexOutOfRange where a gather or scatter leaves its axis, ValueError where a known value
+    does not fit.
     """
     values: dict[Node, numpy.ndarray] = {}
     for leaf, value in known.items():
@@ -29,5 +30,9 @@ def evaluate(outputs: Sequence[Node], known: Mapping[Node, numpy.ndarray]) -> li
         for current in topological(outputs, stop=lambda n: n in values):
             if current not in values:
                 result = REFERENCE[current.op](current, [values[value] for value in current.inputs])
-                values[current] = numpy.asarray(result).astype(current.dtype.numpy, copy=False).reshape(current.shape)
+                values[current] = (
+                    numpy.asarray(result)
+                    .astype(current.dtype.numpy, copy=False)
+                    .reshape(current.shape)
+                )
     return [values[output] for output in outputs]

@@ -1,11 +1,13 @@
 """The graph IR: immutable, hash-consed nodes.
 
-A `Node` is one operation applied to nodes, with its inferred dtype and shape.  Building the same operation on the
-same inputs twice gives the same object, so common subexpressions never exist twice.  The user's source lines ride along as
-`location`; they are no part of identity nor of any key.
+A `Node` is one operation applied to nodes, with its inferred dtype and shape.  Building the same
+operation on the same inputs twice gives the same object, so common subexpressions never exist
+twice.  The user's source lines ride along as `location`; they are no part of identity nor of any
+key.
 
-`node(...)` builds through the op table (`ops.py`), which infers dtype and shape and checks the arguments.  A `Graph` is a tuple
-of output nodes; everything else is reached from them.  All walks are iterative: 100,000 nodes in a row are fine.
+`node(...)` builds through the op table (`ops.py`), which infers dtype and shape and checks the
+arguments.  A `Graph` is a tuple of output nodes; everything else is reached from them.  All walks
+are iterative: 100,000 nodes in a row are fine.
 """
 
 from __future__ import annotations
@@ -48,12 +50,24 @@ class Node:
     """One operation in the graph.  Make it with `node(...)`, never directly.
 
     op: key of the op table.  inputs: nodes.  attrs: values in the order of the op's `attributes`.
-    dtype, shape: inferred.  location: the user's lines.  differentiable: True where a `variable` is reached through
-    floating-point operations, that is, where a gradient could flow.  payload: whatever the layer above attaches (the
-    runtime's buffer once the value is known); no part of identity.
+    dtype, shape: inferred.  location: the user's lines.  differentiable: True where a `variable` is
+    reached through floating-point operations, that is, where a gradient could flow.  payload:
+    whatever the layer above attaches (the runtime's buffer once the value is known); no part of
+    identity.
     """
 
-    __slots__ = ("__weakref__", "attrs", "differentiable", "dtype", "inputs", "location", "op", "payload", "serial", "shape")
+    __slots__ = (
+        "__weakref__",
+        "attrs",
+        "differentiable",
+        "dtype",
+        "inputs",
+        "location",
+        "op",
+        "payload",
+        "serial",
+        "shape",
+    )
 
     op: str
     inputs: tuple[Node, ...]
@@ -68,6 +82,7 @@ class Node:
     def attr(self, name: str) -> Any:
         """One attribute by name."""
         from lazygrad_compiler.ir.ops import OPS
+
         return self.attrs[OPS[self.op].attributes.index(name)]
 
     @property
@@ -88,15 +103,24 @@ class Node:
 
 
 BITWISE_ATTRS = frozenset(("const", "pad"))
-"""Ops with a number among their attributes: 0.0, -0.0, 0 and False are equal in Python but not the same constant."""
+"""Ops with a number among their attributes: 0.0, -0.0, 0 and False are equal in Python but not the
+same constant.
+"""
 
 _interned: WeakValueDictionary[tuple, Node] = WeakValueDictionary()
 _serials = itertools.count()
 _lock = threading.Lock()
 
 
-def intern_node(op: str, inputs: tuple[Node, ...], attrs: tuple, dtype: DType, shape: Shape,
-                location: Location, differentiable: bool) -> Node:
+def intern_node(
+    op: str,
+    inputs: tuple[Node, ...],
+    attrs: tuple,
+    dtype: DType,
+    shape: Shape,
+    location: Location,
+    differentiable: bool,
+) -> Node:
     """The one node with that operation, inputs and attributes; the first location given stays."""
     key = (op, repr(attrs) if op in BITWISE_ATTRS else attrs, *map(id, inputs))
     found = _interned.get(key)
@@ -119,14 +143,19 @@ def intern_node(op: str, inputs: tuple[Node, ...], attrs: tuple, dtype: DType, s
 def node(op: str, *inputs: Node, location: Location = (), **attributes: Any) -> Node:
     """Builds a node by name, checking and inferring through the op table.
 
-    Attributes are given by keyword.  Raises IRError naming the op and the shapes where they do not fit.
+    Attributes are given by keyword.  Raises IRError naming the op and the shapes where they do not
+    fit.
     """
     from lazygrad_compiler.ir.ops import OPS
+
     definition = OPS.get(op)
     if definition is None:
         raise IRError(f"[{op}] there is no such operation in the IR")
     if len(inputs) != definition.arity and (definition.arity >= 0 or not inputs):
-        raise IRError(f"[{op}] takes {definition.arity if definition.arity >= 0 else 'at least 1'} inputs, not {len(inputs)}")
+        raise IRError(
+            f"[{op}] takes {max(definition.arity, 1)} inputs"
+            f"{' or more' if definition.arity < 0 else ''}, not {len(inputs)}"
+        )
     try:
         attrs = tuple(attributes.pop(name) for name in definition.attributes)
     except KeyError as missing:
@@ -137,7 +166,9 @@ def node(op: str, *inputs: Node, location: Location = (), **attributes: Any) -> 
 
 
 def build(definition: Any, inputs: tuple[Node, ...], attrs: tuple, location: Location = ()) -> Node:
-    """Like `node`, with the table's entry and the attributes already in order: the fast path of recording."""
+    """Like `node`, with the table's entry and the attributes already in order: the fast path of
+    recording.
+    """
     dtype, shape = definition.infer(definition, inputs, attrs)
     name = definition.name
     if name == "variable":
@@ -160,7 +191,9 @@ def merge_locations(*locations: Location) -> Location:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A program to be compiled: its outputs, in order.  Its inputs are the `input` nodes, in the order of their index."""
+    """A program to be compiled: its outputs, in order.  Its inputs are the `input` nodes, in the
+    order of their index.
+    """
 
     outputs: tuple[Node, ...]
 
@@ -173,7 +206,9 @@ class Graph:
 
 
 def topological(outputs: Iterable[Node], stop: Any = None) -> list[Node]:
-    """All nodes reached from the outputs, each after its inputs.  `stop(node)`: True where its inputs are not followed."""
+    """All nodes reached from the outputs, each after its inputs.  `stop(node)`: True where its
+    inputs are not followed.
+    """
     order: list[Node] = []
     done: set[Node] = set()
     for output in outputs:
@@ -201,6 +236,7 @@ def rebuild(original: Node, inputs: Sequence[Node]) -> Node:
     if all(old is new for old, new in zip(original.inputs, inputs, strict=True)):
         return original
     from lazygrad_compiler.ir.ops import OPS
+
     return build(OPS[original.op], tuple(inputs), original.attrs, original.location)
 
 

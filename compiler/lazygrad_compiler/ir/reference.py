@@ -1,7 +1,8 @@
 """What every op means, in NumPy: the oracle of the compiler.
 
-`REFERENCE[op](node, inputs) -> array` takes NumPy arrays of the inputs and gives the result with the node's dtype and shape.
-Clarity comes before speed here.  16-bit floats compute in float32 and round once an op.
+`REFERENCE[op](node, inputs) -> array` takes NumPy arrays of the inputs and gives the result with
+the node's dtype and shape. Clarity comes before speed here.  16-bit floats compute in float32 and
+round once an op.
 """
 
 from __future__ import annotations
@@ -26,12 +27,17 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         for name in names:
             REFERENCE[name] = function
         return function
+
     return register
 
 
 def widen(array: Array) -> Array:
     """16-bit floats as float32, all else as it is."""
-    return array.astype(numpy.float32) if array.dtype.itemsize == 2 and array.dtype.kind not in "iu" else array
+    return (
+        array.astype(numpy.float32)
+        if array.dtype.itemsize == 2 and array.dtype.kind not in "iu"
+        else array
+    )
 
 
 class IndexOutOfRange(IndexError):
@@ -39,6 +45,7 @@ class IndexOutOfRange(IndexError):
 
 
 # ---- leaves
+
 
 @rule("const")
 def _const(node: Node, inputs: Sequence[Array]) -> Array:
@@ -49,21 +56,29 @@ def _const(node: Node, inputs: Sequence[Array]) -> Array:
 def _iota(node: Node, inputs: Sequence[Array]) -> Array:
     axis, _, shape = node.attrs
     line = numpy.arange(shape[axis]).astype(node.dtype.numpy)
-    return numpy.broadcast_to(line.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape)
+    return numpy.broadcast_to(
+        line.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape
+    )
 
 
 def philox(seed: int, first_block: int, blocks: int) -> Array:
-    """Philox 4x32-10 (Salmon et al., SC 2011): words (blocks, 4) of counters first_block, first_block + 1, …"""
+    """Philox 4x32-10 (Salmon et al., SC 2011): words (blocks, 4) of counters first_block,
+    first_block + 1, …
+    """
     mask = numpy.uint64(0xFFFFFFFF)
-    counter = (numpy.uint64(first_block % 2**64) + numpy.arange(blocks, dtype=numpy.uint64))
+    counter = numpy.uint64(first_block % 2**64) + numpy.arange(blocks, dtype=numpy.uint64)
     c0, c1 = counter & mask, counter >> numpy.uint64(32)
     c2 = numpy.zeros_like(c0)
     c3 = numpy.zeros_like(c0)
     k0, k1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
     for _ in range(10):
         p0, p1 = numpy.uint64(0xD2511F53) * c0, numpy.uint64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = ((p1 >> numpy.uint64(32)) ^ c1 ^ numpy.uint64(k0), p1 & mask,
-                          (p0 >> numpy.uint64(32)) ^ c3 ^ numpy.uint64(k1), p0 & mask)
+        c0, c1, c2, c3 = (
+            (p1 >> numpy.uint64(32)) ^ c1 ^ numpy.uint64(k0),
+            p1 & mask,
+            (p0 >> numpy.uint64(32)) ^ c3 ^ numpy.uint64(k1),
+            p0 & mask,
+        )
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return numpy.stack([c0, c1, c2, c3], axis=1).astype(numpy.uint32)
 
@@ -76,6 +91,7 @@ def _random_bits(node: Node, inputs: Sequence[Array]) -> Array:
 
 
 # ---- elementwise
+
 
 def _unary(name: str, compute: Callable[[Array], Array]) -> None:
     REFERENCE[name] = lambda node, inputs: compute(widen(inputs[0]))
@@ -93,18 +109,36 @@ def _erfc(x: Array) -> Array:
     return numpy.vectorize(math.erfc, otypes=[x.dtype])(x)
 
 
-_special = {"asin": numpy.arcsin, "acos": numpy.arccos, "atan": numpy.arctan, "asinh": numpy.arcsinh,
-            "acosh": numpy.arccosh, "atanh": numpy.arctanh, "erf": _erf, "erfc": _erfc}
+_special: dict[str, Any] = {
+    "asin": numpy.arcsin,
+    "acos": numpy.arccos,
+    "atan": numpy.arctan,
+    "asinh": numpy.arcsinh,
+    "acosh": numpy.arccosh,
+    "atanh": numpy.arctanh,
+    "erf": _erf,
+    "erfc": _erfc,
+}
 for _name in ELEMENTARY_UNARY:
     _unary(_name, _special.get(_name) or getattr(numpy, _name))
-for _name, _function in [("neg", numpy.negative), ("abs", numpy.abs), ("sign", numpy.sign), ("floor", numpy.floor),
-                         ("ceil", numpy.ceil), ("trunc", numpy.trunc), ("round", numpy.rint), ("sqrt", numpy.sqrt),
-                         ("not", numpy.invert)]:
+for _name, _function in [
+    ("neg", numpy.negative),
+    ("abs", numpy.abs),
+    ("sign", numpy.sign),
+    ("floor", numpy.floor),
+    ("ceil", numpy.ceil),
+    ("trunc", numpy.trunc),
+    ("round", numpy.rint),
+    ("sqrt", numpy.sqrt),
+    ("not", numpy.invert),
+]:
     _unary(_name, _function)
 
 
 def _integer_division(x: Array, y: Array) -> tuple[Array, Array]:
-    """Quotient towards zero and remainder; 0 and 0 for a zero divisor; the lowest number by -1 wraps."""
+    """Quotient towards zero and remainder; 0 and 0 for a zero divisor; the lowest number by -1
+    wraps.
+    """
     safe = numpy.where(y == 0, 1, y).astype(y.dtype)
     quotient = numpy.floor_divide(x, safe)
     remainder = (x - quotient * safe).astype(x.dtype)
@@ -141,17 +175,36 @@ def _shift(left: bool) -> Callable[[Array, Array], Array]:
         amount = numpy.where(legal, y, 0).astype(x.dtype)
         if left:
             return numpy.where(legal, numpy.left_shift(x, amount), 0).astype(x.dtype)
-        beyond = numpy.right_shift(x, x.dtype.type(bits - 1)) if x.dtype.kind == "i" else numpy.zeros_like(x)
+        beyond = (
+            numpy.right_shift(x, x.dtype.type(bits - 1))
+            if x.dtype.kind == "i"
+            else numpy.zeros_like(x)
+        )
         return numpy.where(legal, numpy.right_shift(x, amount), beyond).astype(x.dtype)
+
     return compute
 
 
 for _name, _function in [
-    ("add", numpy.add), ("sub", numpy.subtract), ("mul", numpy.multiply), ("div", numpy.divide),
-    ("idiv", lambda x, y: _integer_division(x, y)[0]), ("rem", _remainder), ("maximum", numpy.maximum),
-    ("minimum", numpy.minimum), ("pow", _power), ("atan2", numpy.arctan2), ("and", numpy.bitwise_and),
-    ("or", numpy.bitwise_or), ("xor", numpy.bitwise_xor), ("shl", _shift(True)), ("shr", _shift(False)),
-    ("lt", numpy.less), ("le", numpy.less_equal), ("eq", numpy.equal), ("ne", numpy.not_equal),
+    ("add", numpy.add),
+    ("sub", numpy.subtract),
+    ("mul", numpy.multiply),
+    ("div", numpy.divide),
+    ("idiv", lambda x, y: _integer_division(x, y)[0]),
+    ("rem", _remainder),
+    ("maximum", numpy.maximum),
+    ("minimum", numpy.minimum),
+    ("pow", _power),
+    ("atan2", numpy.arctan2),
+    ("and", numpy.bitwise_and),
+    ("or", numpy.bitwise_or),
+    ("xor", numpy.bitwise_xor),
+    ("shl", _shift(True)),
+    ("shr", _shift(False)),
+    ("lt", numpy.less),
+    ("le", numpy.less_equal),
+    ("eq", numpy.equal),
+    ("ne", numpy.not_equal),
 ]:
     _binary(_name, _function)
 
@@ -167,7 +220,9 @@ def saturate(x: Array, dtype: numpy.dtype) -> Array:
     whole = numpy.trunc(numpy.nan_to_num(x.astype(numpy.float64), nan=0.0))
     inside = (whole >= float(information.min)) & (whole < float(information.max) + 1)
     result = numpy.where(inside, whole, 0).astype(dtype)
-    return numpy.where(inside, result, numpy.where(whole < 0, information.min, information.max)).astype(dtype)
+    return numpy.where(
+        inside, result, numpy.where(whole < 0, information.min, information.max)
+    ).astype(dtype)
 
 
 @rule("cast")
@@ -196,6 +251,7 @@ def _bitcast(node: Node, inputs: Sequence[Array]) -> Array:
 
 # ---- movement
 
+
 @rule("reshape")
 def _reshape(node: Node, inputs: Sequence[Array]) -> Array:
     return inputs[0].reshape(node.shape)
@@ -220,8 +276,12 @@ def _slice(node: Node, inputs: Sequence[Array]) -> Array:
 def _pad(node: Node, inputs: Sequence[Array]) -> Array:
     low, _, interior, value = node.attrs
     result = numpy.full(node.shape, value, node.dtype.numpy)
-    result[tuple(slice(start, start + size + max(size - 1, 0) * gap, gap + 1)
-                 for start, size, gap in zip(low, inputs[0].shape, interior, strict=True))] = inputs[0]
+    result[
+        tuple(
+            slice(start, start + size + max(size - 1, 0) * gap, gap + 1)
+            for start, size, gap in zip(low, inputs[0].shape, interior, strict=True)
+        )
+    ] = inputs[0]
     return result
 
 
@@ -242,10 +302,13 @@ def _window(node: Node, inputs: Sequence[Array]) -> Array:
     for axis, _, stride, dilation in zip(*node.attrs, strict=True):
         offsets.append(value.strides[axis] * dilation)
         strides[axis] = value.strides[axis] * stride
-    return numpy.lib.stride_tricks.as_strided(value, node.shape, (*strides, *offsets), writeable=False)
+    return numpy.lib.stride_tricks.as_strided(
+        value, node.shape, (*strides, *offsets), writeable=False
+    )
 
 
 # ---- reductions
+
 
 def _reduce(ufunc: Any) -> Rule:
     def compute(node: Node, inputs: Sequence[Array]) -> Array:
@@ -257,10 +320,17 @@ def _reduce(ufunc: Any) -> Rule:
         start = low if ufunc is numpy.maximum else high
         wide = widen(value)
         return ufunc.reduce(wide, axis=node.attrs[0], initial=wide.dtype.type(start))
+
     return compute
 
 
-for _name, _ufunc in [("sum", numpy.add), ("prod", numpy.multiply), ("max", numpy.maximum), ("min", numpy.minimum)]:
+_ufunc: Any
+for _name, _ufunc in [
+    ("sum", numpy.add),
+    ("prod", numpy.multiply),
+    ("max", numpy.maximum),
+    ("min", numpy.minimum),
+]:
     REFERENCE[_name] = _reduce(_ufunc)
 
 
@@ -269,8 +339,11 @@ def _arg(pick: Callable[..., Array]) -> Rule:
         value, axes = widen(inputs[0]), node.attrs[0]
         kept = [axis for axis in range(value.ndim) if axis not in axes]
         length = math.prod(value.shape[axis] for axis in axes)
-        moved = value.transpose([*kept, *axes]).reshape([value.shape[axis] for axis in kept] + [length])
+        moved = value.transpose([*kept, *axes]).reshape(
+            [value.shape[axis] for axis in kept] + [length]
+        )
         return pick(moved, axis=-1)
+
     return compute
 
 
@@ -280,16 +353,27 @@ REFERENCE["argmin"] = _arg(numpy.argmin)
 
 # ---- contractions
 
+
 def contract(left: Array, right: Array, attrs: tuple) -> Array:
     left_batch, right_batch, left_contract, right_contract = attrs
     letters = iter(range(left.ndim + right.ndim))
     left_names = [next(letters) for _ in range(left.ndim)]
     right_names = [next(letters) for _ in range(right.ndim)]
-    for ours, theirs in zip((*left_batch, *left_contract), (*right_batch, *right_contract), strict=True):
+    for ours, theirs in zip(
+        (*left_batch, *left_contract), (*right_batch, *right_contract), strict=True
+    ):
         right_names[theirs] = left_names[ours]
     result = [left_names[axis] for axis in left_batch]
-    result += [name for axis, name in enumerate(left_names) if axis not in left_batch and axis not in left_contract]
-    result += [name for axis, name in enumerate(right_names) if axis not in right_batch and axis not in right_contract]
+    result += [
+        name
+        for axis, name in enumerate(left_names)
+        if axis not in left_batch and axis not in left_contract
+    ]
+    result += [
+        name
+        for axis, name in enumerate(right_names)
+        if axis not in right_batch and axis not in right_contract
+    ]
     return numpy.einsum(left, left_names, right, right_names, result)
 
 
@@ -303,37 +387,65 @@ def _conv(node: Node, inputs: Sequence[Array]) -> Array:
     value, weight = widen(inputs[0]), widen(inputs[1])
     strides, padding, left_dilation, right_dilation, groups = node.attrs
     rank = value.ndim - 2
-    sizes = [(size - 1) * gap + 1 if size else 0 for size, gap in zip(value.shape[2:], left_dilation, strict=True)]
+    sizes = [
+        (size - 1) * gap + 1 if size else 0
+        for size, gap in zip(value.shape[2:], left_dilation, strict=True)
+    ]
     spread = numpy.zeros((*value.shape[:2], *sizes), value.dtype)
     spread[(slice(None), slice(None), *(slice(None, None, gap) for gap in left_dilation))] = value
-    spread = numpy.pad(spread, [(0, 0), (0, 0), *((max(low, 0), max(high, 0)) for low, high in padding)])
-    spread = spread[(slice(None), slice(None), *(slice(max(-low, 0), spread.shape[k + 2] - max(-high, 0))
-                                                 for k, (low, high) in enumerate(padding)))]
+    spread = numpy.pad(
+        spread, [(0, 0), (0, 0), *((max(low, 0), max(high, 0)) for low, high in padding)]
+    )
+    spread = spread[
+        (
+            slice(None),
+            slice(None),
+            *(
+                slice(max(-low, 0), spread.shape[k + 2] - max(-high, 0))
+                for k, (low, high) in enumerate(padding)
+            ),
+        )
+    ]
     result = numpy.zeros(node.shape, value.dtype)
     out_channels, in_channels = weight.shape[0] // groups, weight.shape[1]
     for position in numpy.ndindex(*weight.shape[2:]):
         starts = [at * gap for at, gap in zip(position, right_dilation, strict=True)]
-        patch = spread[(slice(None), slice(None), *(slice(start, start + (count - 1) * stride + 1, stride)
-                        for start, count, stride in zip(starts, node.shape[2:], strides, strict=True)))]
+        patch = spread[
+            (
+                slice(None),
+                slice(None),
+                *(
+                    slice(start, start + (count - 1) * stride + 1, stride)
+                    for start, count, stride in zip(starts, node.shape[2:], strides, strict=True)
+                ),
+            )
+        ]
         for group in range(groups):
             inside = slice(group * in_channels, (group + 1) * in_channels)
             outside = slice(group * out_channels, (group + 1) * out_channels)
             # not by BLAS, which may skip zeros and so lose a NaN
-            result[:, outside] += numpy.einsum("nc...,oc->no...", patch[:, inside],
-                                               weight[(outside, slice(None), *position)])
+            result[:, outside] += numpy.einsum(
+                "nc...,oc->no...", patch[:, inside], weight[(outside, slice(None), *position)]
+            )
     assert rank == len(strides)
     return result
 
 
 # ---- gather and scatter
 
-def check_indices(node: Node, value: Array, indices: Sequence[Array], axes: Sequence[int]) -> list[Array]:
+
+def check_indices(
+    node: Node, value: Array, indices: Sequence[Array], axes: Sequence[int]
+) -> list[Array]:
     checked = []
     for index, axis in zip(indices, axes, strict=True):
         size = value.shape[axis]
         bad = (index < -size) | (index >= size)
         if bad.any():
-            raise IndexOutOfRange(f"[{node.op}] index {index[bad].flat[0]} is out of range for axis {axis} of size {size}")
+            raise IndexOutOfRange(
+                f"[{node.op}] index {index[bad].flat[0]} is out of range for axis {axis} "
+                f"of size {size}"
+            )
         checked.append(numpy.where(index < 0, index + size, index))
     return checked
 
@@ -347,6 +459,15 @@ def _gather(node: Node, inputs: Sequence[Array]) -> Array:
     return front[tuple(indices)]
 
 
+COMBINE: dict[str, Callable[[Array, Array], Array]] = {
+    "set": lambda old, new: new,
+    "add": numpy.add,
+    "mul": numpy.multiply,
+    "max": numpy.maximum,
+    "min": numpy.minimum,
+}
+
+
 @rule("scatter")
 def _scatter(node: Node, inputs: Sequence[Array]) -> Array:
     base, updates, *indices = inputs
@@ -355,10 +476,9 @@ def _scatter(node: Node, inputs: Sequence[Array]) -> Array:
     result = widen(base).copy()
     front = numpy.moveaxis(result, axes, range(len(axes)))
     updates = widen(updates)
+    combine = COMBINE[mode]
     for position in numpy.ndindex(*indices[0].shape):
         place = tuple(index[position] for index in indices)
-        combine = {"set": lambda old, new: new, "add": numpy.add, "mul": numpy.multiply,
-                   "max": numpy.maximum, "min": numpy.minimum}[mode]
         front[place] = combine(front[place], updates[position])
     return result
 

@@ -1,11 +1,13 @@
 """A thin typed builder of LLVM text IR.
 
-In: method calls, each naming one instruction.  Out: the text of a module that LLVM parses.
-The one idea: a `Value` is a type string and a name, and every method checks the types that meet, so that a
-mistake in our code generators is a Python error at the line that made it, never an LLVM parse error later.
+In: method calls, each naming one instruction.  Out: the text of a module that LLVM parses. The one
+idea: a `Value` is a type string and a name, and every method checks the types that meet, so that a
+mistake in our code generators is a Python error at the line that made it, never an LLVM parse error
+later.
 
-Types are LLVM's own spelling: "i64", "float", "ptr", "<16 x float>".  Methods work on scalars and vectors alike.
-Constants are Values too; a Python number is turned into a constant of the other operand's type.
+Types are LLVM's own spelling: "i64", "float", "ptr", "<16 x float>".  Methods work on scalars and
+vectors alike. Constants are Values too; a Python number is turned into a constant of the other
+operand's type.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ def is_float(type_: str) -> bool:
 
 
 def format_scalar(element: str, value: object) -> str:
-    """Spells a Python number as a constant of one element type, exactly (floats as hexadecimal bits)."""
+    """Spells a Python number as a constant of one element type, exactly (floats as hexadecimal
+    bits).
+    """
     if element == "ptr":
         return "null"
     if element == "i1":
@@ -108,13 +112,22 @@ Operand = Value | int | float | bool
 class Function:
     """Builds one function: instructions go to the current block, in order."""
 
-    def __init__(self, module: Module, name: str, result: str, parameters: Sequence[tuple[str, str]],
-                 attributes: str = "", linkage: str = "") -> None:
+    def __init__(
+        self,
+        module: Module,
+        name: str,
+        result: str,
+        parameters: Sequence[tuple[str, str]],
+        attributes: str = "",
+        linkage: str = "",
+    ) -> None:
         self.module = module
         self.name = name
         self.result = result
-        self.parameters = [Value(type_.split()[0] if not type_.startswith("<") else type_, f"%{label}")
-                           for type_, label in parameters]
+        self.parameters = [
+            Value(type_.split()[0] if not type_.startswith("<") else type_, f"%{label}")
+            for type_, label in parameters
+        ]
         self._declared = list(parameters)
         self._attributes = attributes
         self._linkage = linkage
@@ -242,16 +255,23 @@ class Function:
     def icmp(self, predicate: str, a: Operand, b: Operand) -> Value:
         """predicate: eq ne slt sle sgt sge ult ule ugt uge; gives i1 lanes."""
         a, b = self._pair("icmp", a, b)
-        return self.emit(with_element(a.type, "i1"), f"icmp {predicate} {a.type} {a.name}, {b.name}")
+        return self.emit(
+            with_element(a.type, "i1"), f"icmp {predicate} {a.type} {a.name}, {b.name}"
+        )
 
     def fcmp(self, predicate: str, a: Operand, b: Operand) -> Value:
         """predicate: oeq one olt ole ogt oge ueq une ult ule ugt uge ord uno; gives i1 lanes."""
         a, b = self._pair("fcmp", a, b)
-        return self.emit(with_element(a.type, "i1"), f"fcmp {predicate} {a.type} {a.name}, {b.name}")
+        return self.emit(
+            with_element(a.type, "i1"), f"fcmp {predicate} {a.type} {a.name}, {b.name}"
+        )
 
     def select(self, condition: Value, a: Operand, b: Operand) -> Value:
         a, b = self._pair("select", a, b)
-        if element_of(condition.type) != "i1" or lanes_of(condition.type) not in (1, lanes_of(a.type)):
+        if element_of(condition.type) != "i1" or lanes_of(condition.type) not in (
+            1,
+            lanes_of(a.type),
+        ):
             raise BuilderError(f"select: condition {condition} does not fit {a}")
         return self.emit(a.type, f"select {condition}, {a}, {b}")
 
@@ -262,7 +282,9 @@ class Function:
     # ---- conversions
 
     def convert(self, opcode: str, a: Value, type_: str) -> Value:
-        """opcode: trunc zext sext fptrunc fpext fptosi fptoui sitofp uitofp bitcast inttoptr ptrtoint."""
+        """opcode: trunc zext sext fptrunc fpext fptosi fptoui sitofp uitofp bitcast inttoptr
+        ptrtoint.
+        """
         if a.type == type_:
             return a
         if opcode != "bitcast" and lanes_of(a.type) != lanes_of(type_):
@@ -284,7 +306,9 @@ class Function:
         if not a.name.startswith("%"):
             return Value(type_, f"splat ({a.type} {a.name})")
         first = self.emit(type_, f"insertelement {type_} poison, {a}, i64 0")
-        return self.emit(type_, f"shufflevector {first}, {type_} poison, <{lanes} x i32> zeroinitializer")
+        return self.emit(
+            type_, f"shufflevector {first}, {type_} poison, <{lanes} x i32> zeroinitializer"
+        )
 
     def extract(self, a: Value, lane: int) -> Value:
         if lanes_of(a.type) == 1:
@@ -313,7 +337,9 @@ class Function:
         return self.emit(result, f"call {result} @{name}({listed})")
 
     def overloaded(self, name: str, *arguments: Value) -> Value:
-        """Calls an intrinsic overloaded on its first argument's type: `overloaded("llvm.floor", x)`."""
+        """Calls an intrinsic overloaded on its first argument's type: `overloaded("llvm.floor",
+        x)`.
+        """
         type_ = arguments[0].type
         return self.intrinsic(f"{name}.{mangle(type_)}", type_, *arguments)
 
@@ -336,7 +362,9 @@ class Function:
     # ---- memory
 
     def offset(self, pointer: Value, index: Operand, element: str) -> Value:
-        """The address `index` elements of type `element` after the pointer (vectors of indices: of addresses)."""
+        """The address `index` elements of type `element` after the pointer (vectors of indices: of
+        addresses).
+        """
         if not isinstance(index, Value):
             index = const("i64", index)
         type_ = vector_of("ptr", max(lanes_of(pointer.type), lanes_of(index.type)))
@@ -348,21 +376,29 @@ class Function:
     def store(self, value: Value, pointer: Value, align: int) -> None:
         self.emit_void(f"store {value}, {pointer}, align {align}")
 
-    def masked_load(self, type_: str, pointer: Value, align: int, mask: Value, otherwise: Value) -> Value:
+    def masked_load(
+        self, type_: str, pointer: Value, align: int, mask: Value, otherwise: Value
+    ) -> Value:
         name = f"llvm.masked.load.{mangle(type_)}.p0"
         self.module.declare(name, type_, ["ptr", "i32", mask.type, type_])
-        return self.emit(type_, f"call {type_} @{name}({pointer}, i32 {align}, {mask}, {otherwise})")
+        return self.emit(
+            type_, f"call {type_} @{name}({pointer}, i32 {align}, {mask}, {otherwise})"
+        )
 
     def masked_store(self, value: Value, pointer: Value, align: int, mask: Value) -> None:
         name = f"llvm.masked.store.{mangle(value.type)}.p0"
         self.module.declare(name, "void", [value.type, "ptr", "i32", mask.type])
         self.emit_void(f"call void @{name}({value}, {pointer}, i32 {align}, {mask})")
 
-    def gather(self, type_: str, pointers: Value, align: int, mask: Value, otherwise: Value) -> Value:
+    def gather(
+        self, type_: str, pointers: Value, align: int, mask: Value, otherwise: Value
+    ) -> Value:
         lanes = lanes_of(type_)
         name = f"llvm.masked.gather.{mangle(type_)}.v{lanes}p0"
         self.module.declare(name, type_, [pointers.type, "i32", mask.type, type_])
-        return self.emit(type_, f"call {type_} @{name}({pointers}, i32 {align}, {mask}, {otherwise})")
+        return self.emit(
+            type_, f"call {type_} @{name}({pointers}, i32 {align}, {mask}, {otherwise})"
+        )
 
     def scatter(self, value: Value, pointers: Value, align: int, mask: Value) -> None:
         name = f"llvm.masked.scatter.{mangle(value.type)}.v{lanes_of(value.type)}p0"
@@ -391,12 +427,19 @@ class Function:
         return self.emit(type_, f"phi {type_} {pairs}")
 
     @contextmanager
-    def loop(self, begin: Operand, end: Operand, step: int = 1, carried: Sequence[Value] = (),
-             hint: str = "loop"):
+    def loop(
+        self,
+        begin: Operand,
+        end: Operand,
+        step: int = 1,
+        carried: Sequence[Value] = (),
+        hint: str = "loop",
+    ):
         """`for index in range(begin, end, step)`, zero trips allowed.
 
-        Yields a `Loop`: `.index`, `.carried` (the values carried round, inside the body), and after the body set
-        `.next` to their new values; after the with-block `.results` holds what came out.
+        Yields a `Loop`: `.index`, `.carried` (the values carried round, inside the body), and after
+        the body set `.next` to their new values; after the with-block `.results` holds what came
+        out.
         """
         begin = begin if isinstance(begin, Value) else const("i64", begin)
         end = end if isinstance(end, Value) else const(begin.type, end)
@@ -416,13 +459,17 @@ class Function:
         following = self.emit(begin.type, f"add nsw {index}, {step}", "i")
         latch = self.label
         self.branch(head)
-        phis = [f"  {index.name} = phi {begin.type} [ {begin.name}, %{before} ], "
-                f"[ {following.name}, %{latch} ]"]
+        phis = [
+            f"  {index.name} = phi {begin.type} [ {begin.name}, %{before} ], "
+            f"[ {following.name}, %{latch} ]"
+        ]
         for inside, initial, after_body in zip(carried_in, carried, state.next, strict=True):
             if inside.type != after_body.type:
                 raise BuilderError(f"loop: carried {inside} becomes {after_body}")
-            phis.append(f"  {inside.name} = phi {inside.type} [ {initial.name}, %{before} ], "
-                        f"[ {after_body.name}, %{latch} ]")
+            phis.append(
+                f"  {inside.name} = phi {inside.type} [ {initial.name}, %{before} ], "
+                f"[ {after_body.name}, %{latch} ]"
+            )
         head_lines[:0] = phis
         self.start_block(after)
         state.results = carried_in
@@ -461,16 +508,30 @@ def mangle(type_: str) -> str:
 class Module:
     """Collects functions, intrinsic declarations and constants of one LLVM module."""
 
-    def __init__(self, triple: str = "", data_layout: str = "") -> None:
+    def __init__(
+        self,
+        triple: str = "",
+        data_layout: str = "",
+        function_attributes: str = "",
+        target_features: str = "",
+    ) -> None:
         self.triple = triple
+        self.function_attributes = function_attributes
+        self.target_features = target_features
         self.data_layout = data_layout
         self.functions: list[Function] = []
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
         self._helpers: set[str] = set()
 
-    def function(self, name: str, result: str, parameters: Sequence[tuple[str, str]],
-                 attributes: str = "nounwind", linkage: str = "") -> Function:
+    def function(
+        self,
+        name: str,
+        result: str,
+        parameters: Sequence[tuple[str, str]],
+        attributes: str = "nounwind",
+        linkage: str = "",
+    ) -> Function:
         """Starts a function; parameters are (type with optional attributes, name)."""
         function = Function(self, name, result, parameters, attributes, linkage)
         self.functions.append(function)
@@ -482,7 +543,10 @@ class Module:
     def constant_table(self, name: str, element: str, values: Sequence[object]) -> Value:
         """A private constant array; gives its address."""
         items = ", ".join(f"{element} {format_scalar(element, value)}" for value in values)
-        self._globals[name] = f"@{name} = private unnamed_addr constant [{len(values)} x {element}] [{items}], align 64"
+        self._globals[name] = (
+            f"@{name} = private unnamed_addr constant [{len(values)} x {element}] [{items}], "
+            "align 64"
+        )
         return Value("ptr", "@" + name)
 
     def once(self, name: str) -> bool:
@@ -498,7 +562,10 @@ class Module:
             head.append(f'target datalayout = "{self.data_layout}"')
         if self.triple:
             head.append(f'target triple = "{self.triple}"')
-        parts = ["\n".join(head), "\n".join(self._globals.values()),
-                 "\n\n".join(function.text() for function in self.functions),
-                 "\n".join(self._declarations[name] for name in sorted(self._declarations))]
+        parts = [
+            "\n".join(head),
+            "\n".join(self._globals.values()),
+            "\n\n".join(function.text() for function in self.functions),
+            "\n".join(self._declarations[name] for name in sorted(self._declarations)),
+        ]
         return "\n\n".join(part for part in parts if part) + "\n"

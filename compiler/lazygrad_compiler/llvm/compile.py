@@ -1,8 +1,8 @@
 """From LLVM text to object code: parse, a short pass list, emit.
 
-Our emitters write code that is already vectorised, unrolled and hoisted, so only local clean-up is left to LLVM: inlining of the
-elementary functions, scalar replacement, common subexpressions, instruction combining.  That keeps compile time at some
-milliseconds a kernel.
+Our emitters write code that is already vectorised, unrolled and hoisted, so only local clean-up is
+left to LLVM: inlining of the elementary functions, scalar replacement, common subexpressions,
+instruction combining.  That keeps compile time at some milliseconds a kernel.
 """
 
 from __future__ import annotations
@@ -32,12 +32,15 @@ def target_machine(target: Target, level: int = 2) -> llvm.TargetMachine:
     """LLVM's code generator for the target."""
     _initialize(target.triple != llvm.get_process_triple())
     return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="default")
+        cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="default"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """object_code: a relocatable object.  optimized: the LLVM text after the passes ("" unless asked for)."""
+    """object_code: a relocatable object.  optimized: the LLVM text after the passes ("" unless
+    asked for).
+    """
 
     object_code: bytes
     optimized: str
@@ -60,10 +63,14 @@ def _passes(machine: llvm.TargetMachine) -> tuple[llvm.PassBuilder, llvm.ModuleP
     return builder, manager
 
 
-def compile_text(text: str, target: Target, keep_optimized: bool = False, straight: bool = False) -> Compiled:
-    """Compiles a module.  RuntimeError with LLVM's message where the text is wrong: an error in an emitter.
+def compile_text(
+    text: str, target: Target, keep_optimized: bool = False, straight: bool = False
+) -> Compiled:
+    """Compiles a module.  RuntimeError with LLVM's message where the text is wrong: an error in an
+    emitter.
 
-    straight: no passes and the fast instruction selector, for long code that runs once a step (the entry).
+    straight: no passes and the fast instruction selector, for long code that runs once a step (the
+    entry).
     """
     with _lock:
         machine = target_machine(target, 0 if straight else 2)

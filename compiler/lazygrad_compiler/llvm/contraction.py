@@ -1,7 +1,8 @@
 """Emission of a contraction kernel: tasks over blocks, packing, micro-kernel, epilogue.
 
-The scheme is described in `loops/schedule_contraction.py`.  Packing reads its operand through the index expressions of the loop IR, so
-a convolution's patches are gathered straight from the image, and casts or scalings fuse into it; there is no im2col buffer.
+The scheme is described in `loops/schedule_contraction.py`.  Packing reads its operand through the
+index expressions of the loop IR, so a convolution's patches are gathered straight from the image,
+and casts or scalings fuse into it; there is no im2col buffer.
 """
 
 from __future__ import annotations
@@ -28,14 +29,25 @@ def task_count(kernel: ContractionKernel, schedule: ContractionSchedule) -> int:
     return kernel.batch.extent * -(-m.extent // schedule.mc) * -(-n.extent // schedule.nc)
 
 
-def emit_contraction(module: Module, name: str, kernel: ContractionKernel, schedule: ContractionSchedule,
-                     attributes: str) -> None:
+def emit_contraction(
+    module: Module,
+    name: str,
+    kernel: ContractionKernel,
+    schedule: ContractionSchedule,
+    attributes: str,
+) -> None:
     _Emitter(module, name, kernel, schedule, attributes).run()
 
 
 class _Emitter:
-    def __init__(self, module: Module, name: str, kernel: ContractionKernel, schedule: ContractionSchedule,
-                 attributes: str) -> None:
+    def __init__(
+        self,
+        module: Module,
+        name: str,
+        kernel: ContractionKernel,
+        schedule: ContractionSchedule,
+        attributes: str,
+    ) -> None:
         self.f = module.function(name, "void", PARAMETERS, attributes)
         self.kernel = kernel
         self.s = schedule
@@ -75,7 +87,10 @@ class _Emitter:
             n_block = f.urem(position, n_blocks)
             batch = f.udiv(position, n_blocks)
             m0, n0 = f.mul(m_block, s.mc), f.mul(n_block, s.nc)
-            m_end, n_end = self._least(f.add(m0, s.mc), self.m.extent), self._least(f.add(n0, s.nc), self.n.extent)
+            m_end, n_end = (
+                self._least(f.add(m0, s.mc), self.m.extent),
+                self._least(f.add(n0, s.nc), self.n.extent),
+            )
             with f.loop(0, max(self.kernel.k.extent, 1), s.kc, hint="k.block") as k_loop:
                 k0 = k_loop.index
                 k_end = self._least(f.add(k0, s.kc), self.kernel.k.extent)
@@ -84,14 +99,26 @@ class _Emitter:
                 with f.loop(m0, m_end, s.mr, hint="strip") as strip_loop:
                     self._pack_left(batch, strip_loop.index, m_end, k0, k_end)
                     with f.loop(n0, n_end, s.nr, hint="panel") as panel_loop:
-                        self._tile(batch, m0, n0, strip_loop.index, panel_loop.index, m_end, n_end, k0, count)
+                        self._tile(
+                            batch,
+                            m0,
+                            n0,
+                            strip_loop.index,
+                            panel_loop.index,
+                            m_end,
+                            n_end,
+                            k0,
+                            count,
+                        )
         f.ret()
 
     def _least(self, value: Value, limit: int) -> Value:
         return self.f.select(self.f.icmp("slt", value, limit), value, const(I64, limit))
 
     def _points(self, vector: Var | None, aligned: bool) -> Points:
-        return Points(self.f, self.kernel.values, self.pointers, self.error, vector, self.s.lanes, aligned)
+        return Points(
+            self.f, self.kernel.values, self.pointers, self.error, vector, self.s.lanes, aligned
+        )
 
     def _widened(self, points: Points, number: int) -> Value:
         """The operand's value as the dtype that is summed in, one a lane."""
@@ -121,7 +148,9 @@ class _Emitter:
         points.bindings.update({self.kernel.batch: batch, self.n: n})
         if self.n.extent % s.nr:
             points.active = self._first_lanes(f.sub(const(I64, self.n.extent), n))
-        early = [number for number in self.right_values if self.kernel.k not in self.depends[number]]
+        early = [
+            number for number in self.right_values if self.kernel.k not in self.depends[number]
+        ]
         late = [number for number in self.right_values if number not in early]
         points.emit(early)
         before = dict(points.computed)
@@ -129,20 +158,34 @@ class _Emitter:
             points.bindings[self.kernel.k] = loop.index
             points.emit(late)
             value = self._widened(points, self.right)
-            f.store(value, f.offset(column, f.mul(f.sub(loop.index, k0), s.nr), self.element), self.itemsize)
+            f.store(
+                value,
+                f.offset(column, f.mul(f.sub(loop.index, k0), s.nr), self.element),
+                self.itemsize,
+            )
         points.computed = before
 
-    def _pack_transposed(self, batch: Value, n: Value, column: Value, k0: Value, k_end: Value) -> None:
+    def _pack_transposed(
+        self, batch: Value, n: Value, column: Value, k0: Value, k_end: Value
+    ) -> None:
         """`lanes` columns, read along k and transposed in registers, `lanes` values of k at a time."""
         f, s = self.f, self.s
         with f.loop(k0, k_end, s.lanes, hint="pack.k") as loop:
-            active = self._first_lanes(f.sub(k_end, loop.index)) if self.kernel.k.extent % s.lanes else None
+            active = (
+                self._first_lanes(f.sub(k_end, loop.index))
+                if self.kernel.k.extent % s.lanes
+                else None
+            )
             rows = []
             for lane in range(s.lanes):
                 points = self._points(self.kernel.k, False)
                 number = f.add(n, lane)
-                number = f.select(f.icmp("slt", number, self.n.extent), number, const(I64, self.n.extent - 1))
-                points.bindings.update({self.kernel.batch: batch, self.n: number, self.kernel.k: loop.index})
+                number = f.select(
+                    f.icmp("slt", number, self.n.extent), number, const(I64, self.n.extent - 1)
+                )
+                points.bindings.update(
+                    {self.kernel.batch: batch, self.n: number, self.kernel.k: loop.index}
+                )
                 points.active = active
                 points.emit(self.right_values)
                 rows.append(self._widened(points, self.right))
@@ -151,28 +194,38 @@ class _Emitter:
                 f.store(row, f.offset(target, lane * s.nr, self.element), self.itemsize)
 
     def _pack_left(self, batch: Value, m: Value, m_end: Value, k0: Value, k_end: Value) -> None:
-        """A strip of mr rows; rows beyond the end repeat the last one, and their results are dropped."""
+        """A strip of mr rows; rows beyond the end repeat the last one, and their results are
+        dropped.
+        """
         f, s = self.f, self.s
         if s.left_rows:
             with f.loop(0, s.mr, 1, hint="pack.row") as row_loop:
                 row = f.add(m, row_loop.index)
-                row = f.select(f.icmp("slt", row, self.m.extent), row, const(I64, self.m.extent - 1))
+                row = f.select(
+                    f.icmp("slt", row, self.m.extent), row, const(I64, self.m.extent - 1)
+                )
                 target = f.offset(self.strip, f.mul(row_loop.index, self.row_stride), self.element)
                 with f.loop(k0, k_end, s.lanes, hint="pack.k") as loop:
                     points = self._points(self.kernel.k, False)
-                    points.bindings.update({self.kernel.batch: batch, self.m: row, self.kernel.k: loop.index})
+                    points.bindings.update(
+                        {self.kernel.batch: batch, self.m: row, self.kernel.k: loop.index}
+                    )
                     if self.kernel.k.extent % s.lanes:
                         points.active = self._first_lanes(f.sub(k_end, loop.index))
                     points.emit(self.left_values)
                     value = self._widened(points, self.left)
-                    f.store(value, f.offset(target, f.sub(loop.index, k0), self.element), self.itemsize)
+                    f.store(
+                        value, f.offset(target, f.sub(loop.index, k0), self.element), self.itemsize
+                    )
             return
         with f.loop(k0, k_end, 1, hint="pack.k") as loop:
             target = f.offset(self.strip, f.mul(f.sub(loop.index, k0), self.k_stride), self.element)
             with f.loop(0, self.k_stride, s.lanes, hint="pack.row") as row_loop:
                 points = self._points(self.m, False)
                 row = f.add(m, row_loop.index)
-                points.bindings.update({self.kernel.batch: batch, self.m: row, self.kernel.k: loop.index})
+                points.bindings.update(
+                    {self.kernel.batch: batch, self.m: row, self.kernel.k: loop.index}
+                )
                 points.active = self._first_lanes(f.sub(const(I64, self.m.extent), row))
                 points.emit(self.left_values)
                 value = self._widened(points, self.left)
@@ -185,8 +238,18 @@ class _Emitter:
 
     # ---- the micro-kernel and what follows it
 
-    def _tile(self, batch: Value, m0: Value, n0: Value, m: Value, n: Value, m_end: Value, n_end: Value, k0: Value,
-              count: Value) -> None:
+    def _tile(
+        self,
+        batch: Value,
+        m0: Value,
+        n0: Value,
+        m: Value,
+        n: Value,
+        m_end: Value,
+        n_end: Value,
+        k0: Value,
+        count: Value,
+    ) -> None:
         f, s = self.f, self.s
         if self.single:
             tile = self.tiles
@@ -203,8 +266,10 @@ class _Emitter:
             with f.when(first, "clear"):
                 for number in range(s.mr * s.vectors):
                     f.store(zero, f.offset(tile, number * s.lanes, self.element), self.itemsize)
-            start = [f.load(vector, f.offset(tile, number * s.lanes, self.element), self.itemsize)
-                     for number in range(s.mr * s.vectors)]
+            start = [
+                f.load(vector, f.offset(tile, number * s.lanes, self.element), self.itemsize)
+                for number in range(s.mr * s.vectors)
+            ]
         totals = self._micro_kernel(panel, count, start)
         for number, total in enumerate(totals):
             f.store(total, f.offset(tile, number * s.lanes, self.element), self.itemsize)
@@ -222,7 +287,9 @@ class _Emitter:
         main = self._k_loop(panel, const(I64, 0), whole, unroll, start)
         return self._k_loop(panel, whole, count, 1, main)
 
-    def _k_loop(self, panel: Value, begin: Value, end: Value, unroll: int, start: list[Value]) -> list[Value]:
+    def _k_loop(
+        self, panel: Value, begin: Value, end: Value, unroll: int, start: list[Value]
+    ) -> list[Value]:
         f, s = self.f, self.s
         vector = vector_of(self.element, s.lanes)
         with f.loop(begin, end, unroll, start, "k") as loop:
@@ -231,30 +298,61 @@ class _Emitter:
             left_step = 1 if s.left_rows else self.k_stride
             left_base = f.offset(self.strip, f.mul(loop.index, left_step), self.element)
             for step in range(unroll):
-                columns = [f.load(vector, f.offset(right_base, step * s.nr + v * s.lanes, self.element), self.itemsize)
-                           for v in range(s.vectors)]
+                columns = [
+                    f.load(
+                        vector,
+                        f.offset(right_base, step * s.nr + v * s.lanes, self.element),
+                        self.itemsize,
+                    )
+                    for v in range(s.vectors)
+                ]
                 for row in range(s.mr):
-                    place = (row * self.row_stride + step) if s.left_rows else (step * self.k_stride + row)
-                    left = f.splat(f.load(self.element, f.offset(left_base, place, self.element), self.itemsize), s.lanes)
+                    place = (
+                        (row * self.row_stride + step)
+                        if s.left_rows
+                        else (step * self.k_stride + row)
+                    )
+                    left = f.splat(
+                        f.load(
+                            self.element, f.offset(left_base, place, self.element), self.itemsize
+                        ),
+                        s.lanes,
+                    )
                     for v, column in enumerate(columns):
                         at = row * s.vectors + v
-                        sums[at] = (f.fma(left, column, sums[at]) if self.wide.is_floating
-                                    else f.add(f.mul(left, column), sums[at]))
+                        sums[at] = (
+                            f.fma(left, column, sums[at])
+                            if self.wide.is_floating
+                            else f.add(f.mul(left, column), sums[at])
+                        )
             loop.next = sums
         return loop.results
 
-    def _epilogue(self, batch: Value, tile: Value, m: Value, n: Value, m_end: Value, n_end: Value) -> None:
+    def _epilogue(
+        self, batch: Value, tile: Value, m: Value, n: Value, m_end: Value, n_end: Value
+    ) -> None:
         f, s, kernel = self.f, self.s, self.kernel
         rows = f.sub(m_end, m)
         rows = f.select(f.icmp("slt", rows, s.mr), rows, const(I64, s.mr))
         columns = f.sub(n_end, n)
         columns = f.select(f.icmp("slt", columns, s.nr), columns, const(I64, s.nr))
         vector = vector_of(self.element, s.lanes)
-        accumulator = [number for number in kernel.epilogue.values if kernel.values[number].op == "accumulator"]
+        accumulator = [
+            number for number in kernel.epilogue.values if kernel.values[number].op == "accumulator"
+        ]
         others = [number for number in kernel.epilogue.values if number not in accumulator]
-        with f.loop(0, rows, 1, hint="row") as row_loop, f.loop(0, columns, s.lanes, hint="vector") as vector_loop:
+        with (
+            f.loop(0, rows, 1, hint="row") as row_loop,
+            f.loop(0, columns, s.lanes, hint="vector") as vector_loop,
+        ):
             points = self._points(self.n, True)
-            points.bindings.update({kernel.batch: batch, self.m: f.add(m, row_loop.index), self.n: f.add(n, vector_loop.index)})
+            points.bindings.update(
+                {
+                    kernel.batch: batch,
+                    self.m: f.add(m, row_loop.index),
+                    self.n: f.add(n, vector_loop.index),
+                }
+            )
             if self.n.extent % s.lanes:
                 points.active = self._first_lanes(f.sub(n_end, points.bindings[self.n]))
             place = f.add(f.mul(row_loop.index, s.nr), vector_loop.index)
@@ -264,7 +362,12 @@ class _Emitter:
             points.emit(others)
             for store in kernel.epilogue.stores:
                 buffer = kernel.buffers[store.buffer]
-                points.store(buffer.dtype, self.pointers[store.buffer], points.place(store.index), points.computed[store.value])
+                points.store(
+                    buffer.dtype,
+                    self.pointers[store.buffer],
+                    points.place(store.index),
+                    points.computed[store.value],
+                )
 
     def _result(self, total: Value) -> Value:
         return scalar.emit_cast(self.f, total, self.wide, self.kernel.dtype)

@@ -1,8 +1,9 @@
 """The program's one entry point: `void program(ptr table, ptr pool)`.
 
-`table` holds the addresses of inputs, outputs, arena and error block, in that order.  The entry binds each launch's buffers and hands
-the kernel to the pool's `parallel` function, whose address lies first in the pool structure.  After a launch that checks
-indices it looks at the error block and returns at once if something was reported, with the launch's number in slot 4.
+`table` holds the addresses of inputs, outputs, arena and error block, in that order.  The entry
+binds each launch's buffers and hands the kernel to the pool's `parallel` function, whose address
+lies first in the pool structure.  After a launch that checks indices it looks at the error block
+and returns at once if something was reported, with the launch's number in slot 4.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class BoundLaunch:
     checks: bool
 
 
-def emit_entry(module: Module, launches: Sequence[BoundLaunch], error_slot: int, attributes: str) -> None:
+def emit_entry(
+    module: Module, launches: Sequence[BoundLaunch], error_slot: int, attributes: str
+) -> None:
     f = module.function("program", "void", [("ptr", "table"), ("ptr", "pool")], attributes)
     table, pool = f.parameters
     for name in dict.fromkeys(launch.kernel for launch in launches):
@@ -59,8 +62,10 @@ def emit_entry(module: Module, launches: Sequence[BoundLaunch], error_slot: int,
                 address = f.offset(address, binding.offset, "i8")
             f.store(address, f.offset(arguments, place, "ptr"), 8)
         f.store(error, f.offset(arguments, len(launch.arguments), "ptr"), 8)
-        f.emit_void(f"call void {parallel.name}(ptr {pool.name}, ptr @{launch.kernel}, ptr {arguments.name}, "
-                    f"i64 {launch.tasks}, i64 {launch.grain})")
+        f.emit_void(
+            f"call void {parallel.name}(ptr {pool.name}, ptr @{launch.kernel}, "
+            f"ptr {arguments.name}, i64 {launch.tasks}, i64 {launch.grain})"
+        )
         if launch.checks:
             reported = f.icmp("ne", f.load("i64", error, 8), 0)
             with f.when(reported, "failed"):

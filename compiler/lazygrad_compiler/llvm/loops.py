@@ -1,8 +1,9 @@
 """Emission of a row kernel as `void name(ptr args, i64 begin, i64 end, ptr scratch)`.
 
-`args` points to the kernel's buffers, then to the error block.  A task is one row, or one chunk of the vectorised row axis; the
-function runs tasks begin..end-1.  Each instr is emitted at the depth of the innermost loop that it depends on, so nothing is
-computed twice in a loop that does not change it.
+`args` points to the kernel's buffers, then to the error block.  A task is one row, or one chunk of
+the vectorised row axis; the function runs tasks begin..end-1.  Each instr is emitted at the depth
+of the innermost loop that it depends on, so nothing is computed twice in a loop that does not
+change it.
 """
 
 from __future__ import annotations
@@ -36,12 +37,16 @@ def task_count(kernel: LoopKernel, schedule: LoopSchedule) -> int:
     return math.prod(extents)
 
 
-def emit_loops(module: Module, name: str, kernel: LoopKernel, schedule: LoopSchedule, attributes: str) -> None:
+def emit_loops(
+    module: Module, name: str, kernel: LoopKernel, schedule: LoopSchedule, attributes: str
+) -> None:
     _LoopEmitter(module, name, kernel, schedule, attributes).run()
 
 
 class _LoopEmitter:
-    def __init__(self, module: Module, name: str, kernel: LoopKernel, schedule: LoopSchedule, attributes: str) -> None:
+    def __init__(
+        self, module: Module, name: str, kernel: LoopKernel, schedule: LoopSchedule, attributes: str
+    ) -> None:
         self.f = module.function(name, "void", PARAMETERS, attributes)
         self.kernel = kernel
         self.schedule = schedule
@@ -60,7 +65,11 @@ class _LoopEmitter:
             chunks = -(-row_vector.extent // schedule.chunk) if row_vector is not None else 1
             position = number
             chunk_number = const("i64", 0)
-            if chunks > 1:
+            if chunks > 1 and schedule.chunks_outermost:
+                others = math.prod(axis.extent for axis in outer)
+                chunk_number = f.udiv(position, others)
+                position = f.urem(position, others)
+            elif chunks > 1:
                 chunk_number = f.urem(position, chunks)
                 position = f.udiv(position, chunks)
             for axis in reversed(outer):
@@ -85,7 +94,11 @@ class _LoopEmitter:
             end = f.select(f.icmp("slt", end, axis.extent), end, const("i64", axis.extent))
         whole = axis.extent // lanes * lanes
         if whole:
-            limit = f.select(f.icmp("slt", end, whole), end, const("i64", whole)) if axis.extent % lanes else end
+            limit = (
+                f.select(f.icmp("slt", end, whole), end, const("i64", whole))
+                if axis.extent % lanes
+                else end
+            )
             with f.loop(begin, limit, lanes, hint="rows") as loop:
                 self._row({**bindings, axis: loop.index}, axis, None)
         if axis.extent % lanes:
@@ -96,7 +109,15 @@ class _LoopEmitter:
 
     def _row(self, bindings: dict[Var, Value], vector: Var | None, active: Value | None) -> None:
         """All stages of one row (or of a vector of rows)."""
-        points = Points(self.f, self.kernel.values, self.pointers, self.error, vector, self.schedule.lanes, aligned=True)
+        points = Points(
+            self.f,
+            self.kernel.values,
+            self.pointers,
+            self.error,
+            vector,
+            self.schedule.lanes,
+            aligned=True,
+        )
         points.bindings.update(bindings)
         points.active = active
         for stage, order in zip(self.kernel.stages, self.schedule.inner_order, strict=True):
@@ -113,7 +134,9 @@ class _LoopEmitter:
             depth = max((depth_of.get(var, 0) for var in self.depends[number]), default=0)
             levels[depth].append(number)
         dtypes = [kernel.values[r.value].dtype for r in stage.reductions]
-        lanes = self.schedule.lanes if (inner_vector is not None or points.vector is not None) else 1
+        lanes = (
+            self.schedule.lanes if (inner_vector is not None or points.vector is not None) else 1
+        )
         starts = [reduce.start(r, d, lanes) for r, d in zip(stage.reductions, dtypes, strict=True)]
         results = {r.result for r in stage.reductions}
 
@@ -121,12 +144,25 @@ class _LoopEmitter:
             for store in stage.stores:
                 if store.value not in results:
                     dtype = kernel.buffers[store.buffer].dtype
-                    inside.store(dtype, inside.pointers[store.buffer], inside.place(store.index), inside.computed[store.value])
+                    inside.store(
+                        dtype,
+                        inside.pointers[store.buffer],
+                        inside.place(store.index),
+                        inside.computed[store.value],
+                    )
             new = []
             for reduction, dtype, held in zip(stage.reductions, dtypes, accumulators, strict=True):
-                spot = inside.index_vector(reduction.position) if reduction.position is not None else None
+                spot = (
+                    inside.index_vector(reduction.position)
+                    if reduction.position is not None
+                    else None
+                )
                 active = inside.active if inside.vector is inner_vector else None
-                new.append(reduce.take_in(f, reduction, dtype, held, inside.computed[reduction.value], spot, active))
+                new.append(
+                    reduce.take_in(
+                        f, reduction, dtype, held, inside.computed[reduction.value], spot, active
+                    )
+                )
             return new
 
         def nest(outside: Points, depth: int, accumulators: list[list[Value]]) -> list[list[Value]]:
@@ -139,7 +175,11 @@ class _LoopEmitter:
                 with f.loop(0, axis.extent, 1, flat, axis.name) as loop:
                     inside = self._child(outside)
                     inside.bindings[axis] = loop.index
-                    loop.next = [v for held in nest(inside, depth + 1, _like(loop.carried, accumulators)) for v in held]
+                    loop.next = [
+                        v
+                        for held in nest(inside, depth + 1, _like(loop.carried, accumulators))
+                        for v in held
+                    ]
                 return _like(loop.results, accumulators)
             lanes = self.schedule.lanes
             whole = axis.extent // lanes * lanes
@@ -147,16 +187,24 @@ class _LoopEmitter:
                 with f.loop(0, whole, lanes, flat, axis.name) as loop:
                     inside = self._child(outside, axis)
                     inside.bindings[axis] = loop.index
-                    loop.next = [v for held in nest(inside, depth + 1, _like(loop.carried, accumulators)) for v in held]
+                    loop.next = [
+                        v
+                        for held in nest(inside, depth + 1, _like(loop.carried, accumulators))
+                        for v in held
+                    ]
                 flat = loop.results
             if axis.extent % lanes:
                 inside = self._child(outside, axis)
                 inside.bindings[axis] = const("i64", whole)
-                inside.active = const_lanes("i1", [lane < axis.extent - whole for lane in range(lanes)])
-                flat = [v for held in nest(inside, depth + 1, _like(flat, accumulators)) for v in held]
+                inside.active = const_lanes(
+                    "i1", [lane < axis.extent - whole for lane in range(lanes)]
+                )
+                flat = [
+                    v for held in nest(inside, depth + 1, _like(flat, accumulators)) for v in held
+                ]
             return _like(flat, accumulators)
 
-        final = nest(points, 0, starts) if not axes else nest(points, 0, starts)
+        final = nest(points, 0, starts)
         for reduction, dtype, held in zip(stage.reductions, dtypes, final, strict=True):
             if points.vector is None:
                 held = reduce.across_lanes(f, reduction.op, dtype, held)
@@ -164,12 +212,24 @@ class _LoopEmitter:
         for store in stage.stores:
             if store.value in results:
                 buffer = kernel.buffers[store.buffer]
-                points.store(buffer.dtype, points.pointers[store.buffer], points.place(store.index), points.computed[store.value])
+                points.store(
+                    buffer.dtype,
+                    points.pointers[store.buffer],
+                    points.place(store.index),
+                    points.computed[store.value],
+                )
 
     def _child(self, outside: Points, vector: Var | None = None) -> Points:
         """A copy of the state for the inside of a loop: what is computed there is not seen outside."""
-        inside = Points(self.f, self.kernel.values, self.pointers, self.error, vector or outside.vector, self.schedule.lanes,
-                        aligned=True)
+        inside = Points(
+            self.f,
+            self.kernel.values,
+            self.pointers,
+            self.error,
+            vector or outside.vector,
+            self.schedule.lanes,
+            aligned=True,
+        )
         inside.bindings.update(outside.bindings)
         inside.computed.update(outside.computed)
         inside.active = outside.active
@@ -179,7 +239,7 @@ class _LoopEmitter:
 def _like(flat: list[Value], shape: list[list[Value]]) -> list[list[Value]]:
     result, position = [], 0
     for held in shape:
-        result.append(flat[position:position + len(held)])
+        result.append(flat[position : position + len(held)])
         position += len(held)
     return result
 

@@ -1,8 +1,10 @@
-"""Emission of loop IR instrs at one point, or at a vector of neighbouring points, of the iteration space.
+"""Emission of loop IR instrs at one point, or at a vector of neighbouring points, of the iteration
+space.
 
-`Points` knows where it stands: a scalar for each loop variable, and perhaps one variable whose `lanes` next values are handled
-together.  Index expressions become a scalar base, a stride along the lanes, and, where neither is enough, a vector of offsets;
-loads are then plain, contiguous or gathers.  A mask of active lanes covers the last, partial vector of a loop.
+`Points` knows where it stands: a scalar for each loop variable, and perhaps one variable whose
+`lanes` next values are handled together.  Index expressions become a scalar base, a stride along
+the lanes, and, where neither is enough, a vector of offsets; loads are then plain, contiguous or
+gathers.  A mask of active lanes covers the last, partial vector of a loop.
 """
 
 from __future__ import annotations
@@ -32,8 +34,16 @@ class Place:
 class Points:
     """Emits values at the current point.  `lanes` is 1 where `vector` is None."""
 
-    def __init__(self, function: Function, values: Sequence[Instr], pointers: Sequence[Value], error: Value,
-                 vector: Var | None, lanes: int, aligned: bool = False) -> None:
+    def __init__(
+        self,
+        function: Function,
+        values: Sequence[Instr],
+        pointers: Sequence[Value],
+        error: Value,
+        vector: Var | None,
+        lanes: int,
+        aligned: bool = False,
+    ) -> None:
         self.f = function
         self.values = values
         self.pointers = pointers
@@ -112,8 +122,10 @@ class Points:
             return Place(self._divide(at_lane_zero, inner, divisor, is_div), 0 if is_div else 1)
         place = self.place(inner)
         lanes = f.splat(place.base, self.lanes)
-        lanes = f.add(lanes, place.offsets if place.offsets is not None else self.lane_offsets(place.stride))
-        small = -(2**31) <= inner.low and inner.high < 2**31 - 4096
+        lanes = f.add(
+            lanes, place.offsets if place.offsets is not None else self.lane_offsets(place.stride)
+        )
+        small = inner.low >= -(2**31) and inner.high < 2**31 - 4096
         if small:
             lanes = f.convert("trunc", lanes, vector_of("i32", self.lanes))
         result = self._divide(lanes, inner, divisor, is_div)
@@ -122,7 +134,9 @@ class Points:
         return Place(const(I64, 0), 0, result)
 
     def _lanes_stay_together(self, inner: Affine, divisor: int) -> bool:
-        """True where all lanes have one quotient: the vector starts at a multiple of its length, which divides the divisor."""
+        """True where all lanes have one quotient: the vector starts at a multiple of its length,
+        which divides the divisor.
+        """
         if not self.aligned or divisor % self.lanes or inner.constant % self.lanes:
             return False
         for term, c in inner.terms:
@@ -134,7 +148,9 @@ class Points:
         return inner.coefficient(self.vector) == 1 if self.vector is not None else False
 
     def _divide(self, value: Value, range_of: Affine, divisor: int, is_div: bool) -> Value:
-        """Rounds down where the number cannot be negative; where it can, it is only used under a mask that excludes that."""
+        """Rounds down where the number cannot be negative; where it can, it is only used under a
+        mask that excludes that.
+        """
         f = self.f
         if range_of.low >= 0:
             return f.udiv(value, divisor) if is_div else f.urem(value, divisor)
@@ -184,9 +200,13 @@ class Points:
             if mask is not None:
                 some = mask
                 if lanes_of(mask.type) > 1:
-                    some = f.intrinsic(f"llvm.vector.reduce.or.v{lanes_of(mask.type)}i1", "i1", mask)
+                    some = f.intrinsic(
+                        f"llvm.vector.reduce.or.v{lanes_of(mask.type)}i1", "i1", mask
+                    )
                 base = f.select(some, base, const(I64, 0))
-            return scalar.from_memory(f, f.load(element, f.offset(pointer, base, element), align), dtype)
+            return scalar.from_memory(
+                f, f.load(element, f.offset(pointer, base, element), align), dtype
+            )
         mask = self.mask_of(mask)
         type_ = scalar.memory_type(dtype, self.lanes)
         if place.offsets is None and place.stride == 1:
@@ -194,11 +214,17 @@ class Points:
             if mask is None:
                 return scalar.from_memory(f, f.load(type_, address, align), dtype)
             mask = f.splat(mask, self.lanes)
-            return scalar.from_memory(f, f.masked_load(type_, address, align, mask, const(type_, 0)), dtype)
+            return scalar.from_memory(
+                f, f.masked_load(type_, address, align, mask, const(type_, 0)), dtype
+            )
         offsets = place.offsets if place.offsets is not None else self.lane_offsets(place.stride)
         addresses = f.offset(f.offset(pointer, place.base, element), offsets, element)
-        mask = const(vector_of("i1", self.lanes), True) if mask is None else f.splat(mask, self.lanes)
-        return scalar.from_memory(f, f.gather(type_, addresses, align, mask, const(type_, 0)), dtype)
+        mask = (
+            const(vector_of("i1", self.lanes), True) if mask is None else f.splat(mask, self.lanes)
+        )
+        return scalar.from_memory(
+            f, f.gather(type_, addresses, align, mask, const(type_, 0)), dtype
+        )
 
     def store(self, dtype: DType, pointer: Value, place: Place, value: Value) -> None:
         """Writes the value (a register value of the dtype) at the active lanes."""
@@ -206,7 +232,9 @@ class Points:
         element, align = scalar.memory_type(dtype), dtype.itemsize
         if self.vector is None or (place.offsets is None and place.stride == 0):
             value = f.extract(value, 0)
-            f.store(scalar.to_memory(f, value, dtype), f.offset(pointer, place.base, element), align)
+            f.store(
+                scalar.to_memory(f, value, dtype), f.offset(pointer, place.base, element), align
+            )
             return
         value = scalar.to_memory(f, f.splat(value, self.lanes), dtype)
         if place.offsets is None and place.stride == 1:
@@ -246,7 +274,9 @@ def _philox(points: Points, instr: Instr) -> Value:
 
 
 def _dynamic(points: Points, instr: Instr) -> Value:
-    """An index read at run time: negative counts from the end; one out of range is reported and clamped to 0."""
+    """An index read at run time: negative counts from the end; one out of range is reported and
+    clamped to 0.
+    """
     f = points.f
     raw = points.computed[instr.args[0]]
     size, axis = instr.data

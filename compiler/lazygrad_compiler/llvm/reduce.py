@@ -1,6 +1,8 @@
-"""Accumulators of reductions: how they start, take in a value, and come together across the lanes of a vector.
+"""Accumulators of reductions: how they start, take in a value, and come together across the lanes
+of a vector.
 
-The order is fixed by the kernel alone, so the same program gives the same bits whatever the number of threads.
+The order is fixed by the kernel alone, so the same program gives the same bits whatever the number
+of threads.
 """
 
 from __future__ import annotations
@@ -21,27 +23,43 @@ def start(reduction: Reduction, dtype: DType, lanes: int) -> list[Value]:
     """The accumulators of nothing."""
     wide = accumulator_dtype(dtype)
     low, high = wide.limits()
-    neutral = {"sum": 0, "prod": 1, "max": low, "min": high, "argmax": low, "argmin": high}[reduction.op]
+    neutral = {"sum": 0, "prod": 1, "max": low, "min": high, "argmax": low, "argmin": high}[
+        reduction.op
+    ]
     values = [scalar.constant(wide, neutral, lanes)]
     if reduction.op in ("argmax", "argmin"):
         values.append(const(vector_of("i64", lanes), 2**63 - 1))
     return values
 
 
-def combine(f: Function, op: str, dtype: DType, left: list[Value], right: list[Value]) -> list[Value]:
+def combine(
+    f: Function, op: str, dtype: DType, left: list[Value], right: list[Value]
+) -> list[Value]:
     """Two accumulators of the wide dtype as one."""
     if op in ("sum", "prod"):
-        return [scalar.emit_op(f, "add" if op == "sum" else "mul", [left[0], right[0]], dtype, dtype)]
+        return [
+            scalar.emit_op(f, "add" if op == "sum" else "mul", [left[0], right[0]], dtype, dtype)
+        ]
     if op in ("max", "min"):
-        return [scalar.emit_op(f, "maximum" if op == "max" else "minimum", [left[0], right[0]], dtype, dtype)]
+        return [
+            scalar.emit_op(
+                f, "maximum" if op == "max" else "minimum", [left[0], right[0]], dtype, dtype
+            )
+        ]
     better = _takes_over(f, op, dtype, left, right)
     return [f.select(better, new, old) for old, new in zip(left, right, strict=True)]
 
 
 def _takes_over(f: Function, op: str, dtype: DType, left: list[Value], right: list[Value]) -> Value:
-    """Whether the right (value, position) is the one to keep: better, or as good and earlier; NaN is best of all."""
+    """Whether the right (value, position) is the one to keep: better, or as good and earlier; NaN
+    is best of all.
+    """
     (a, at), (b, bt) = left, right
-    less = (lambda x, y: scalar._less(f, dtype, x, y)) if dtype is not dtypes.bool_ else (lambda x, y: f.icmp("ult", x, y))
+    less = (
+        (lambda x, y: scalar._less(f, dtype, x, y))
+        if dtype is not dtypes.bool_
+        else (lambda x, y: f.icmp("ult", x, y))
+    )
     better = less(a, b) if op == "argmax" else less(b, a)
     worse = less(b, a) if op == "argmax" else less(a, b)
     if dtype.is_floating:
@@ -52,8 +70,15 @@ def _takes_over(f: Function, op: str, dtype: DType, left: list[Value], right: li
     return f.or_(better, f.and_(equal, f.icmp("slt", bt, at)))
 
 
-def take_in(f: Function, reduction: Reduction, dtype: DType, accumulators: list[Value], value: Value, position: Value | None,
-            active: Value | None) -> list[Value]:
+def take_in(
+    f: Function,
+    reduction: Reduction,
+    dtype: DType,
+    accumulators: list[Value],
+    value: Value,
+    position: Value | None,
+    active: Value | None,
+) -> list[Value]:
     """The accumulators after one more value (or vector of values); inactive lanes stay as they are."""
     lanes = lanes_of(accumulators[0].type)
     wide = accumulator_dtype(dtype)
@@ -62,7 +87,10 @@ def take_in(f: Function, reduction: Reduction, dtype: DType, accumulators: list[
         new.append(f.splat(position, lanes))
     result = combine(f, reduction.op, wide, accumulators, new)
     if active is not None and lanes > 1:
-        result = [f.select(active, after, before) for after, before in zip(result, accumulators, strict=True)]
+        result = [
+            f.select(active, after, before)
+            for after, before in zip(result, accumulators, strict=True)
+        ]
     return result
 
 
@@ -74,7 +102,10 @@ def across_lanes(f: Function, op: str, dtype: DType, accumulators: list[Value]) 
         lower = list(range(lanes // 2))
         upper = list(range(lanes // 2, lanes))
         if lanes == 2:
-            left, right = [f.extract(v, 0) for v in accumulators], [f.extract(v, 1) for v in accumulators]
+            left, right = (
+                [f.extract(v, 0) for v in accumulators],
+                [f.extract(v, 1) for v in accumulators],
+            )
         else:
             left = [f.shuffle(v, None, lower) for v in accumulators]
             right = [f.shuffle(v, None, upper) for v in accumulators]
@@ -88,4 +119,8 @@ def finish(f: Function, reduction: Reduction, dtype: DType, accumulators: list[V
     if reduction.op in ("argmax", "argmin"):
         return accumulators[1]
     value = accumulators[0]
-    return scalar.narrow(f, value, dtype) if scalar.is_narrow(dtype) and element_of(value.type) == "float" else value
+    return (
+        scalar.narrow(f, value, dtype)
+        if scalar.is_narrow(dtype) and element_of(value.type) == "float"
+        else value
+    )

@@ -1,8 +1,9 @@
 """What each elementwise op is in LLVM, on scalars and vectors alike.
 
-`emit_op(function, op, arguments, dtype, result)` appends the instructions for one op of the op table.  Values of a dtype are held
-in registers as `register_type(dtype)`: bool as i1, bfloat16 as its bits in i16, all else as LLVM's own type.  16-bit floats compute
-in float and round once an op.  Integer division is guarded: no input can trap.
+`emit_op(function, op, arguments, dtype, result)` appends the instructions for one op of the op
+table.  Values of a dtype are held in registers as `register_type(dtype)`: bool as i1, bfloat16 as
+its bits in i16, all else as LLVM's own type.  16-bit floats compute in float and round once an op.
+Integer division is guarded: no input can trap.
 """
 
 from __future__ import annotations
@@ -14,8 +15,20 @@ from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm.builder import Function, Value, const, lanes_of, vector_of, with_element
 from lazygrad_compiler.llvm.elementary import ELEMENTARY, emit_elementary
 
-REGISTER = {"bool": "i1", "float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double"}
-MEMORY = {"bool": "i8", "float16": "half", "bfloat16": "i16", "float32": "float", "float64": "double"}
+REGISTER = {
+    "bool": "i1",
+    "float16": "half",
+    "bfloat16": "i16",
+    "float32": "float",
+    "float64": "double",
+}
+MEMORY = {
+    "bool": "i8",
+    "float16": "half",
+    "bfloat16": "i16",
+    "float32": "float",
+    "float64": "double",
+}
 
 
 def register_type(dtype: DType, lanes: int = 1) -> str:
@@ -69,7 +82,9 @@ def from_memory(f: Function, value: Value, dtype: DType) -> Value:
 
 
 def to_memory(f: Function, value: Value, dtype: DType) -> Value:
-    return f.convert("zext", value, with_element(value.type, "i8")) if dtype is dtypes.bool_ else value
+    return (
+        f.convert("zext", value, with_element(value.type, "i8")) if dtype is dtypes.bool_ else value
+    )
 
 
 Rule = Callable[[Function, DType, list[Value]], Value]
@@ -78,6 +93,7 @@ Rule = Callable[[Function, DType, list[Value]], Value]
 def _arithmetic(float_op: str, integer_op: str) -> Rule:
     def rule(f: Function, dtype: DType, args: list[Value]) -> Value:
         return getattr(f, float_op if dtype.is_floating else integer_op)(args[0], args[1])
+
     return rule
 
 
@@ -90,20 +106,24 @@ def _neg(f: Function, dtype: DType, args: list[Value]) -> Value:
 
 
 def _abs(f: Function, dtype: DType, args: list[Value]) -> Value:
-    x, = args
+    (x,) = args
     if dtype.is_floating:
         return f.overloaded("llvm.fabs", x)
     return f.select(f.icmp("slt", x, 0), f.sub(0, x), x) if dtype.kind == "signed" else x
 
 
 def _sign(f: Function, dtype: DType, args: list[Value]) -> Value:
-    x, = args
+    (x,) = args
     zero, one = const(x.type, 0), const(x.type, 1)
     if dtype.is_floating:
         positive = f.select(f.fcmp("ogt", x, zero), one, f.select(f.fcmp("oeq", x, zero), zero, x))
         return f.select(f.fcmp("olt", x, zero), const(x.type, -1), positive)
     positive = f.select(f.icmp("ne", x, zero), one, zero)
-    return f.select(f.icmp("slt", x, zero), const(x.type, -1), positive) if dtype.kind == "signed" else positive
+    return (
+        f.select(f.icmp("slt", x, zero), const(x.type, -1), positive)
+        if dtype.kind == "signed"
+        else positive
+    )
 
 
 def _less(f: Function, dtype: DType, x: Value, y: Value, equal: bool = False) -> Value:
@@ -119,11 +139,13 @@ def _extreme(larger: bool) -> Rule:
         if dtype.is_floating:
             better = f.or_(better, f.fcmp("uno", x, x))
         return f.select(better, x, y)
+
     return rule
 
 
 def _guarded(opcode: str) -> Rule:
     """Integer quotient or remainder: 0 for a zero divisor; the lowest number by -1 wraps."""
+
     def rule(f: Function, dtype: DType, args: list[Value]) -> Value:
         x, y = args
         zero = f.icmp("eq", y, 0)
@@ -138,6 +160,7 @@ def _guarded(opcode: str) -> Rule:
         else:
             result = f.udiv(x, safe) if opcode == "div" else f.urem(x, safe)
         return f.select(zero, const(x.type, 0), result)
+
     return rule
 
 
@@ -150,7 +173,8 @@ def _rem(f: Function, dtype: DType, args: list[Value]) -> Value:
 def emit_float_remainder(f: Function, x: Value, y: Value) -> Value:
     """fmod, exactly: long division on the significands, one bit a step, lane by lane in lockstep.
 
-    The common case |x| < |y| * 2**23 takes one division where the quotient is small enough to be exact with fma.
+    The common case |x| < |y| * 2**23 takes one division where the quotient is small enough to be
+    exact with fma.
     """
     bits = 32 if "float" in x.type else 64
     mantissa = 23 if bits == 32 else 52
@@ -161,12 +185,16 @@ def emit_float_remainder(f: Function, x: Value, y: Value) -> Value:
     one = const(integer, 1)
 
     def unpack(value: Value) -> tuple[Value, Value]:
-        """Exponent (at least 1) and significand with its leading bit, subnormals normalised by the loop itself."""
+        """Exponent (at least 1) and significand with its leading bit, subnormals normalised by the
+        loop itself.
+        """
         exponent = f.lshr(value, mantissa)
         fraction = f.and_(value, (1 << mantissa) - 1)
         normal = f.icmp("ne", exponent, 0)
-        return (f.select(normal, exponent, one),
-                f.select(normal, f.or_(fraction, 1 << mantissa), fraction))
+        return (
+            f.select(normal, exponent, one),
+            f.select(normal, f.or_(fraction, 1 << mantissa), fraction),
+        )
 
     x_exponent, x_significand = unpack(xi)
     y_exponent, y_significand = unpack(yi)
@@ -174,7 +202,9 @@ def emit_float_remainder(f: Function, x: Value, y: Value) -> Value:
     positive = f.icmp("sgt", distance, 0)
     steps_lanes = f.select(positive, distance, const(integer, 0))
     if lanes_of(x.type) > 1:
-        steps = f.intrinsic(f"llvm.vector.reduce.smax.v{lanes_of(x.type)}i{bits}", f"i{bits}", steps_lanes)
+        steps = f.intrinsic(
+            f"llvm.vector.reduce.smax.v{lanes_of(x.type)}i{bits}", f"i{bits}", steps_lanes
+        )
     else:
         steps = steps_lanes
     safe_y = f.select(f.icmp("eq", y_significand, 0), one, y_significand)
@@ -187,8 +217,12 @@ def emit_float_remainder(f: Function, x: Value, y: Value) -> Value:
     remainder, _ = loop.results
     reduced = f.select(f.icmp("uge", remainder, safe_y), f.sub(remainder, safe_y), remainder)
     # pack: shift the significand up to its leading bit, or stop at exponent 1
-    count = f.intrinsic(f"llvm.ctlz.{'v' + str(lanes_of(x.type)) if lanes_of(x.type) > 1 else ''}i{bits}", integer,
-                        reduced, Value("i1", "false"))
+    count = f.intrinsic(
+        f"llvm.ctlz.{'v' + str(lanes_of(x.type)) if lanes_of(x.type) > 1 else ''}i{bits}",
+        integer,
+        reduced,
+        Value("i1", "false"),
+    )
     wanted = f.sub(count, bits - 1 - mantissa)
     room = f.sub(y_exponent, one)
     shift = f.select(f.icmp("slt", wanted, room), wanted, room)
@@ -196,12 +230,16 @@ def emit_float_remainder(f: Function, x: Value, y: Value) -> Value:
     shifted = f.shl(reduced, shift)
     exponent = f.sub(y_exponent, shift)
     is_normal = f.icmp("uge", shifted, 1 << mantissa)
-    packed = f.select(is_normal, f.or_(f.and_(shifted, (1 << mantissa) - 1), f.shl(exponent, mantissa)), shifted)
+    packed = f.select(
+        is_normal, f.or_(f.and_(shifted, (1 << mantissa) - 1), f.shl(exponent, mantissa)), shifted
+    )
     result = f.bitcast(f.select(f.icmp("ult", xi, yi), xi, packed), x.type)
     result = f.overloaded("llvm.copysign", result, x)
     infinity = const(x.type, float("inf"))
-    bad = f.or_(f.or_(f.fcmp("uno", x, y), f.fcmp("oeq", f.overloaded("llvm.fabs", x), infinity)),
-                f.fcmp("oeq", y, 0.0))
+    bad = f.or_(
+        f.or_(f.fcmp("uno", x, y), f.fcmp("oeq", f.overloaded("llvm.fabs", x), infinity)),
+        f.fcmp("oeq", y, 0.0),
+    )
     return f.select(bad, const(x.type, float("nan")), result)
 
 
@@ -233,6 +271,7 @@ def _shift(opcode: str) -> Rule:
         if dtype.kind == "signed":
             return f.select(legal, f.ashr(x, amount), f.ashr(x, dtype.bits - 1))
         return f.select(legal, f.lshr(x, amount), const(x.type, 0))
+
     return rule
 
 
@@ -244,6 +283,7 @@ def _compare(op: str) -> Rule:
         if dtype.is_floating:
             return f.fcmp("oeq" if op == "eq" else "une", x, y)
         return f.icmp(op, x, y)
+
     return rule
 
 
@@ -252,21 +292,40 @@ def _elementary(name: str) -> Rule:
 
 
 RULES: dict[str, Rule] = {
-    "neg": _neg, "abs": _abs, "sign": _sign, "floor": _intrinsic("llvm.floor"), "ceil": _intrinsic("llvm.ceil"),
-    "trunc": _intrinsic("llvm.trunc"), "round": _intrinsic("llvm.roundeven"), "sqrt": _intrinsic("llvm.sqrt"),
-    "not": lambda f, dtype, args: f.not_(args[0]) if dtype is not dtypes.bool_ else f.xor(args[0], True),
-    "add": _arithmetic("fadd", "add"), "sub": _arithmetic("fsub", "sub"), "mul": _arithmetic("fmul", "mul"),
-    "div": _arithmetic("fdiv", "sdiv"), "idiv": _guarded("div"), "rem": _rem, "pow": _pow,
-    "maximum": _extreme(True), "minimum": _extreme(False),
-    "and": lambda f, dtype, args: f.and_(*args), "or": lambda f, dtype, args: f.or_(*args),
-    "xor": lambda f, dtype, args: f.xor(*args), "shl": _shift("shl"), "shr": _shift("shr"),
+    "neg": _neg,
+    "abs": _abs,
+    "sign": _sign,
+    "floor": _intrinsic("llvm.floor"),
+    "ceil": _intrinsic("llvm.ceil"),
+    "trunc": _intrinsic("llvm.trunc"),
+    "round": _intrinsic("llvm.roundeven"),
+    "sqrt": _intrinsic("llvm.sqrt"),
+    "not": lambda f, dtype, args: (
+        f.not_(args[0]) if dtype is not dtypes.bool_ else f.xor(args[0], True)
+    ),
+    "add": _arithmetic("fadd", "add"),
+    "sub": _arithmetic("fsub", "sub"),
+    "mul": _arithmetic("fmul", "mul"),
+    "div": _arithmetic("fdiv", "sdiv"),
+    "idiv": _guarded("div"),
+    "rem": _rem,
+    "pow": _pow,
+    "maximum": _extreme(True),
+    "minimum": _extreme(False),
+    "and": lambda f, dtype, args: f.and_(*args),
+    "or": lambda f, dtype, args: f.or_(*args),
+    "xor": lambda f, dtype, args: f.xor(*args),
+    "shl": _shift("shl"),
+    "shr": _shift("shr"),
     **{op: _compare(op) for op in ("lt", "le", "eq", "ne")},
     **{name: _elementary(name) for name in ELEMENTARY if name != "pow"},
 }
 
 
 def emit_cast(f: Function, value: Value, source: DType, target: DType) -> Value:
-    """Conversion of a register value, as the op table says: integers wrap, floats saturate, NaN becomes 0."""
+    """Conversion of a register value, as the op table says: integers wrap, floats saturate, NaN
+    becomes 0.
+    """
     if source is target:
         return value
     if is_narrow(source):
@@ -293,8 +352,9 @@ def emit_cast(f: Function, value: Value, source: DType, target: DType) -> Value:
 
 
 def _to_odd_float(f: Function, value: Value) -> Value:
-    """A double as float rounded to odd, so that rounding the float again to 16 bits rounds only once
-    (Boldo and Melquiond, IEEE Transactions on Computers 2008)."""
+    """A double as float rounded to odd, so that rounding the float again to 16 bits rounds only
+    once (Boldo and Melquiond, IEEE Transactions on Computers 2008).
+    """
     nearest = f.convert("fptrunc", value, with_element(value.type, "float"))
     back = f.convert("fpext", nearest, value.type)
     bits = f.bitcast(nearest, with_element(value.type, "i32"))
@@ -306,6 +366,7 @@ def _to_odd_float(f: Function, value: Value) -> Value:
 
 def _float_to_integer(f: Function, value: Value, target: DType) -> Value:
     from lazygrad_compiler.llvm.builder import mangle
+
     if target.bits < 32:
         through, kind = "i32", "fptosi"
     elif target is dtypes.uint32:
@@ -343,7 +404,9 @@ def _narrow_sign(f: Function, op: str, value: Value, dtype: DType) -> Value:
 
 
 def philox(f: Function, seed: Value, offset: Value, position: Value) -> Value:
-    """Philox 4x32-10 (Salmon et al., SC 2011): word position % 4 of block offset + position // 4, key seed; all i64 lanes."""
+    """Philox 4x32-10 (Salmon et al., SC 2011): word position % 4 of block offset + position // 4,
+    key seed; all i64 lanes.
+    """
     lanes = lanes_of(position.type)
     seed, offset = f.splat(seed, lanes), f.splat(offset, lanes)
     block = f.add(f.lshr(position, 2), offset)
@@ -355,8 +418,12 @@ def philox(f: Function, seed: Value, offset: Value, position: Value) -> Value:
         if number:
             k0, k1 = f.and_(f.add(k0, 0x9E3779B9), mask), f.and_(f.add(k1, 0xBB67AE85), mask)
         p0, p1 = f.mul(c0, 0xD2511F53), f.mul(c2, 0xCD9E8D57)
-        c0, c1, c2, c3 = (f.xor(f.xor(f.lshr(p1, 32), c1), k0), f.and_(p1, mask),
-                          f.xor(f.xor(f.lshr(p0, 32), c3), k1), f.and_(p0, mask))
+        c0, c1, c2, c3 = (
+            f.xor(f.xor(f.lshr(p1, 32), c1), k0),
+            f.and_(p1, mask),
+            f.xor(f.xor(f.lshr(p0, 32), c3), k1),
+            f.and_(p0, mask),
+        )
     word = f.and_(position, 3)
     low = f.select(f.icmp("eq", word, 0), c0, c1)
     high = f.select(f.icmp("eq", word, 2), c2, c3)

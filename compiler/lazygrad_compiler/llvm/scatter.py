@@ -1,7 +1,8 @@
-"""Emission of a scatter kernel: updates in row-major order onto a buffer that already holds the base.
+"""Emission of a scatter kernel: updates in row-major order onto a buffer that already holds the
+base.
 
-Order matters (the last `set` stays; sums have one order), so one position comes after the other.  Tasks split the elements of a
-position, never the positions: no two threads touch the same element.
+Order matters (the last `set` stays; sums have one order), so one position comes after the other.
+Tasks split the elements of a position, never the positions: no two threads touch the same element.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def task_count(kernel: ScatterKernel, target: Target) -> int:
     """One task for each vector of the last inner axis (and each index of the others)."""
     if not kernel.inner:
         return 1
-    return math.prod(v.extent for v in kernel.inner[:-1]) * -(-kernel.inner[-1].extent // lanes_for(kernel, target))
+    return math.prod(v.extent for v in kernel.inner[:-1]) * -(
+        -kernel.inner[-1].extent // lanes_for(kernel, target)
+    )
 
 
 def grain_for(kernel: ScatterKernel, target: Target) -> int:
@@ -83,7 +86,9 @@ def emit_scatter(module: Module, name: str, kernel: ScatterKernel, target: Targe
             if kernel.mode == "add" and buffer.dtype.kind == "bool":
                 value = f.or_(old, value)
             else:
-                value = scalar.emit_op(f, COMBINE[kernel.mode], [old, value], buffer.dtype, buffer.dtype)
+                value = scalar.emit_op(
+                    f, COMBINE[kernel.mode], [old, value], buffer.dtype, buffer.dtype
+                )
         points.store(buffer.dtype, pointers[kernel.target], place, value)
 
     with f.loop(begin, end, 1, hint="task") as task:
@@ -100,8 +105,11 @@ def emit_scatter(module: Module, name: str, kernel: ScatterKernel, target: Targe
                 position = f.udiv(position, var.extent)
         points.bindings = bindings
         if vector is not None and vector.extent % lanes:
-            points.active = f.icmp("slt", const_lanes("i64", list(range(lanes))),
-                                   f.splat(f.sub(const("i64", vector.extent), bindings[vector]), lanes))
+            points.active = f.icmp(
+                "slt",
+                const_lanes("i64", list(range(lanes))),
+                f.splat(f.sub(const("i64", vector.extent), bindings[vector]), lanes),
+            )
         positions(points)
     f.ret()
 

@@ -1,7 +1,8 @@
 """Merging of neighbouring loops that no access tells apart.
 
-In: a row kernel.  Out: the same kernel with fewer, longer axes.  Two neighbours merge where every index expression steps over the
-inner one's end exactly into the outer one's next value; contiguous arrays of any rank end up as one loop.
+In: a row kernel.  Out: the same kernel with fewer, longer axes.  Two neighbours merge where every
+index expression steps over the inner one's end exactly into the outer one's next value; contiguous
+arrays of any rank end up as one loop.
 """
 
 from __future__ import annotations
@@ -81,16 +82,32 @@ def coalesce(kernel: LoopKernel) -> LoopKernel:
     return renamed(kernel, row_axes, stage_axes, rename)
 
 
-def renamed(kernel: LoopKernel, row_axes: tuple[Var, ...], stage_axes: list[tuple[Var, ...]],
-            rename: Callable[[Affine], Affine]) -> LoopKernel:
+def renamed(
+    kernel: LoopKernel,
+    row_axes: tuple[Var, ...],
+    stage_axes: list[tuple[Var, ...]],
+    rename: Callable[[Affine], Affine],
+) -> LoopKernel:
     values = tuple(
-        Instr(i.op, i.dtype, i.args, tuple(rename(x) if isinstance(x, Affine) else x for x in i.data))
-        if any(isinstance(x, Affine) for x in i.data) else i
-        for i in kernel.values)
+        Instr(
+            i.op, i.dtype, i.args, tuple(rename(x) if isinstance(x, Affine) else x for x in i.data)
+        )
+        if any(isinstance(x, Affine) for x in i.data)
+        else i
+        for i in kernel.values
+    )
     stages = tuple(
-        Stage(axes, stage.values,
-              tuple(Reduction(r.op, r.value, r.result, rename(r.position) if r.position is not None else None)
-                    for r in stage.reductions),
-              tuple(Store(s.buffer, rename(s.index), s.value) for s in stage.stores))
-        for axes, stage in zip(stage_axes, kernel.stages, strict=True))
+        Stage(
+            axes,
+            stage.values,
+            tuple(
+                Reduction(
+                    r.op, r.value, r.result, rename(r.position) if r.position is not None else None
+                )
+                for r in stage.reductions
+            ),
+            tuple(Store(s.buffer, rename(s.index), s.value) for s in stage.stores),
+        )
+        for axes, stage in zip(stage_axes, kernel.stages, strict=True)
+    )
     return replace(kernel, row_axes=row_axes, stages=stages, values=values)

@@ -1,9 +1,10 @@
 """Index expressions: where an element lies, as a function of loop variables.
 
-An `Affine` is a constant plus terms with whole-number coefficients.  A term is a loop variable (`Var`), a quotient or remainder
-by a constant (`Div`, `Mod`) that range analysis could not resolve, or a number read at run time (`Dyn`, from a gather).
-Movement ops become substitutions on these expressions; `divide` and `modulo` simplify by the ranges of the variables, so that a
-reshape of whole axes leaves no division behind.  Division rounds down; divisors are positive.
+An `Affine` is a constant plus terms with whole-number coefficients.  A term is a loop variable
+(`Var`), a quotient or remainder by a constant (`Div`, `Mod`) that range analysis could not resolve,
+or a number read at run time (`Dyn`, from a gather). Movement ops become substitutions on these
+expressions; `divide` and `modulo` simplify by the ranges of the variables, so that a reshape of
+whole axes leaves no division behind.  Division rounds down; divisors are positive.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ Term = Var | Dyn | Div | Mod
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """constant + sum of coefficient * term; terms are distinct, sorted by their text, coefficients not 0."""
+    """constant + sum of coefficient * term; terms are distinct, sorted by their text, coefficients
+    not 0.
+    """
 
     constant: int
     terms: tuple[tuple[Term, int], ...] = ()
@@ -199,10 +202,14 @@ def _split(value: Affine, divisor: int) -> tuple[Affine, Affine]:
 
 
 def _factor(rest: Affine, divisor: int) -> tuple[int, Affine, Affine] | None:
-    """(g, multiple, small): rest == g * multiple + small, g divides the divisor, small lies in 0..g-1."""
-    for g in sorted({abs(c) for _, c in rest.terms if abs(c) > 1 and divisor % abs(c) == 0}, reverse=True):
+    """(g, multiple, small): rest == g * multiple + small, g divides the divisor, small lies in
+    0..g-1.
+    """
+    for g in sorted(
+        {abs(c) for _, c in rest.terms if abs(c) > 1 and divisor % abs(c) == 0}, reverse=True
+    ):
         multiple, small = _split(rest, g)
-        if 0 <= small.low and small.high < g:
+        if small.low >= 0 and small.high < g:
             return g, multiple, small
     return None
 
@@ -231,7 +238,7 @@ def modulo(value: Affine, divisor: int) -> Affine:
     if divisor == 1:
         return ZERO
     _, rest = _split(value, divisor)
-    if 0 <= rest.low and rest.high < divisor:
+    if rest.low >= 0 and rest.high < divisor:
         return rest
     if rest.low // divisor == rest.high // divisor:
         return rest + -(rest.low // divisor) * divisor
@@ -287,8 +294,11 @@ def delinearize(position: Affine, shape: Sequence[int]) -> tuple[Affine, ...]:
             continue
         quotient = divide(position, stride)
         outermost = all(s == 1 for s in shape[:axis])
-        result.append(quotient if outermost and quotient.low >= 0 and quotient.high < size
-                      else modulo(quotient, size))
+        result.append(
+            quotient
+            if outermost and quotient.low >= 0 and quotient.high < size
+            else modulo(quotient, size)
+        )
     return tuple(result)
 
 
@@ -306,7 +316,9 @@ def split_points(values: Iterable[Affine]) -> dict[Var, set[int]]:
                     elif isinstance(base, Div) and len(base.inner.terms) == 1:
                         root, c = base.inner.terms[0]
                         if isinstance(root, Var) and c == 1 and base.inner.constant == 0:
-                            points.setdefault(root, set()).update((base.divisor, base.divisor * term.divisor))
+                            points.setdefault(root, set()).update(
+                                (base.divisor, base.divisor * term.divisor)
+                            )
                             continue
                 nested = split_points([inner])
                 for var, more in nested.items():
@@ -315,7 +327,9 @@ def split_points(values: Iterable[Affine]) -> dict[Var, set[int]]:
 
 
 def digits(extent: int, points: Iterable[int]) -> list[int] | None:
-    """Sizes (outermost first) into which a variable splits at those strides; None where they do not nest."""
+    """Sizes (outermost first) into which a variable splits at those strides; None where they do not
+    nest.
+    """
     chain, previous = [], 1
     for point in sorted(set(points)):
         if point <= 1 or point >= extent:

@@ -1,16 +1,18 @@
 """The loop IR: one kernel as data.
 
-A kernel computes values element by element.  `Instr`s form one list in SSA order, addressed by number; each is a scalar operation at
-one point of the iteration space, and its loads carry index expressions over the loop variables.  The list is target-independent:
-tiles, vectors and threads are the schedule's (`schedule.py`) and the emitter's.
+A kernel computes values element by element.  `Instr`s form one list in SSA order, addressed by
+number; each is a scalar operation at one point of the iteration space, and its loads carry index
+expressions over the loop variables.  The list is target-independent: tiles, vectors and threads are
+the schedule's (`schedule.py`) and the emitter's.
 
 Kinds:
-  LoopKernel         for every row (parallel): stages in order; a stage runs over its inner axes, stores and reduces.
-  ContractionKernel  for every (batch, m, n): a sum over k of left * right, then an epilogue that stores.
-  ScatterKernel      updates applied in order to a buffer that already holds the base.
+  LoopKernel         for every row (parallel): stages in order; a stage runs over its inner axes,
+  stores and reduces. ContractionKernel  for every (batch, m, n): a sum over k of left * right, then
+  an epilogue that stores. ScatterKernel      updates applied in order to a buffer that already
+  holds the base.
 
-`text(kernel)` prints it; the text without names and locations is also what identifies a kernel: two kernels of the same text
-are the same code.
+`text(kernel)` prints it; the text without names and locations is also what identifies a kernel: two
+kernels of the same text are the same code.
 """
 
 from __future__ import annotations
@@ -28,16 +30,14 @@ class Instr:
     """One scalar operation.
 
     op: an elementwise op of the op table (args: value numbers), or
-      load         data (buffer number, Affine); args () or (mask,): where the mask fails nothing is read and the value is 0
-      index        data (Affine,): the expression as an integer
-      bounds       data (Affine, low, high): low <= expression < high
-      divides      data (Affine, divisor): expression % divisor == 0
-      const        data (number,)
-      philox       args (seed, offset), data (Affine,): random word at that position
-      dynamic      args (index,) or (index, mask), data (size, axis): wraps negatives; reports and clamps what is out of range
-      checked      args (value, dynamic, …): the value; the indices have been checked
-      row          the result of a reduction of an earlier stage
-      accumulator  the sum of a contraction
+      load         data (buffer number, Affine); args () or (mask,): where the mask fails nothing is
+      read and the value is 0 index        data (Affine,): the expression as an integer bounds
+      data (Affine, low, high): low <= expression < high divides      data (Affine, divisor):
+      expression % divisor == 0 const        data (number,) philox       args (seed, offset), data
+      (Affine,): random word at that position dynamic      args (index,) or (index, mask), data
+      (size, axis): wraps negatives; reports and clamps what is out of range checked      args
+      (value, dynamic, …): the value; the indices have been checked row          the result of a
+      reduction of an earlier stage accumulator  the sum of a contraction
     """
 
     op: str
@@ -57,7 +57,9 @@ class BufferRef:
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """`result` (a `row` instr) becomes the reduction of `value` over the stage's axes; position: of argmax and argmin."""
+    """`result` (a `row` instr) becomes the reduction of `value` over the stage's axes; position: of
+    argmax and argmin.
+    """
 
     op: str
     value: int
@@ -95,7 +97,8 @@ class LoopKernel:
 class ContractionKernel:
     """sum over k of left[b, m, k] * right[b, k, n].
 
-    left and right name the values to multiply, over the variables b, m, k and b, k, n; the epilogue is a stage over b, m, n.
+    left and right name the values to multiply, over the variables b, m, k and b, k, n; the epilogue
+    is a stage over b, m, n.
     """
 
     batch: Var
@@ -115,7 +118,9 @@ class ContractionKernel:
 
 @dataclass(frozen=True, slots=True)
 class ScatterKernel:
-    """For each position (outer axes, in order), for each element (inner axes): target[place] = combine(target[place], update)."""
+    """For each position (outer axes, in order), for each element (inner axes): target[place] =
+    combine(target[place], update).
+    """
 
     outer: tuple[Var, ...]
     inner: tuple[Var, ...]
@@ -133,7 +138,9 @@ Kernel = LoopKernel | ContractionKernel | ScatterKernel
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A kernel with its buffers bound to nodes of the graph (by their number among the materialised values)."""
+    """A kernel with its buffers bound to nodes of the graph (by their number among the materialised
+    values).
+    """
 
     kernel: Kernel
     arguments: tuple[Any, ...]  # the nodes bound to the kernel's buffers
@@ -168,7 +175,9 @@ def text(kernel: Kernel) -> str:
     """The kernel as indented text, the same in every process."""
     lines = [f"{kernel.kind} kernel"]
     for number, buffer in enumerate(kernel.buffers):
-        lines.append(f"  b{number}: {buffer.dtype.name}[{buffer.size}]{' written' if buffer.written else ''}")
+        lines.append(
+            f"  b{number}: {buffer.dtype.name}[{buffer.size}]{' written' if buffer.written else ''}"
+        )
     if isinstance(kernel, LoopKernel):
         indent = "  "
         for axis in kernel.row_axes:
@@ -177,9 +186,14 @@ def text(kernel: Kernel) -> str:
         for stage in kernel.stages:
             lines += _stage_lines(stage, kernel.values, indent)
     elif isinstance(kernel, ContractionKernel):
-        sizes = ", ".join(f"{v.name} in {v.extent}" for v in (kernel.batch, kernel.m, kernel.n, kernel.k))
+        sizes = ", ".join(
+            f"{v.name} in {v.extent}" for v in (kernel.batch, kernel.m, kernel.n, kernel.k)
+        )
         lines.append(f"  contraction over {sizes} in {kernel.dtype.name}")
-        for what, numbers, result in (("left", kernel.left_values, kernel.left), ("right", kernel.right_values, kernel.right)):
+        for what, numbers, result in (
+            ("left", kernel.left_values, kernel.left),
+            ("right", kernel.right_values, kernel.right),
+        ):
             lines.append(f"    {what} = %{result}:")
             lines += ["      " + instr_text(number, kernel.values[number]) for number in numbers]
         lines.append("    epilogue:")

@@ -1,11 +1,13 @@
 """Lowering: a group of graph nodes becomes one kernel of the loop IR.
 
-In: a group from `fusion/partition.py`.  Out: a `Launch`.
-The one idea: values are pulled.  Starting at an output element, `Evaluator.pull(node, indices)` asks each input for the element it
-needs; movement ops only rewrite the indices, so a chain of reshapes, slices, pads and broadcasts costs an index expression.
+In: a group from `fusion/partition.py`.  Out: a `Launch`. The one idea: values are pulled.  Starting
+at an output element, `Evaluator.pull(node, indices)` asks each input for the element it needs;
+movement ops only rewrite the indices, so a chain of reshapes, slices, pads and broadcasts costs an
+index expression.
 
-A row kernel has two linear variables, the row and the position within it.  They start as the axes of the group's first root and are
-split further where a quotient or remainder remains, then neighbours that no access tells apart are merged again.
+A row kernel has two linear variables, the row and the position within it.  They start as the axes
+of the group's first root and are split further where a quotient or remainder remains, then
+neighbours that no access tells apart are merged again.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Location, Node, merge_locations
 from lazygrad_compiler.ir.ops import OPS
+from lazygrad_compiler.loops.coalesce import coalesce
 from lazygrad_compiler.loops.index import (
     ZERO,
     Affine,
@@ -40,19 +43,21 @@ from lazygrad_compiler.loops.kernel import (
     Stage,
     Store,
 )
-from lazygrad_compiler.loops.coalesce import coalesce
 
 Indices = tuple[Affine, ...]
 
 
 class NotAligned(Exception):
-    """The group reads one of its own values at another place than where it is computed: it cannot be one kernel."""
+    """The group reads one of its own values at another place than where it is computed: it cannot
+    be one kernel.
+    """
 
 
 class Evaluator:
     """Builds the instr list of one kernel by pulling elements of nodes.
 
-    stored: nodes that are in memory when the kernel runs.  Group values given by `seed` are used where they are computed.
+    stored: nodes that are in memory when the kernel runs.  Group values given by `seed` are used
+    where they are computed.
     """
 
     def __init__(self, stored: Callable[[Node], bool]) -> None:
@@ -68,7 +73,9 @@ class Evaluator:
 
     # ---- values
 
-    def add(self, op: str, dtype: dtypes.DType, args: tuple[int, ...] = (), data: tuple = ()) -> int:
+    def add(
+        self, op: str, dtype: dtypes.DType, args: tuple[int, ...] = (), data: tuple = ()
+    ) -> int:
         """Appends an instr, or finds the equal one."""
         instr = Instr(op, dtype, args, data)
         key = instr if op != "const" else Instr(op, dtype, args, (repr(data[0]),))
@@ -94,7 +101,9 @@ class Evaluator:
         return other if mask is None else self.add("and", dtypes.bool_, (mask, other))
 
     def seed(self, node: Node, place: Affine, value: int) -> None:
-        """The node's element at the linear position `place` is this value; asking for another place raises NotAligned."""
+        """The node's element at the linear position `place` is this value; asking for another place
+        raises NotAligned.
+        """
         self._seeds[node] = (place, value)
 
     def forbid(self, node: Node) -> None:
@@ -102,7 +111,9 @@ class Evaluator:
         self._pending[node] = ZERO
 
     def expect(self, node: Node, place: Affine) -> None:
-        """The node is computed by this kernel, at `place`, and read nowhere else; it is pulled like any other."""
+        """The node is computed by this kernel, at `place`, and read nowhere else; it is pulled like
+        any other.
+        """
         self._seeds.pop(node, None)
         self._pending.pop(node, None)
         self._expected[node] = place
@@ -116,7 +127,9 @@ class Evaluator:
     # ---- pulling
 
     def pull(self, node: Node, indices: Indices, mask: int | None = None) -> int:
-        """The number of the value that holds the node's element at the indices (read only where the mask holds)."""
+        """The number of the value that holds the node's element at the indices (read only where the
+        mask holds).
+        """
         key = (node, indices, mask)
         found = self._memo.get(key)
         if found is None:
@@ -160,6 +173,7 @@ def _rule(name: str) -> Callable[[PullRule], PullRule]:
     def register(function: PullRule) -> PullRule:
         PULL[name] = function
         return function
+
     return register
 
 
@@ -208,27 +222,38 @@ def _permute(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> in
 @_rule("expand")
 def _expand(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
     value = node.inputs[0]
-    return e.pull(value, tuple(ZERO if s == 1 else i for i, s in zip(indices, value.shape, strict=True)), mask)
+    return e.pull(
+        value, tuple(ZERO if s == 1 else i for i, s in zip(indices, value.shape, strict=True)), mask
+    )
 
 
 @_rule("slice")
 def _slice(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
     starts, _, steps = node.attrs
-    return e.pull(node.inputs[0], tuple(i * step + start for i, start, step in zip(indices, starts, steps, strict=True)), mask)
+    return e.pull(
+        node.inputs[0],
+        tuple(i * step + start for i, start, step in zip(indices, starts, steps, strict=True)),
+        mask,
+    )
 
 
 @_rule("flip")
 def _flip(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
     axes = node.attrs[0]
-    return e.pull(node.inputs[0], tuple(i * -1 + (node.shape[k] - 1) if k in axes else i
-                                        for k, i in enumerate(indices)), mask)
+    return e.pull(
+        node.inputs[0],
+        tuple(i * -1 + (node.shape[k] - 1) if k in axes else i for k, i in enumerate(indices)),
+        mask,
+    )
 
 
 @_rule("window")
 def _window(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
     value, (axes, _, strides, dilations) = node.inputs[0], node.attrs
     inside = list(indices[: value.ndim])
-    for axis, stride, dilation, offset in zip(axes, strides, dilations, indices[value.ndim:], strict=True):
+    for axis, stride, dilation, offset in zip(
+        axes, strides, dilations, indices[value.ndim :], strict=True
+    ):
         inside[axis] = inside[axis] * stride + offset * dilation
     return e.pull(value, tuple(inside), mask)
 
@@ -251,7 +276,9 @@ def _pad(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
         return outside
     if legal is None:
         return e.pull(value, tuple(inside), mask)
-    return e.add("where", node.dtype, (legal, e.pull(value, tuple(inside), e.both(mask, legal)), outside))
+    return e.add(
+        "where", node.dtype, (legal, e.pull(value, tuple(inside), e.both(mask, legal)), outside)
+    )
 
 
 @_rule("concat")
@@ -265,7 +292,7 @@ def _concat(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int
             pieces.append((piece, start, size))
         start += size
     for piece, start, size in reversed(pieces):
-        place = (*indices[:axis], index + -start, *indices[axis + 1:])
+        place = (*indices[:axis], index + -start, *indices[axis + 1 :])
         if len(pieces) == 1:
             return e.pull(piece, place, mask)
         legal = e.add("bounds", dtypes.bool_, (), (e.note(index), start, start + size))
@@ -300,9 +327,10 @@ def _gather(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int
 class Group:
     """What one kernel computes.
 
-    kind: "loops", "contraction" or "scatter".  roots: nodes computed here, inputs before users; those in `outputs` are stored, the
-    rest is used inside only.  row_axes: for each root of a row kernel, which axes of its domain count rows (a reduction's domain
-    is its input).  anchor: the dot or scatter.
+    kind: "loops", "contraction" or "scatter".  roots: nodes computed here, inputs before users;
+    those in `outputs` are stored, the rest is used inside only.  row_axes: for each root of a row
+    kernel, which axes of its domain count rows (a reduction's domain is its input).  anchor: the
+    dot or scatter.
     """
 
     kind: str
@@ -322,9 +350,12 @@ def domain_of(node: Node) -> tuple[int, ...]:
     return node.inputs[0].shape if is_reduction(node) else node.shape
 
 
-def row_axes_choices(node: Node, rows: int, inner: int, hints: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
-                     ) -> list[tuple[int, ...]]:
-    """Which axes of the node's domain may count the rows: forced for a reduction, several guesses for a map."""
+def row_axes_choices(
+    node: Node, rows: int, inner: int, hints: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> list[tuple[int, ...]]:
+    """Which axes of the node's domain may count the rows: forced for a reduction, several guesses
+    for a map.
+    """
     shape = domain_of(node)
     if is_reduction(node):
         return [tuple(axis for axis in range(len(shape)) if axis not in node.attrs[0])]
@@ -342,7 +373,9 @@ def row_axes_choices(node: Node, rows: int, inner: int, hints: Sequence[tuple[tu
     return unique
 
 
-def _domain_indices(shape: tuple[int, ...], row_axes: tuple[int, ...], row: Affine, position: Affine) -> Indices:
+def _domain_indices(
+    shape: tuple[int, ...], row_axes: tuple[int, ...], row: Affine, position: Affine
+) -> Indices:
     """Indices of a domain from the linear row and the linear position within the row."""
     inner_axes = [axis for axis in range(len(shape)) if axis not in row_axes]
     from_row = delinearize(row, [shape[axis] for axis in row_axes])
@@ -364,8 +397,14 @@ def _variables(prefix: str, sizes: Sequence[int]) -> tuple[tuple[Var, ...], Affi
 class _RowLowering:
     """One attempt at a row kernel with given sizes of the row and inner variables."""
 
-    def __init__(self, group: Group, stored: Callable[[Node], bool], axes: dict[Node, tuple[int, ...]],
-                 row_sizes: Sequence[int], inner_sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        group: Group,
+        stored: Callable[[Node], bool],
+        axes: dict[Node, tuple[int, ...]],
+        row_sizes: Sequence[int],
+        inner_sizes: Sequence[int],
+    ) -> None:
         self.group = group
         self.axes = axes
         self.row_axes, self.row = _variables("r", row_sizes)
@@ -384,7 +423,8 @@ class _RowLowering:
         level: dict[Node, int] = {}
         for root in group.roots:
             level[root] = self.stage_of(root, level, below)
-        # a map that nothing in the group waits for runs with the latest stage it can share: keep its own level
+        # a map that nothing in the group waits for runs with the latest stage it can share: keep
+        # its own level
         stages = []
         for number in sorted(set(level.values())):
             members = [root for root in group.roots if level[root] == number]
@@ -401,9 +441,15 @@ class _RowLowering:
 
     def _is_inner(self, root: Node) -> bool:
         shape = domain_of(root)
-        return is_reduction(root) or len(self.axes[root]) < len(shape) or math.prod(shape) != self.group.rows
+        return (
+            is_reduction(root)
+            or len(self.axes[root]) < len(shape)
+            or math.prod(shape) != self.group.rows
+        )
 
-    def _stage(self, members: list[Node], axes: tuple[Var, ...], position: Affine, number: int) -> Stage:
+    def _stage(
+        self, members: list[Node], axes: tuple[Var, ...], position: Affine, number: int
+    ) -> Stage:
         e, group = self.evaluator, self.group
         places, indices_of = {}, {}
         for root in members:
@@ -412,10 +458,15 @@ class _RowLowering:
             if not is_reduction(root):
                 places[root] = linearize(indices, root.shape)
         for root in group.roots:
-            # values of other stages: maps may be computed again at the same place, reductions must be there
+            # values of other stages: maps may be computed again at the same place, reductions must
+            # be there
             if root not in places and not is_reduction(root) and root not in e._seeds:
-                indices = _domain_indices(domain_of(root), self.axes[root], self.row,
-                                          position if self._is_inner(root) else ZERO)
+                indices = _domain_indices(
+                    domain_of(root),
+                    self.axes[root],
+                    self.row,
+                    position if self._is_inner(root) else ZERO,
+                )
                 places[root] = linearize(indices, root.shape)
         e.start_stage(places)
         for root in group.roots:
@@ -439,14 +490,25 @@ class _RowLowering:
                 value = e.pull(root, indices_of[root])
                 if root in group.outputs:
                     stores.append((root, places[root], value))
-        listed = tuple(Store(e.buffer(root, True), e.note(place), value) for root, place, value in stores)
-        needed = _needed(e.values, [r.value for r in reductions]
-                         + [store.value for store in listed if not any(store.value == r.result for r in reductions)],
-                         [store.index for store in listed])
+        listed = tuple(
+            Store(e.buffer(root, True), e.note(place), value) for root, place, value in stores
+        )
+        needed = _needed(
+            e.values,
+            [r.value for r in reductions]
+            + [
+                store.value
+                for store in listed
+                if not any(store.value == r.result for r in reductions)
+            ],
+            [store.index for store in listed],
+        )
         return Stage(axes, needed, tuple(reductions), listed)
 
 
-def _needed(values: list[Instr], wanted: list[int], indices: Sequence[Affine] = ()) -> tuple[int, ...]:
+def _needed(
+    values: list[Instr], wanted: list[int], indices: Sequence[Affine] = ()
+) -> tuple[int, ...]:
     """The instrs behind some values, in order."""
     stack = list(wanted)
     for index in indices:
@@ -480,7 +542,10 @@ def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
                 found.add(current)
                 found |= reach.get(current, set())
                 continue
-            if OPS[current.op].kind in ("reduction", "contraction") or current.op in ("input", "scatter"):
+            if OPS[current.op].kind in ("reduction", "contraction") or current.op in (
+                "input",
+                "scatter",
+            ):
                 continue
             stack += current.inputs
         reach[root] = found
@@ -491,8 +556,15 @@ def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
 def lower_rows(group: Group, stored: Callable[[Node], bool]) -> Launch:
     """A row kernel for the group; NotAligned where its members do not fit together."""
     reductions = [root for root in group.roots if is_reduction(root)]
-    hints = [(domain_of(r), tuple(a for a in range(len(domain_of(r))) if a not in r.attrs[0])) for r in reductions]
-    first = reductions[0] if reductions else max(group.roots, key=lambda root: (root.size, -group.roots.index(root)))
+    hints = [
+        (domain_of(r), tuple(a for a in range(len(domain_of(r))) if a not in r.attrs[0]))
+        for r in reductions
+    ]
+    first = (
+        reductions[0]
+        if reductions
+        else max(group.roots, key=lambda root: (root.size, -group.roots.index(root)))
+    )
     first_axes = row_axes_choices(first, group.rows, group.inner, hints)
     last_error: NotAligned | None = None
     for choice in first_axes:
@@ -510,7 +582,9 @@ def lower_rows(group: Group, stored: Callable[[Node], bool]) -> Launch:
     raise last_error or NotAligned
 
 
-def _lower_with_axes(group: Group, stored: Callable[[Node], bool], axes: dict[Node, tuple[int, ...]], first: Node) -> Launch:
+def _lower_with_axes(
+    group: Group, stored: Callable[[Node], bool], axes: dict[Node, tuple[int, ...]], first: Node
+) -> Launch:
     shape = domain_of(first)
     row_sizes = [shape[axis] for axis in axes[first]] or [1]
     inner_sizes = [shape[axis] for axis in range(len(shape)) if axis not in axes[first]] or [1]
@@ -530,7 +604,12 @@ def _lower_with_axes(group: Group, stored: Callable[[Node], bool], axes: dict[No
         if finer_rows == list(row_sizes) and finer_inner == list(inner_sizes):
             break
         row_sizes, inner_sizes = finer_rows, finer_inner
-    return Launch(coalesce(kernel), tuple(node for node, _ in bound), tuple(attempt.evaluator.locations)[:8], _about(group))
+    return Launch(
+        coalesce(kernel),
+        tuple(node for node, _ in bound),
+        tuple(attempt.evaluator.locations)[:8],
+        _about(group),
+    )
 
 
 def _about(group: Group) -> str:
@@ -541,7 +620,9 @@ def _about(group: Group) -> str:
 
 
 def lower_contraction(group: Group, stored: Callable[[Node], bool]) -> Launch:
-    """The dot of the group with its epilogue; NotAligned where a root is not an elementwise image of the dot."""
+    """The dot of the group with its epilogue; NotAligned where a root is not an elementwise image
+    of the dot.
+    """
     dot = group.anchor
     assert dot is not None
     left, right = dot.inputs
@@ -549,8 +630,10 @@ def lower_contraction(group: Group, stored: Callable[[Node], bool]) -> Launch:
     left_free = [a for a in range(left.ndim) if a not in left_batch and a not in left_contract]
     right_free = [a for a in range(right.ndim) if a not in right_batch and a not in right_contract]
     sizes = {
-        "b": [left.shape[a] for a in left_batch], "m": [left.shape[a] for a in left_free],
-        "n": [right.shape[a] for a in right_free], "k": [left.shape[a] for a in left_contract],
+        "b": [left.shape[a] for a in left_batch],
+        "m": [left.shape[a] for a in left_free],
+        "n": [right.shape[a] for a in right_free],
+        "k": [left.shape[a] for a in left_contract],
     }
     variables = {name: Var(name, math.prod(shape)) for name, shape in sizes.items()}
     index = {name: delinearize(variable(var), sizes[name]) for name, var in variables.items()}
@@ -559,7 +642,9 @@ def lower_contraction(group: Group, stored: Callable[[Node], bool]) -> Launch:
     for root in group.roots:
         e.forbid(root)
 
-    def operand(node: Node, batch: Sequence[int], free: Sequence[int], contract: Sequence[int], name: str) -> int:
+    def operand(
+        node: Node, batch: Sequence[int], free: Sequence[int], contract: Sequence[int], name: str
+    ) -> int:
         place: list[Affine] = [ZERO] * node.ndim
         for axes, part in ((batch, index["b"]), (free, index[name]), (contract, index["k"])):
             for axis, item in zip(axes, part, strict=True):
@@ -576,24 +661,49 @@ def lower_contraction(group: Group, stored: Callable[[Node], bool]) -> Launch:
     for root in group.roots:
         if root is not dot:
             places[root] = forward_indices(root, places)
-    e.start_stage({root: linearize(indices, root.shape) for root, indices in places.items() if root is not dot})
+    e.start_stage(
+        {
+            root: linearize(indices, root.shape)
+            for root, indices in places.items()
+            if root is not dot
+        }
+    )
     stores = []
     for root in group.roots:
         value = accumulator if root is dot else e.pull(root, places[root])
         e.locations.update(dict.fromkeys(root.location))
         if root in group.outputs:
             stores.append(Store(e.buffer(root, True), linearize(places[root], root.shape), value))
-    epilogue_values = _needed(e.values, [store.value for store in stores], [store.index for store in stores])
-    epilogue = Stage((variables["b"], variables["m"], variables["n"]), epilogue_values, (), tuple(stores))
+    epilogue_values = _needed(
+        e.values, [store.value for store in stores], [store.index for store in stores]
+    )
+    epilogue = Stage(
+        (variables["b"], variables["m"], variables["n"]), epilogue_values, (), tuple(stores)
+    )
     buffers = tuple(BufferRef(node.dtype, node.size, written) for node, written in e.buffers)
     kernel = ContractionKernel(
-        variables["b"], variables["m"], variables["n"], variables["k"], left_value, right_value,
-        _needed(e.values, [left_value]), _needed(e.values, [right_value]), epilogue, tuple(e.values), buffers, dot.dtype)
-    return Launch(kernel, tuple(node for node, _ in e.buffers), tuple(e.locations)[:8], _about(group))
+        variables["b"],
+        variables["m"],
+        variables["n"],
+        variables["k"],
+        left_value,
+        right_value,
+        _needed(e.values, [left_value]),
+        _needed(e.values, [right_value]),
+        epilogue,
+        tuple(e.values),
+        buffers,
+        dot.dtype,
+    )
+    return Launch(
+        kernel, tuple(node for node, _ in e.buffers), tuple(e.locations)[:8], _about(group)
+    )
 
 
 def forward_indices(root: Node, places: dict[Node, Indices]) -> Indices:
-    """Where a root's element lies, given where one of its ancestors' does: bijective movement followed forwards."""
+    """Where a root's element lies, given where one of its ancestors' does: bijective movement
+    followed forwards.
+    """
     path = path_to(root, places)
     if path is None:
         raise NotAligned
@@ -607,7 +717,10 @@ def forward_indices(root: Node, places: dict[Node, Indices]) -> Indices:
         elif step.op == "permute":
             indices = tuple(indices[axis] for axis in step.attrs[0])
         elif step.op == "flip":
-            indices = tuple(i * -1 + (step.shape[k] - 1) if k in step.attrs[0] else i for k, i in enumerate(indices))
+            indices = tuple(
+                i * -1 + (step.shape[k] - 1) if k in step.attrs[0] else i
+                for k, i in enumerate(indices)
+            )
         else:
             raise NotAligned
     return indices
@@ -659,5 +772,7 @@ def lower_scatter(node: Node, stored: Callable[[Node], bool]) -> Launch:
     target = e.buffer(node, True)
     locations: Location = merge_locations(node.location, tuple(e.locations))
     buffers = tuple(BufferRef(other.dtype, other.size, written) for other, written in e.buffers)
-    kernel = ScatterKernel(outer, inner, update, target_place, target, mode, tuple(e.values), buffers)
+    kernel = ScatterKernel(
+        outer, inner, update, target_place, target, mode, tuple(e.values), buffers
+    )
     return Launch(kernel, tuple(other for other, _ in e.buffers), locations, f"scatter_{mode}")

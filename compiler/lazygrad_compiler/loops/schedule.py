@@ -1,36 +1,78 @@
 """Schedules: how a row kernel runs on a target.
 
-In: a loop kernel and a target.  Out: a `LoopSchedule`, plain data: which axis is the vector, how many lanes, how long a task is.
-A schedule can be printed, stored and given back; it never changes what is computed except for the order in which reductions add.
+In: a loop kernel and a target.  Out: a `LoopSchedule`, plain data: which axis is the vector, how
+many lanes, how long a task is. A schedule can be printed, stored and given back; it never changes
+what is computed except for the order in which reductions add.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lazygrad_compiler.loops.index import Affine, Var
 from lazygrad_compiler.loops.kernel import Instr, LoopKernel
 from lazygrad_compiler.target import Target
 
-COSTS = {"exp": 12, "exp2": 12, "expm1": 18, "log": 14, "log2": 14, "log10": 14, "log1p": 18, "sin": 24, "cos": 24, "tan": 30,
-         "asin": 20, "acos": 20, "atan": 20, "sinh": 24, "cosh": 24, "tanh": 18, "asinh": 30, "acosh": 30, "atanh": 24,
-         "erf": 24, "erfc": 30, "pow": 60, "atan2": 30, "div": 4, "sqrt": 6, "idiv": 20, "rem": 40, "philox": 60, "dynamic": 8,
-         "const": 0, "row": 0, "checked": 0, "load": 1}
+COSTS = {
+    "exp": 12,
+    "exp2": 12,
+    "expm1": 18,
+    "log": 14,
+    "log2": 14,
+    "log10": 14,
+    "log1p": 18,
+    "sin": 24,
+    "cos": 24,
+    "tan": 30,
+    "asin": 20,
+    "acos": 20,
+    "atan": 20,
+    "sinh": 24,
+    "cosh": 24,
+    "tanh": 18,
+    "asinh": 30,
+    "acosh": 30,
+    "atanh": 24,
+    "erf": 24,
+    "erfc": 30,
+    "pow": 60,
+    "atan2": 30,
+    "div": 4,
+    "sqrt": 6,
+    "idiv": 20,
+    "rem": 40,
+    "philox": 60,
+    "dynamic": 8,
+    "const": 0,
+    "row": 0,
+    "checked": 0,
+    "load": 1,
+}
 """Vector instructions an op takes, roughly; only ratios matter."""
 
 TASK_CYCLES = 40_000
-"""Work below which handing a task to another thread costs more than it saves: some 10 microseconds."""
+"""Work below which handing a task to another thread costs more than it saves: some 10 microseconds.
+"""
+
+
+STRIDED_CHUNK = 64
+"""Elements of a chunk whose loads are far apart: few enough that the cache lines they touch are still
+there for the next index along which those loads are neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoopSchedule:
-    """vector: "row" (the last row axis), "inner" (the last axis of each stage) or "none".
-    chunk: elements of a vectorised row axis in one task.  grain: tasks that a thread takes at a time.  order: the row axes,
-    the vectorised one last."""
+    """vector: "row" (the last row axis), "inner" (the last axis of each stage) or "none". chunk:
+    elements of a vectorised row axis in one task.  grain: tasks that a thread takes at a time.
+    order: the row axes, the vectorised one last.
+    """
 
     vector: str
     lanes: int
     chunk: int
+    chunks_outermost: bool
     grain: int
     row_order: tuple[int, ...]
     inner_order: tuple[tuple[int, ...], ...]
@@ -41,7 +83,9 @@ def instr_cost(instr: Instr) -> int:
 
 
 def contiguity(kernel: LoopKernel, var: Var) -> tuple[int, int]:
-    """(stride-one minus strided accesses, stores counted twice; accesses that vary) along a variable."""
+    """(stride-one minus strided accesses, stores counted twice; accesses that vary) along a
+    variable.
+    """
     good = varying = 0
     accesses: list[tuple[Affine, int]] = [(i.data[1], 1) for i in kernel.values if i.op == "load"]
     accesses += [(s.index, 2) for stage in kernel.stages for s in stage.stores]
@@ -53,71 +97,96 @@ def contiguity(kernel: LoopKernel, var: Var) -> tuple[int, int]:
     return good, varying
 
 
-def schedule_loops(kernel: LoopKernel, target: Target) -> LoopSchedule:
-    narrowest = min((buffer.dtype.itemsize for buffer in kernel.buffers), default=4)
-    widest = max((i.dtype.itemsize for i in kernel.values if i.op not in ("index", "dynamic")), default=4)
-    base_lanes = target.lanes(8 * max(4, min(widest, 8) if narrowest >= 8 else 4))
-    cost = sum(instr_cost(instr) for instr in kernel.values)
-    has_inner = any(stage.axes for stage in kernel.stages)
-    reduces = any(stage.reductions for stage in kernel.stages)
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A candidate for the vectorised axis: its position, how well it reads, its length."""
 
-    row_choice, row_score = None, (-1e9, 0)
-    for position, axis in enumerate(kernel.row_axes):
+    position: int
+    score: float
+    extent: int
+
+
+def _best_axis(kernel: LoopKernel, axes: Sequence[Var], every: bool) -> _Choice | None:
+    """The axis along which most accesses are contiguous, the later one among equals; None where there
+    is none (unless `every`, axes that no access varies along do not count).
+    """
+    best: _Choice | None = None
+    for position, axis in enumerate(axes):
         good, varying = contiguity(kernel, axis)
-        score = (good if axis.extent >= 4 else good - 100, position)
-        if varying and score > row_score:
-            row_choice, row_score = position, score
-    inner_score, inner_order = 0.0, []
-    inner_long = 0
-    for stage in kernel.stages:
-        best, best_score = len(stage.axes) - 1, -1e9
-        for position, axis in enumerate(stage.axes):
-            good, _ = contiguity(kernel, axis)
-            score = good + (0.5 if position == len(stage.axes) - 1 else 0) - (100 if axis.extent < 4 else 0)
-            if score > best_score:
-                best, best_score = position, score
-        inner_order.append(tuple(p for p in range(len(stage.axes)) if p != best) + ((best,) if stage.axes else ()))
-        if stage.axes:
-            inner_score += best_score
-            inner_long = max(inner_long, stage.axes[best].extent)
+        if not varying and not every:
+            continue
+        score = good - (100 if axis.extent < 4 else 0)
+        if best is None or score >= best.score:
+            best = _Choice(position, score, axis.extent)
+    return best
 
-    rows = 1
-    for axis in kernel.row_axes:
-        rows *= axis.extent
-    inner = 0
-    for stage in kernel.stages:
-        size = 1
-        for axis in stage.axes:
-            size *= axis.extent
-        inner += size
 
-    vector = "none"
-    if has_inner and (row_choice is None or inner_score >= row_score[0] or kernel.row_axes[row_choice].extent < 4):
-        vector = "inner"
-    elif row_choice is not None:
-        vector = "row"
-    if vector == "inner" and inner_long < 2:
-        vector = "row" if row_choice is not None else "none"
-    lanes = base_lanes
-    extent = inner_long if vector == "inner" else kernel.row_axes[row_choice].extent if row_choice is not None else 1
-    if vector != "none":
-        if reduces:
-            while lanes < base_lanes * 4 and cost * (lanes // base_lanes) < 10 and lanes * 4 <= extent:
-                lanes *= 2
-        while lanes > 1 and lanes >= extent * 2:
-            lanes //= 2
-    else:
-        lanes = 1
-    order = tuple(range(len(kernel.row_axes)))
-    chunk = 1
-    per_element = max(cost, 1) / max(lanes, 1) * 1.5 + 0.2
-    work_row = per_element * max(inner, 1)
-    if vector == "row":
-        assert row_choice is not None
-        order = (*(p for p in order if p != row_choice), row_choice)
-        extent = kernel.row_axes[row_choice].extent
-        chunk = max(int(TASK_CYCLES / work_row) // lanes * lanes, lanes)
+def _vector_axis(row: _Choice | None, inner: Sequence[_Choice]) -> tuple[str, int]:
+    """Which loops the vector runs along, and the longest of them."""
+    if inner:
+        long = max(choice.extent for choice in inner)
+        wins = row is None or row.extent < 4 or sum(c.score for c in inner) + 0.5 >= row.score
+        if wins and long > 1:
+            return "inner", long
+    return ("row", row.extent) if row is not None else ("none", 1)
+
+
+def _lanes(kernel: LoopKernel, target: Target, vector: str, extent: int, cost: int) -> int:
+    """One vector register of the kernel's main dtype; several for light reductions, whose additions
+    would wait for each other otherwise.
+    """
+    if vector == "none":
+        return 1
+    sizes = [i.dtype.itemsize for i in kernel.values if i.op not in ("index", "dynamic")]
+    narrowest = min((buffer.dtype.itemsize for buffer in kernel.buffers), default=4)
+    base = target.lanes(8 * (min(max(sizes, default=4), 8) if narrowest >= 8 else 4))
+    lanes = base
+    if any(stage.reductions for stage in kernel.stages):
+        most = base * (8 if vector == "row" else 4)
+        while lanes < most and cost * (lanes // base) < 10 and lanes * 4 <= extent:
+            lanes *= 2
+    while lanes > 1 and lanes >= extent * 2:
+        lanes //= 2
+    return lanes
+
+
+def schedule_loops(kernel: LoopKernel, target: Target) -> LoopSchedule:
+    """The default schedule, by contiguity and by counting instructions."""
+    cost = sum(instr_cost(instr) for instr in kernel.values)
+    row = _best_axis(kernel, kernel.row_axes, every=False)
+    inner: list[_Choice] = []
+    inner_order: list[tuple[int, ...]] = []
+    for stage in kernel.stages:
+        best = _best_axis(kernel, stage.axes, every=True)
+        if best is None:
+            inner_order.append(())
+            continue
+        inner.append(best)
+        inner_order.append(_last(len(stage.axes), best.position))
+    vector, extent = _vector_axis(row, inner)
+    lanes = _lanes(kernel, target, vector, extent, cost)
+    elements = sum(math.prod(axis.extent for axis in stage.axes) for stage in kernel.stages)
+    work = (max(cost, 1) / lanes * 1.5 + 0.2) * max(elements, 1)
+    order, chunk, strided = tuple(range(len(kernel.row_axes))), 1, False
+    if vector == "row" and row is not None:
+        order = _last(len(kernel.row_axes), row.position)
+        chunk = max(int(TASK_CYCLES / work) // lanes * lanes, lanes)
         chunk = min(chunk, -(-extent // lanes) * lanes)
-        work_row *= chunk
-    grain = max(1, int(TASK_CYCLES / work_row))
-    return LoopSchedule(vector, lanes, chunk, grain, order, tuple(inner_order))
+        strided = _strided(kernel, kernel.row_axes[row.position])
+        if strided:
+            chunk = min(chunk, max(STRIDED_CHUNK, lanes))
+        work *= chunk
+    grain = max(1, int(TASK_CYCLES / work))
+    return LoopSchedule(vector, lanes, chunk, strided, grain, order, tuple(inner_order))
+
+
+def _strided(kernel: LoopKernel, axis: Var) -> bool:
+    """Whether a load steps through memory along the axis, as in a transposition."""
+    return any(
+        instr.op == "load" and abs(instr.data[1].coefficient(axis)) > 1 for instr in kernel.values
+    )
+
+
+def _last(count: int, position: int) -> tuple[int, ...]:
+    """All positions in order, the given one last."""
+    return (*(p for p in range(count) if p != position), position)

@@ -1,8 +1,10 @@
-"""Schedules of contractions: register tile, cache blocks, packing, by the scheme of Goto and van de Geijn (TOMS 2008).
+"""Schedules of contractions: register tile, cache blocks, packing, by the scheme of Goto and van de
+Geijn (TOMS 2008).
 
-A task computes an MC x NC block of the result.  For each KC-long part of k it packs the right operand's KC x NC block into panels of
-NR columns (they stay in L2), then strip by strip MR rows of the left one (L1), and runs the micro-kernel on MR x NR tiles held in
-registers.  Between parts of k the tiles rest in scratch memory; after the last the epilogue reads them there.
+A task computes an MC x NC block of the result.  For each KC-long part of k it packs the right
+operand's KC x NC block into panels of NR columns (they stay in L2), then strip by strip MR rows of
+the left one (L1), and runs the micro-kernel on MR x NR tiles held in registers.  Between parts of k
+the tiles rest in scratch memory; after the last the epilogue reads them there.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from lazygrad_compiler.target import Target
 @dataclass(frozen=True, slots=True)
 class ContractionSchedule:
     """swapped: the right operand of the kernel plays the left part (its rows are the kernel's n).
-    lanes: of one vector.  mr x (nr = vectors * lanes): register tile.  mc, nc, kc: cache block, multiples of mr, nr, lanes.
-    left_rows: the strip is stored row by row (k contiguous), else k by k.  right_transposed: the panel is read along k and transposed
-    in registers.  scratch_bytes: of one thread."""
+    lanes: of one vector.  mr x (nr = vectors * lanes): register tile.  mc, nc, kc: cache block,
+    multiples of mr, nr, lanes. left_rows: the strip is stored row by row (k contiguous), else k by
+    k.  right_transposed: the panel is read along k and transposed in registers.  scratch_bytes: of
+    one thread.
+    """
 
     swapped: bool
     lanes: int
@@ -40,7 +44,9 @@ class ContractionSchedule:
 
 
 def accumulator_dtype(dtype: DType) -> DType:
-    """What the products are summed in: 16-bit floats in float32, narrow integers in int32 (the sum is then cut to size)."""
+    """What the products are summed in: 16-bit floats in float32, narrow integers in int32 (the sum
+    is then cut to size).
+    """
     if dtype.kind == "float" and dtype.bits == 16:
         return dtypes.float32
     return dtypes.int32 if dtype.is_integer and dtype.bits < 32 else dtype
@@ -63,10 +69,33 @@ def _stride_along(kernel: ContractionKernel, numbers: tuple[int, ...], var: Var)
 def _tile(m: int, n: int, lanes: int, registers: int) -> tuple[int, int]:
     """The register tile (rows, vectors) with the least padding, for its arithmetic intensity."""
     if registers >= 32:
-        candidates = [(14, 2, 1.0), (8, 3, 0.99), (6, 4, 0.97), (24, 1, 0.9), (12, 2, 0.98), (10, 2, 0.95), (8, 2, 0.9),
-                      (4, 4, 0.85), (4, 2, 0.7), (2, 4, 0.6), (16, 1, 0.8), (8, 1, 0.6), (1, 4, 0.4), (2, 1, 0.2)]
+        candidates = [
+            (14, 2, 1.0),
+            (8, 3, 0.99),
+            (6, 4, 0.97),
+            (24, 1, 0.9),
+            (12, 2, 0.98),
+            (10, 2, 0.95),
+            (8, 2, 0.9),
+            (4, 4, 0.85),
+            (4, 2, 0.7),
+            (2, 4, 0.6),
+            (16, 1, 0.8),
+            (8, 1, 0.6),
+            (1, 4, 0.4),
+            (2, 1, 0.2),
+        ]
     else:
-        candidates = [(6, 2, 1.0), (4, 3, 1.0), (4, 2, 0.85), (12, 1, 0.8), (2, 4, 0.7), (8, 1, 0.7), (1, 4, 0.5), (2, 1, 0.3)]
+        candidates = [
+            (6, 2, 1.0),
+            (4, 3, 1.0),
+            (4, 2, 0.85),
+            (12, 1, 0.8),
+            (2, 4, 0.7),
+            (8, 1, 0.7),
+            (1, 4, 0.5),
+            (2, 1, 0.3),
+        ]
 
     def score(candidate: tuple[int, int, float]) -> float:
         rows, vectors, speed = candidate
@@ -80,12 +109,21 @@ def _tile(m: int, n: int, lanes: int, registers: int) -> tuple[int, int]:
 def schedule_contraction(kernel: ContractionKernel, target: Target) -> ContractionSchedule:
     wide = accumulator_dtype(kernel.dtype)
     lanes = target.lanes(wide.bits)
-    n_stores = sum(1 if store.index.coefficient(kernel.n) == 1 else 0 for store in kernel.epilogue.stores)
-    m_stores = sum(1 if store.index.coefficient(kernel.m) == 1 else 0 for store in kernel.epilogue.stores)
-    swapped = m_stores > n_stores or (m_stores == n_stores == 0 and _contiguous(kernel, kernel.m) > _contiguous(kernel, kernel.n))
+    n_stores = sum(
+        1 if store.index.coefficient(kernel.n) == 1 else 0 for store in kernel.epilogue.stores
+    )
+    m_stores = sum(
+        1 if store.index.coefficient(kernel.m) == 1 else 0 for store in kernel.epilogue.stores
+    )
+    swapped = m_stores > n_stores or (
+        m_stores == n_stores == 0 and _contiguous(kernel, kernel.m) > _contiguous(kernel, kernel.n)
+    )
     m, n = (kernel.n, kernel.m) if swapped else (kernel.m, kernel.n)
-    left_values, right_values = ((kernel.right_values, kernel.left_values) if swapped
-                                 else (kernel.left_values, kernel.right_values))
+    left_values, right_values = (
+        (kernel.right_values, kernel.left_values)
+        if swapped
+        else (kernel.left_values, kernel.right_values)
+    )
     mr, vectors = _tile(m.extent, n.extent, lanes, target.registers)
     nr = vectors * lanes
     itemsize = wide.itemsize
@@ -117,10 +155,23 @@ def schedule_contraction(kernel: ContractionKernel, target: Target) -> Contracti
     mc = round_up(-(-m.extent // -(-m.extent // mc)), mr)
     cycles = mc * nc * k / (lanes * 2)
     left_rows = _stride_along(kernel, left_values, m) <= 0
-    right_transposed = (_stride_along(kernel, right_values, kernel.k) > 0 and _stride_along(kernel, right_values, n) < 0
-                        and all(kernel.values[number].op in ("load", "cast", "const") for number in right_values))
-    return ContractionSchedule(swapped, lanes, mr, vectors, mc, nc, kc, left_rows, right_transposed,
-                               max(1, int(30_000 / max(cycles, 1))))
+    right_transposed = (
+        _stride_along(kernel, right_values, kernel.k) > 0
+        and _stride_along(kernel, right_values, n) < 0
+        and all(kernel.values[number].op in ("load", "cast", "const") for number in right_values)
+    )
+    return ContractionSchedule(
+        swapped,
+        lanes,
+        mr,
+        vectors,
+        mc,
+        nc,
+        kc,
+        left_rows,
+        right_transposed,
+        max(1, int(30_000 / max(cycles, 1))),
+    )
 
 
 def _contiguous(kernel: ContractionKernel, var: Var) -> int:
@@ -128,7 +179,11 @@ def _contiguous(kernel: ContractionKernel, var: Var) -> int:
 
     def innermost(index: Affine) -> bool:
         from lazygrad_compiler.loops.index import Mod
-        return any(isinstance(term, Mod) and c == 1 and var in term.inner.variables() for term, c in index.terms)
+
+        return any(
+            isinstance(term, Mod) and c == 1 and var in term.inner.variables()
+            for term, c in index.terms
+        )
 
     return sum(innermost(store.index) for store in kernel.epilogue.stores)
 

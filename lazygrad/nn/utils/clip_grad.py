@@ -15,8 +15,8 @@ def _listed(tensors: Tensors) -> list[lg.Tensor]:
     return [tensors] if isinstance(tensors, lg.Tensor) else list(tensors)
 
 
-def get_total_norm(tensors: Iterable[lg.Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False,
-                   foreach: bool | None = None) -> lg.Tensor:
+def get_total_norm(tensors: Iterable[lg.Tensor], norm_type: float = 2.0,
+                   error_if_nonfinite: bool = False, foreach: bool | None = None) -> lg.Tensor:
     """The norm of all tensors together, as if they were one vector: a 0-d tensor."""
     norm_type = float(norm_type)
     parts = _listed(tensors)
@@ -30,12 +30,14 @@ def get_total_norm(tensors: Iterable[lg.Tensor], norm_type: float = 2.0, error_i
         elif norm_type == 2.0:
             total = _sum([(part.detach() * part.detach()).sum() for part in parts]).sqrt()
         elif norm_type == 0.0:
-            total = _sum([(part.detach() != 0).any().to(part.dtype) for part in parts])
+            total = _sum([part.detach().ne(0).any().to(part.dtype) for part in parts])
         else:
-            total = _sum([(part.detach().abs() ** norm_type).sum() for part in parts]) ** (1.0 / norm_type)
+            total = _sum([(part.detach().abs() ** norm_type).sum() for part in parts])
+            total = total ** (1.0 / norm_type)
     if error_if_nonfinite and not bool(lg.isfinite(total)):
-        raise RuntimeError(f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it "
-                           "cannot be clipped; pass error_if_nonfinite=False to go on all the same")
+        raise RuntimeError(f"The total norm of order {norm_type} for gradients from `parameters` "
+                           "is non-finite, so it cannot be clipped; pass error_if_nonfinite=False "
+                           "to go on all the same")
     return total
 
 
@@ -53,9 +55,11 @@ def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: lg.T
                 parameter.grad.mul_(scale)
 
 
-def clip_grad_norm_(parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
-                    foreach: bool | None = None) -> lg.Tensor:
-    """Scales all gradients so that their common norm is at most max_norm; returns the norm before."""
+def clip_grad_norm_(parameters: Tensors, max_norm: float, norm_type: float = 2.0,
+                    error_if_nonfinite: bool = False, foreach: bool | None = None) -> lg.Tensor:
+    """Scales all gradients so that their common norm is at most max_norm; returns the norm
+    before.
+    """
     listed = _listed(parameters)
     gradients = [parameter.grad for parameter in listed if parameter.grad is not None]
     total_norm = get_total_norm(gradients, norm_type, error_if_nonfinite)

@@ -1,6 +1,7 @@
 """Making a batch of items: nested structures of arrays, tensors and numbers, stacked leaf by leaf.
 
-The work is done on NumPy arrays; leaves become tensors at the end.  Worker processes leave that end out and hand arrays over.
+The work is done on NumPy arrays; leaves become tensors at the end.  Worker processes leave that end
+out and hand arrays over.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import lazygrad as lg
 import numpy
+
+import lazygrad as lg
 
 
 class Handed:
@@ -53,7 +55,8 @@ def _like(original: Any, changed: Any) -> Any:
 
 def to_handed(value: Any) -> Any:
     """Tensors as arrays, for the way between processes."""
-    return mapped(value, lg.Tensor, lambda tensor: Handed(numpy.ascontiguousarray(tensor.detach().numpy())))
+    return mapped(value, lg.Tensor,
+                  lambda tensor: Handed(numpy.ascontiguousarray(tensor.detach().numpy())))
 
 
 def to_tensors(value: Any) -> Any:
@@ -66,7 +69,9 @@ def _writable(array: numpy.ndarray) -> numpy.ndarray:
 
 
 def default_convert(data: Any) -> Any:
-    """Arrays and NumPy numbers as tensors, the rest as it is: what a loader without batches does to items."""
+    """Arrays and NumPy numbers as tensors, the rest as it is: what a loader without batches does to
+    items.
+    """
     if isinstance(data, lg.Tensor):
         return data
     if isinstance(data, (numpy.ndarray, numpy.generic)):
@@ -83,7 +88,8 @@ def default_convert(data: Any) -> Any:
 
 
 def default_collate(batch: Sequence[Any]) -> Any:
-    """A batch of items: arrays, tensors and numbers stacked along a new first axis, within dicts, tuples and lists.
+    """A batch of items: arrays, tensors and numbers stacked along a new first axis, within dicts,
+    tuples and lists.
 
     Whole numbers become int64, Python floats float64, strings stay a list.
     """
@@ -97,8 +103,8 @@ def collate_arrays(batch: Sequence[Any]) -> Any:
         return Handed(_stacked([item.detach().numpy() for item in batch]))
     if isinstance(first, (numpy.ndarray, numpy.generic)):
         if first.dtype.kind in "SUO":
-            raise TypeError(f"default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; "
-                            f"found an array of {first.dtype}")
+            raise TypeError("default_collate: batch must contain tensors, numpy arrays, numbers, "
+                            f"dicts or lists; found an array of {first.dtype}")
         return Handed(_stacked([numpy.asarray(item) for item in batch]))
     if isinstance(first, bool):
         return Handed(numpy.array(batch, numpy.bool_))
@@ -117,13 +123,14 @@ def collate_arrays(batch: Sequence[Any]) -> Any:
             raise RuntimeError("each element in list of batch should be of equal size")
         parts = [collate_arrays(part) for part in zip(*batch)]
         return parts if isinstance(first, tuple) else _like(first, parts)
-    raise TypeError("default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; "
-                    f"found {type(first)}; pass a collate_fn of your own")
+    raise TypeError("default_collate: batch must contain tensors, numpy arrays, numbers, dicts or "
+                    f"lists; found {type(first)}; pass a collate_fn of your own")
 
 
 def _stacked(arrays: list[numpy.ndarray]) -> numpy.ndarray:
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
         raise RuntimeError("default_collate: the items of a batch differ in shape: "
-                           f"{', '.join(map(str, sorted(shapes)))}; pad them, or pass a collate_fn of your own")
+                           f"{', '.join(map(str, sorted(shapes)))}; pad them, or pass a collate_fn "
+                           "of your own")
     return numpy.stack(arrays)

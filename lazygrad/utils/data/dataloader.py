@@ -1,11 +1,12 @@
 """`DataLoader`: batches of a dataset, made here or by worker processes.
 
-Workers get requests round robin and answer in any order; batches come out in the order of the sampler.  Arrays travel between the
-processes, never tensors.
+Workers get requests round robin and answer in any order; batches come out in the order of the
+sampler.  Arrays travel between the processes, never tensors.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.connection
@@ -36,24 +37,29 @@ class _Endless(Sampler[None]):
 class DataLoader:
     """Iterates over a dataset in batches.
 
-    batch_size None: items one by one, as they are.  num_workers: 0 makes batches in this process; more makes them ahead in
-    that many processes, `prefetch_factor` batches each.  timeout: seconds to wait for a worker, 0 for ever.
+    batch_size None: items one by one, as they are.  num_workers: 0 makes batches in this process;
+    more makes them ahead in that many processes, `prefetch_factor` batches each.  timeout: seconds
+    to wait for a worker, 0 for ever.
     generator: decides the order of `shuffle` and the seeds of workers.  pin_memory has no effect.
     """
 
-    def __init__(self, dataset: Dataset[Any] | Any, batch_size: int | None = 1, shuffle: bool | None = None,
-                 sampler: Iterable[Any] | None = None, batch_sampler: Iterable[Any] | None = None,
-                 num_workers: int = 0, collate_fn: Callable[[Any], Any] | None = None, pin_memory: bool = False,
+    def __init__(self, dataset: Dataset[Any] | Any, batch_size: int | None = 1,
+                 shuffle: bool | None = None, sampler: Iterable[Any] | None = None,
+                 batch_sampler: Iterable[Any] | None = None, num_workers: int = 0,
+                 collate_fn: Callable[[Any], Any] | None = None, pin_memory: bool = False,
                  drop_last: bool = False, timeout: float = 0,
-                 worker_init_fn: Callable[[int], None] | None = None, multiprocessing_context: Any = None,
-                 generator: Any = None, *, prefetch_factor: int | None = None, persistent_workers: bool = False,
+                 worker_init_fn: Callable[[int], None] | None = None,
+                 multiprocessing_context: Any = None, generator: Any = None, *,
+                 prefetch_factor: int | None = None, persistent_workers: bool = False,
                  pin_memory_device: str = "", in_order: bool = True) -> None:
         if num_workers < 0:
-            raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
+            raise ValueError("num_workers option should be non-negative; use num_workers=0 to "
+                             "disable multiprocessing.")
         if timeout < 0:
             raise ValueError("timeout option should be non-negative")
         if num_workers == 0 and prefetch_factor is not None:
-            raise ValueError("prefetch_factor option could only be specified in multiprocessing: set num_workers > 0")
+            raise ValueError("prefetch_factor option could only be specified in multiprocessing: "
+                             "set num_workers > 0")
         if num_workers == 0 and persistent_workers:
             raise ValueError("persistent_workers option needs num_workers > 0")
         if prefetch_factor is not None and prefetch_factor < 1:
@@ -70,20 +76,25 @@ class DataLoader:
         self._workers: _Workers | None = None
         streams = isinstance(dataset, IterableDataset)
         if streams and (shuffle or sampler is not None or batch_sampler is not None):
-            raise ValueError("DataLoader with IterableDataset: expected no shuffle, sampler or batch_sampler option: a "
-                             "stream has its own order")
+            raise ValueError("DataLoader with IterableDataset: expected no shuffle, sampler or "
+                             "batch_sampler option: a stream has its own order")
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
         if batch_sampler is not None:
             if batch_size != 1 or shuffle or sampler is not None or drop_last:
-                raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and "
-                                 "drop_last")
+                raise ValueError("batch_sampler option is mutually exclusive with batch_size, "
+                                 "shuffle, sampler, and drop_last")
             batch_size = None
         elif batch_size is None and drop_last:
-            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+            raise ValueError("batch_size=None option disables auto-batching and is mutually "
+                             "exclusive with drop_last")
         if sampler is None:
-            sampler = _Endless() if streams else RandomSampler(dataset, generator=generator) if shuffle \
-                else SequentialSampler(dataset)
+            if streams:
+                sampler = _Endless()
+            elif shuffle:
+                sampler = RandomSampler(dataset, generator=generator)
+            else:
+                sampler = SequentialSampler(dataset)
         if batch_size is not None and batch_sampler is None:
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self.batch_size = batch_size
@@ -117,7 +128,8 @@ class DataLoader:
         return workers.iterate(self._requests, close=not self.persistent_workers)
 
     def _iterate_here(self) -> Iterator[Any]:
-        fetcher = Fetcher(self.dataset, self.batch_sampler is not None, self.collate_fn, self.drop_last)
+        fetcher = Fetcher(self.dataset, self.batch_sampler is not None, self.collate_fn,
+                          self.drop_last)
         for request in self._requests:
             try:
                 batch = fetcher.fetch(request)
@@ -134,7 +146,8 @@ class _Workers:
         if context is None or isinstance(context, str):
             # Forking needs nothing to be picklable; where there is no fork, spawn is what there is.
             methods = multiprocessing.get_all_start_methods()
-            context = multiprocessing.get_context(context or ("fork" if "fork" in methods else "spawn"))
+            context = multiprocessing.get_context(context
+                                                  or ("fork" if "fork" in methods else "spawn"))
         self.timeout = loader.timeout
         self.ahead = (loader.prefetch_factor or 2) * loader.num_workers
         self.streams = isinstance(loader.dataset, IterableDataset)
@@ -146,17 +159,20 @@ class _Workers:
         lg.synchronize()  # so that no worker has to compute what the dataset holds
         for number in range(loader.num_workers):
             ours, theirs = context.Pipe()
-            settings = WorkerSettings(loader.dataset, loader.batch_sampler is not None, loader.collate_fn,
-                                      loader.drop_last, loader.worker_init_fn, number, loader.num_workers, base_seed)
+            settings = WorkerSettings(loader.dataset, loader.batch_sampler is not None,
+                                      loader.collate_fn, loader.drop_last, loader.worker_init_fn,
+                                      number, loader.num_workers, base_seed)
             process = context.Process(target=run_worker, args=(settings, theirs), daemon=True)
             with warnings.catch_warnings():
-                # Python 3.12 warns of forking beside threads; workers touch nothing those threads hold.
+                # Python 3.12 warns of forking beside threads; workers touch nothing those threads
+                # hold.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process.start()
             theirs.close()
             self.connections.append(ours)
             self.processes.append(process)
-        self._finalizer = weakref.finalize(self, _end, self.connections, self.processes, os.getpid())
+        self._finalizer = weakref.finalize(self, _end, self.connections, self.processes,
+                                           os.getpid())
 
     def close(self) -> None:
         """Ends the workers and waits for them."""
@@ -221,11 +237,11 @@ class _Workers:
         deadline = time.monotonic() + self.timeout if self.timeout else None
         while True:
             if epoch != self.epoch:
-                raise RuntimeError("this pass over the DataLoader was ended by another one: persistent workers serve one "
-                                   "pass at a time")
+                raise RuntimeError("this pass over the DataLoader was ended by another one: "
+                                   "persistent workers serve one pass at a time")
             wait = None if deadline is None else max(deadline - time.monotonic(), 0)
             sentinel = self.processes[worker].sentinel
-            ready = multiprocessing.connection.wait([*self.connections, sentinel], wait)
+            ready: list[Any] = multiprocessing.connection.wait([*self.connections, sentinel], wait)
             if not ready:
                 self.close()
                 raise RuntimeError(f"DataLoader timed out after {self.timeout} seconds")
@@ -253,8 +269,9 @@ class _Workers:
             code = process.exitcode
             self.close()
             cause = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-            raise RuntimeError(f"DataLoader worker (pid {process.pid}) {cause} unexpectedly. Run with num_workers=0 to "
-                               "see where; a worker killed by signal 9 has often run out of memory.")
+            raise RuntimeError(f"DataLoader worker (pid {process.pid}) {cause} unexpectedly. Run "
+                               "with num_workers=0 to see where; a worker killed by signal 9 has "
+                               "often run out of memory.")
 
 
 def _end(connections: list[Any], processes: list[Any], owner: int) -> None:
@@ -262,10 +279,8 @@ def _end(connections: list[Any], processes: list[Any], owner: int) -> None:
     if os.getpid() != owner:
         return  # a forked copy of the loader: the workers are not its children
     for connection in connections:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             connection.send(None)
-        except (OSError, ValueError):
-            pass
         connection.close()
     deadline = time.monotonic() + 2.0
     for process in processes:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
-import lazygrad as lg
 import numpy
 
+import lazygrad as lg
 from lazygrad.utils.data.randomness import numpy_generator
 
 Item = TypeVar("Item", covariant=True)
@@ -29,7 +29,8 @@ class Dataset(Generic[Item]):
 class IterableDataset(Dataset[Item]):
     """A stream of items: subclasses define `__iter__`.
 
-    With several workers each iterates over its own copy: use `get_worker_info()` to share the work out.
+    With several workers each iterates over its own copy: use `get_worker_info()` to share the work
+    out.
     """
 
     def __iter__(self) -> Iterator[Item]:
@@ -47,17 +48,21 @@ class TensorDataset(Dataset[tuple[lg.Tensor, ...]]):
             raise ValueError("TensorDataset needs at least one tensor")
         sizes = [tensor.shape[0] for tensor in tensors]
         if any(size != sizes[0] for size in sizes):
-            raise ValueError(f"TensorDataset: size mismatch between tensors: the first sizes are {sizes}")
+            raise ValueError("TensorDataset: size mismatch between tensors: the first sizes are "
+                             f"{sizes}")
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[lg.Tensor, ...]:
         if isinstance(index, lg.Tensor) or any(tensor.requires_grad for tensor in self.tensors):
             return tuple(tensor[index] for tensor in self.tensors)
-        # Rows of values that are there are taken without recording anything: each index would be a graph of its own.
+        # Rows of values that are there are taken without recording anything: each index would be a
+        # graph of its own.
         return tuple(_own(tensor.detach().numpy()[index]) for tensor in self.tensors)
 
     def rows(self, indices: Sequence[int]) -> list[numpy.ndarray]:
-        """One array for each tensor with the rows at the indices: what collating the items gives."""
+        """One array for each tensor with the rows at the indices: what collating the items
+        gives.
+        """
         return [numpy.take(tensor.detach().numpy(), indices, axis=0) for tensor in self.tensors]
 
     def __len__(self) -> int:
@@ -75,11 +80,14 @@ def _own(array: Any) -> lg.Tensor:
 
 
 class StackDataset(Dataset[Any]):
-    """Datasets of equal length side by side: items are tuples, or dicts where they are given by name."""
+    """Datasets of equal length side by side: items are tuples, or dicts where they are given by
+    name.
+    """
 
     def __init__(self, *args: Dataset[Any], **kwargs: Dataset[Any]) -> None:
         if bool(args) == bool(kwargs):
-            raise ValueError("StackDataset takes datasets by position or by name, at least one and not both")
+            raise ValueError("StackDataset takes datasets by position or by name, at least one "
+                             "and not both")
         self.datasets: Any = kwargs or args
         lengths = {len(dataset) for dataset in (kwargs.values() or args)}  # type: ignore[arg-type]
         if len(lengths) != 1:
@@ -132,7 +140,8 @@ class ChainDataset(IterableDataset[Any]):
             yield from dataset
 
     def __len__(self) -> int:
-        return sum(len(dataset) for dataset in self.datasets)  # type: ignore[arg-type]
+        lengths: list[int] = [len(dataset) for dataset in self.datasets]  # type: ignore[arg-type]
+        return sum(lengths)
 
 
 class Subset(Dataset[Any]):
@@ -156,7 +165,8 @@ class Subset(Dataset[Any]):
         return len(self.indices)
 
 
-def random_split(dataset: Dataset[Any], lengths: Sequence[int | float], generator: Any = None) -> list[Subset]:
+def random_split(dataset: Dataset[Any], lengths: Sequence[int | float],
+                 generator: Any = None) -> list[Subset]:
     """Shuffled, non-overlapping subsets of given lengths, or of given shares that sum to 1."""
     total = len(dataset)  # type: ignore[arg-type]
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:

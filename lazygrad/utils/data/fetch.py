@@ -13,10 +13,12 @@ from lazygrad.utils.data.dataset import IterableDataset, TensorDataset
 class Fetcher:
     """Makes batches.  `batched`: whether the request is a list of indices or a single one.
 
-    What comes out holds `Handed` arrays where the default collation makes tensors.  StopIteration: the stream is at its end.
+    What comes out holds `Handed` arrays where the default collation makes tensors.  StopIteration:
+    the stream is at its end.
     """
 
-    def __init__(self, dataset: Any, batched: bool, collate_fn: Callable[[Any], Any], drop_last: bool) -> None:
+    def __init__(self, dataset: Any, batched: bool, collate_fn: Callable[[Any], Any],
+                 drop_last: bool) -> None:
         self.dataset = dataset
         self.batched = batched
         self.collate = collate_arrays if collate_fn is default_collate else collate_fn
@@ -31,7 +33,8 @@ class Fetcher:
         if type(self.dataset) is TensorDataset and self.collate is collate_arrays:
             return [Handed(rows) for rows in self.dataset.rows(request)]
         several = getattr(self.dataset, "__getitems__", None)
-        items = several(request) if callable(several) else [self.dataset[index] for index in request]
+        items = several(request) if callable(several) else [self.dataset[index]
+                                                            for index in request]
         return self.collate(items)
 
     def _from_stream(self, request: Any) -> Any:

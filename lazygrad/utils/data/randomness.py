@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import lazygrad as lg
 import numpy
+
+import lazygrad as lg
 
 
 def draw_seed(generator: Any = None) -> int:
-    """A fresh 63-bit seed; advances the generator (the default one for None), so that `manual_seed` decides it."""
+    """A fresh 63-bit seed; advances the generator (the default one for None), so that `manual_seed`
+    decides it.
+    """
     options = {} if generator is None else {"generator": generator}
     high, low = lg.randint(0, 2**31 - 1, (2,), dtype=lg.int64, **options).tolist()
     return (high << 31) | low

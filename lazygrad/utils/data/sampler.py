@@ -38,9 +38,11 @@ class RandomSampler(Sampler[int]):
     def __init__(self, data_source: Any, replacement: bool = False, num_samples: int | None = None,
                  generator: Any = None) -> None:
         if not isinstance(replacement, bool):
-            raise TypeError(f"replacement should be a boolean value, but got replacement={replacement}")
+            raise TypeError("replacement should be a boolean value, but got "
+                            f"replacement={replacement}")
         if num_samples is not None and (not isinstance(num_samples, int) or num_samples <= 0):
-            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={num_samples}")
+            raise ValueError("num_samples should be a positive integer value, but got "
+                             f"num_samples={num_samples}")
         self.data_source = data_source
         self.replacement = replacement
         self._num_samples = num_samples
@@ -51,7 +53,8 @@ class RandomSampler(Sampler[int]):
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def __iter__(self) -> Iterator[int]:
-        random, total, wanted = numpy_generator(self.generator), len(self.data_source), self.num_samples
+        random = numpy_generator(self.generator)
+        total, wanted = len(self.data_source), self.num_samples
         if self.replacement:
             yield from random.integers(0, total, wanted).tolist()
             return
@@ -84,15 +87,20 @@ class SubsetRandomSampler(Sampler[int]):
 class WeightedRandomSampler(Sampler[int]):
     """Indices drawn with probabilities in proportion to weights."""
 
-    def __init__(self, weights: Any, num_samples: int, replacement: bool = True, generator: Any = None) -> None:
+    def __init__(self, weights: Any, num_samples: int, replacement: bool = True,
+                 generator: Any = None) -> None:
         if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples <= 0:
-            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={num_samples}")
+            raise ValueError("num_samples should be a positive integer value, but got "
+                             f"num_samples={num_samples}")
         if not isinstance(replacement, bool):
-            raise ValueError(f"replacement should be a boolean value, but got replacement={replacement}")
+            raise ValueError("replacement should be a boolean value, but got "
+                             f"replacement={replacement}")
         self.weights = numpy.asarray(weights, dtype=numpy.float64)
         if self.weights.ndim != 1:
-            raise ValueError(f"weights should be a 1d sequence but given weights have shape {self.weights.shape}")
-        if not numpy.isfinite(self.weights).all() or (self.weights < 0).any() or self.weights.sum() <= 0:
+            raise ValueError("weights should be a 1d sequence but given weights have shape "
+                             f"{self.weights.shape}")
+        if not numpy.isfinite(self.weights).all() or (self.weights
+                                                      < 0).any() or self.weights.sum() <= 0:
             raise ValueError("weights should be finite and not negative, and at least one above 0")
         self.num_samples = num_samples
         self.replacement = replacement
@@ -100,7 +108,8 @@ class WeightedRandomSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         share = self.weights / self.weights.sum()
-        drawn = numpy_generator(self.generator).choice(len(share), self.num_samples, self.replacement, share)
+        drawn = numpy_generator(self.generator).choice(len(share), self.num_samples,
+                                                       self.replacement, share)
         return iter(drawn.tolist())
 
     def __len__(self) -> int:
@@ -112,7 +121,8 @@ class BatchSampler(Sampler[list[int]]):
 
     def __init__(self, sampler: Iterable[Any], batch_size: int, drop_last: bool) -> None:
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:
-            raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
+            raise ValueError("batch_size should be a positive integer value, but got "
+                             f"batch_size={batch_size}")
         if not isinstance(drop_last, bool):
             raise ValueError(f"drop_last should be a boolean value, but got drop_last={drop_last}")
         self.sampler = sampler

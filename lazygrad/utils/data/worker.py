@@ -1,7 +1,7 @@
 """The worker process of a loader: receives requests over a pipe, sends batches back.
 
-A thread of its own takes requests in, so that the parent never waits on a worker that is busy sending a large batch.
-When the parent is gone, the worker ends itself.
+A thread of its own takes requests in, so that the parent never waits on a worker that is busy
+sending a large batch. When the parent is gone, the worker ends itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from lazygrad.utils.data.fetch import Fetcher
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What a worker process knows of itself: its number, how many there are, its seed, its copy of the dataset."""
+    """What a worker process knows of itself: its number, how many there are, its seed, its copy of
+    the dataset.
+    """
 
     id: int
     num_workers: int
@@ -80,13 +82,18 @@ _info: WorkerInfo | None = None
 
 
 def get_worker_info() -> WorkerInfo | None:
-    """In a worker process: its number, the count, the seed, the dataset.  None in the main process."""
+    """In a worker process: its number, the count, the seed, the dataset.  None in the main
+    process.
+    """
     return _info
 
 
 def run_worker(settings: WorkerSettings, connection: Any) -> None:
-    """The worker's main function.  Requests: (epoch, number, indices); None ends it.  Answers: (epoch, number, batch)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its workers
+    """The worker's main function.  Requests: (epoch, number, indices); None ends it.  Answers:
+    (epoch, number, batch).
+    """
+    # Ctrl-C is the parent's to handle: it ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_receive, args=(connection, requests), daemon=True).start()
     error = _prepare(settings)
@@ -117,8 +124,9 @@ def _packed(answer: tuple[Any, ...], number: int) -> bytes:
     try:
         return pickle.dumps(answer, protocol=5)
     except Exception as problem:
-        carried = CarriedError(RuntimeError, f"{type(problem).__name__}: {problem}\nWhat collate_fn returns must be "
-                               "picklable, with tensors inside dicts, lists and tuples only.",
+        carried = CarriedError(RuntimeError, f"{type(problem).__name__}: {problem}\nWhat "
+                                             "collate_fn returns must be picklable, with tensors "
+                                             "inside dicts, lists and tuples only.",
                                f"in DataLoader worker process {number}, sending a batch")
         return pickle.dumps((*answer[:2], carried), protocol=5)
 
@@ -137,7 +145,8 @@ def _prepare(settings: WorkerSettings) -> CarriedError | None:
         try:
             settings.worker_init_fn(settings.number)
         except Exception as problem:
-            return CarriedError.of(problem, f"in worker_init_fn of DataLoader worker process {settings.number}")
+            return CarriedError.of(problem, "in worker_init_fn of DataLoader worker process "
+                                            f"{settings.number}")
     return None
 
 

@@ -1,0 +1,87 @@
+"""Which forward values to keep for a backward pass that comes later: a minimum cut.
+
+In: outputs that are computed now and may be differentiated afterwards.  Out: the values to keep
+besides them, of least total size, such that backward needs no contraction, reduction, gather or
+scatter done again; elementwise work on kept values is done again.
+
+The graph is that of Chen et al. (2016) as a flow problem: costly values are sources, what backward
+reads are sinks, the capacity of a value is its bytes, and inputs cost nothing since they are there
+anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lazygrad_compiler.autodiff.backward import backward
+from lazygrad_compiler.ir.node import Node, node, topological
+from lazygrad_compiler.ir.ops import OPS
+
+COSTLY_KINDS = frozenset(("contraction", "reduction", "indexed"))
+
+
+def known(value: Node) -> bool:
+    return value.payload is not None or value.op in ("input", "const", "iota")
+
+
+def residuals(outputs: Sequence[Node]) -> list[Node]:
+    """The values to keep, in topological order; outputs themselves are not among them."""
+    outputs = [output for output in dict.fromkeys(outputs) if output.differentiable]
+    forward = topological(outputs, stop=known)
+    wanted = [value for value in forward if value.op == "variable"]
+    wanted += [
+        value for value in topological(outputs) if value.op == "variable" and value not in wanted
+    ]
+    if not wanted:
+        return []
+    first = -1
+    cotangents = [
+        node("input", index=first - number, dtype=output.dtype, shape=output.shape)
+        for number, output in enumerate(outputs)
+    ]
+    gradients = [
+        gradient for gradient in backward(outputs, cotangents, wanted) if gradient is not None
+    ]
+    inside = set(forward)
+    read = {
+        value
+        for current in topological(gradients, stop=lambda n: n in inside)
+        if current not in inside
+        for value in current.inputs
+        if value in inside and not known(value)
+    }
+    if not read:
+        return []
+    return _cut(forward, read, set(outputs))
+
+
+def _cut(forward: Sequence[Node], read: set[Node], there: set[Node]) -> list[Node]:
+    import networkx
+
+    flow = networkx.DiGraph()
+    costly = [value for value in forward if OPS[value.op].kind in COSTLY_KINDS and not known(value)]
+    if not costly:
+        return []
+    number = {value: position for position, value in enumerate(forward)}
+    for value in forward:
+        if known(value):
+            continue
+        position = number[value]
+        flow.add_edge(
+            (position, 0), (position, 1), capacity=0 if value in there else max(value.nbytes, 1)
+        )
+        for source in value.inputs:
+            if source in number and not known(source):
+                flow.add_edge((number[source], 1), (position, 0))
+        if value in read:
+            flow.add_edge((position, 1), "backward")
+    for value in costly:
+        flow.add_edge("forward", (number[value], 0))
+    if "backward" not in flow:
+        return []
+    _, (before, _) = networkx.minimum_cut(flow, "forward", "backward")
+    return [
+        value
+        for value in forward
+        if (number[value], 0) in before and (number[value], 1) not in before and value not in there
+    ]
