@@ -354,7 +354,7 @@ class Tensor(Observed):
     @staticmethod
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
         """A handle of a subclass of Tensor on the memory of `data`."""
-        result = _new(cls)
+        result: Any = _new(cls)
         result._cell, result._detached = data._cell, True
         if data._view is not None and data._view.steps:
             view = data._view
