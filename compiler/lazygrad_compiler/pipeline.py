@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lazygrad_compiler.artifact import Artifact
 from lazygrad_compiler.fusion.partition import Partition, partition
 from lazygrad_compiler.fusion.prepare import prepare
-from lazygrad_compiler.ir.node import Graph, Location, Node, node, substitute
+from lazygrad_compiler.ir.node import Graph, Location, Node, node
 from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.llvm import contraction, loops, scatter
 from lazygrad_compiler.llvm.builder import Module
@@ -34,55 +35,6 @@ STAGES = ("graph", "grad", "opt", "fused", "loops", "llvm", "llvm-opt", "asm")
 
 KernelCompiler = Callable[[str, str, Target], bytes]
 """(name, LLVM text, target) -> object code; the runtime may answer from its cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A compiled program.
-
-    objects: object code by name, "program" and one for each distinct kernel.  inputs: number of
-    inputs.  outputs: (dtype name, shape) of each.  arena_bytes, scratch_bytes: memory to provide.
-    launches: (kernel name, what it computes, user lines) in order, for messages.  seconds: what
-    compiling took.
-    """
-
-    objects: dict[str, bytes]
-    inputs: int
-    outputs: list[tuple[str, tuple[int, ...]]]
-    arena_bytes: int
-    scratch_bytes: int
-    launches: list[tuple[str, str, Location]]
-    seconds: float
-
-    def description(self) -> dict[str, Any]:
-        """All but the object code, for JSON."""
-        return {
-            "inputs": self.inputs,
-            "outputs": [[name, list(shape)] for name, shape in self.outputs],
-            "arena_bytes": self.arena_bytes,
-            "scratch_bytes": self.scratch_bytes,
-            "launches": [
-                [kernel, about, [list(line) for line in where]]
-                for kernel, about, where in self.launches
-            ],
-            "objects": list(self.objects),
-            "seconds": self.seconds,
-        }
-
-    @staticmethod
-    def from_description(described: dict[str, Any], objects: dict[str, bytes]) -> Artifact:
-        return Artifact(
-            objects,
-            described["inputs"],
-            [(name, tuple(shape)) for name, shape in described["outputs"]],
-            described["arena_bytes"],
-            described["scratch_bytes"],
-            [
-                (kernel, about, tuple((file, line) for file, line in where))
-                for kernel, about, where in described["launches"]
-            ],
-            described["seconds"],
-        )
 
 
 @dataclass(slots=True)
@@ -192,9 +144,8 @@ def _lower_scatter(group: Group, stored: Callable[[Node], bool]) -> list[Launch]
     target = group.anchor
     assert target is not None
     base = target.inputs[0]
-    copy = node("reshape", base, shape=base.shape, location=target.location)
-    while stored(copy) or copy is target:
-        copy = node("reshape", copy, shape=base.shape, location=target.location)
+    # a marker, since optimised graphs have none: no other node can be this copy
+    copy = node("stop_gradient", base, location=target.location)
     filled = lower_rows(Group("loops", [copy], {copy}, rows=base.size), stored)
     arguments = tuple(target if argument is copy else argument for argument in filled.arguments)
     result = [Launch(filled.kernel, arguments, filled.location, "scatter base")]
@@ -357,14 +308,3 @@ _RENDER: dict[str, Callable[[Stages], str]] = {
     "llvm-opt": lambda s: _per_kernel(s, lambda k: optimize_text(k.llvm, s.target)),
     "asm": lambda s: _per_kernel(s, lambda k: assembly(optimize_text(k.llvm, s.target), s.target)),
 }
-
-
-def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
-    """Recorded nodes as a graph of their own: the leaves become inputs 0, 1, …, autograd markers
-    are gone.
-    """
-    mapping = {
-        leaf: node("input", index=number, dtype=leaf.dtype, shape=leaf.shape)
-        for number, leaf in enumerate(leaves)
-    }
-    return Graph(substitute(outputs, mapping))

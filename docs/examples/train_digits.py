@@ -2,8 +2,8 @@
 
     python docs/examples/train_digits.py
 
-1,797 grey-scale images of 8x8 pixels; a fifth of them is held out to measure the accuracy.  The first run compiles the training
-step and keeps it in the compile cache; later runs find it there and start at once.
+1,797 grey-scale images of 8x8 pixels; a fifth of them is held out to measure the accuracy.  The
+first run compiles the training step and keeps it in the compile cache; later runs find it there.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import lazygrad as lg
 import numpy as np
+
+import lazygrad as lg
 from lazygrad import nn, optim
 from lazygrad.utils.data import DataLoader, TensorDataset
 
@@ -24,7 +25,10 @@ DATA = Path(__file__).parent / "data" / "digits.csv.gz"
 
 
 def load_digits() -> tuple[TensorDataset, TensorDataset]:
-    """(training set, held-out fifth): images float32 (n, 1, 8, 8) from 0 to 1, labels int64 (n,).  The split is always the same."""
+    """(training set, held-out fifth): images float32 (n, 1, 8, 8) from 0 to 1, labels int64 (n,).
+
+    The split is shuffled, and always the same.
+    """
     with gzip.open(DATA) as file:
         rows = np.loadtxt(file, delimiter=",", dtype=np.float32)
     rows = rows[np.random.default_rng(0).permutation(len(rows))]
@@ -63,26 +67,27 @@ def progress(batches: Iterable, label: str) -> Iterator:
         yield batch
         if visible:
             filled = width * number // total
-            print(f"\r{label} [{'#' * filled}{'.' * (width - filled)}] {number}/{total}", end="", file=sys.stderr, flush=True)
+            bar = "#" * filled + "." * (width - filled)
+            print(f"\r{label} [{bar}] {number}/{total}", end="", file=sys.stderr, flush=True)
     if visible:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=10, help="passes over the training images (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="images a step (default %(default)s)")
-    parser.add_argument("--lr", type=float, default=2e-3, help="Adam's learning rate (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, shuffling and dropout (default %(default)s)")
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=10, help="passes over the training images")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a step")
+    parser.add_argument("--lr", type=float, default=2e-3, help="Adam's first learning rate")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, shuffling and dropout")
     options = parser.parse_args()
 
     started = time.perf_counter()
     lg.manual_seed(options.seed)
     training, held_out = load_digits()
-    # drop_last: all batches have one shape, so one compiled program serves every step
+    # drop_last: all batches have one shape, so one compiled program serves every step.
     loader = DataLoader(training, options.batch_size, shuffle=True, drop_last=True)
     if not len(loader):
-        parser.error(f"--batch-size {options.batch_size}: there are {len(training)} training images")
+        parser.error(f"--batch-size {options.batch_size}: there are only {len(training)} images")
     model = make_model()
     optimizer = optim.Adam(model.parameters(), lr=options.lr)
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=options.epochs)
@@ -97,8 +102,10 @@ def main() -> None:
             optimizer.step()  # loss, gradients and new weights are computed here, in one program
             losses.append(loss.item())
         schedule.step()
-        print(f"epoch {epoch:2}  loss {np.mean(losses):.4f}  held-out accuracy {accuracy(model, held_out):.1%}")
-    print(f"{len(training)} training images, {len(held_out)} held out, {time.perf_counter() - started:.1f} s")
+        score = accuracy(model, held_out)
+        print(f"epoch {epoch:2}  loss {np.mean(losses):.4f}  held-out accuracy {score:.1%}")
+    seconds = time.perf_counter() - started
+    print(f"{len(training)} training images, {len(held_out)} held out, {seconds:.1f} s")
 
 
 if __name__ == "__main__":

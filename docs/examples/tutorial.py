@@ -1,9 +1,10 @@
-"""First steps: six things that every PyTorch introduction shows, written once for lazygrad and for PyTorch.
+"""First steps: six things that every PyTorch introduction shows, written once for both.
 
     python docs/examples/tutorial.py            with lazygrad
     python docs/examples/tutorial.py torch      the same lines with PyTorch
 
-Each function takes the framework as `torch` and gives its results by name; the test suite compares the two.
+Each function takes the framework as `torch` and gives its results by name; the test suite compares
+the two.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ def tensors(torch: Any) -> Results:
     x = torch.tensor([[1, 2, 3],
                       [4, 5, 6],
                       [7, 8, 9]])
-    return {"x": x, "one element": x[1, 2], "a row": x[0], "a column": x[:, 1], "a block": x[1:, :2],
-            "where even": x[x % 2 == 0], "stacked": torch.cat([x, x], dim=0), "side by side": torch.cat([x, x * 10], dim=1),
-            "shape": tuple(x.shape), "product": x @ x.T}
+    return {"x": x, "shape": tuple(x.shape), "one element": x[1, 2], "a row": x[0],
+            "a column": x[:, 1], "a block": x[1:, :2], "where even": x[x % 2 == 0],
+            "stacked": torch.cat([x, x], dim=0), "side by side": torch.cat([x, x * 10], dim=1),
+            "product": x @ x.T}
 
 
 def linear_layer(torch: Any) -> Results:
@@ -84,11 +86,12 @@ def saving(torch: Any) -> Results:
     fresh = torch.nn.Linear(2, 3)
     report = fresh.load_state_dict(torch.load(file))
     x, _ = examples(torch)
-    return {"names": list(layer.state_dict()), "missing": list(report.missing_keys), "as before": fresh(x)}
+    return {"names": list(layer.state_dict()), "missing": list(report.missing_keys),
+            "as before": fresh(x)}
 
 
 def known_layer(torch: Any) -> Any:
-    """nn.Linear(2, 3) with fixed weights instead of random ones, so that results can be compared."""
+    """nn.Linear(2, 3) with fixed weights, so that results can be compared."""
     layer = torch.nn.Linear(2, 3)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.1, 0.2], [0.3, -0.4], [-0.5, 0.6]]))

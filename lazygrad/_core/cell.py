@@ -64,6 +64,7 @@ class Cell:
     tracked: bool = False
     cache: dict[View, Node] | None = None
     version: int = 0
+    settled: tuple[Node, bool] | None = None  # node and tracked before writes that are still pending
 
     def read(self, view: View) -> Node:
         """The value seen through a view, with the leaf marker where the view has one."""
@@ -91,6 +92,8 @@ class Cell:
         """Replaces the value: an in-place write."""
         for callback in written_callbacks:
             callback(self, node, tracked)
+        if self.node.payload is not None or self.node.op == "const":
+            self.settled = (self.node, self.tracked)
         self.node = node
         self.tracked = tracked
         self.cache = None
@@ -191,15 +194,46 @@ def flush(*required: Node) -> None:
         nodes = dict.fromkeys(_value_node(cell.node) for cell in cells.values())
         nodes.update(dict.fromkeys(required))
         outputs = [node for node in nodes if node.payload is None]
-        if outputs:
-            program.execute(outputs, [
-                cell.node for cell in cells.values()
-                if cell.tracked and cell.node.differentiable and not is_freed(cell.node)])
+        waiting = list(cells.values())
         _pending.clear()
         counter.nodes, counter.next_check = 0, 256
-        _release(list(cells.values()))
+        try:
+            if outputs:
+                program.execute(outputs, _with_gradients(waiting))
+        except (IndexError, MemoryError):
+            _recover(waiting)
+            if not required:
+                raise
+            program.execute(required)
+        else:
+            _release(waiting)
         if len(_with_history) > 4096:
             _with_history[:] = [reference for reference in _with_history if reference() is not None]
+
+
+def _with_gradients(cells: list[Cell]) -> list[Node]:
+    """The values that may be differentiated later."""
+    return [cell.node for cell in cells
+            if cell.tracked and cell.node.differentiable and not is_freed(cell.node)]
+
+
+def _recover(cells: list[Cell]) -> None:
+    """After a joint program failed: what can be computed by itself is.
+
+    What cannot is pending no more: a tensor that was written in place goes back to its last known value (a
+    failed step leaves the parameters as they were), any other raises again when it is looked at.
+    """
+    good = []
+    for cell in cells:
+        try:
+            program.execute([_value_node(cell.node)], _with_gradients([cell]))
+            good.append(cell)
+        except (IndexError, MemoryError):
+            if cell.settled is not None:
+                cell.node, cell.tracked = cell.settled
+                cell.settled, cell.cache = None, None
+                cell.version += 1
+    _release(good)
 
 
 def _value_node(node: Node) -> Node:
@@ -210,6 +244,7 @@ def _release(cells: list[Cell]) -> None:
     """Turns values without history into leaves, so that their graph is freed."""
     fresh: dict[Node, Node] = {}
     for cell in cells:
+        cell.settled = None
         value = _value_node(cell.node)
         freed = value is not cell.node
         if cell.tracked and not freed:

@@ -62,6 +62,23 @@ def _lowest(node: Node) -> Any:
     return node.dtype.limits()[0]
 
 
+def _largest(windows: Node, rank: int) -> Node:
+    """The largest of each window; the gradient goes to the first of equals, as in PyTorch.
+
+    (The gradient of a `max` reduction is shared among equals, and after a ReLU many are equal.)
+    """
+    axes = _last(windows, rank)
+    if not windows.differentiable:
+        return graph.reduce("max", windows, axes)
+    best = graph.make("argmax", windows, attrs=(axes,))
+    best = graph.reshape(best, (*best.shape, *(1,) * rank))
+    place = graph.const(0, dtypes.int64, windows.shape)
+    for axis in axes:
+        place = graph.add(graph.mul(place, windows.shape[axis]), graph.iota(axis, windows.shape))
+    picked = graph.make("eq", place, graph.broadcast(best, windows.shape))
+    return graph.reduce("sum", graph.where(picked, windows, 0), axes)
+
+
 def _max_pool(rank: int) -> Any:
     name = f"max_pool{rank}d"
 
@@ -81,7 +98,7 @@ def _max_pool(rank: int) -> Any:
         cuts = per_axis(name, padding, rank, "padding")
         gaps = per_axis(name, dilation, rank, "dilation")
         windows = _windows(name, node, rank, kernel, steps, cuts, gaps, ceil_mode, _lowest(node))
-        result = wrap(graph.reduce("max", windows, _last(windows, rank)))
+        result = wrap(_largest(windows, rank))
         if not return_indices:
             return result
         best = graph.make("argmax", windows, attrs=(_last(windows, rank),))

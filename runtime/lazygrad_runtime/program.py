@@ -13,8 +13,8 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lazygrad_compiler.ir.node import BITWISE_ATTRS, Node
-from lazygrad_compiler.pipeline import Artifact
+from lazygrad_compiler.artifact import Artifact
+from lazygrad_compiler.ir.node import BITWISE_ATTRS, Location, Node
 from lazygrad_runtime import store
 from lazygrad_runtime.loader import load_object
 from lazygrad_runtime.memory import Buffer, allocate
@@ -87,17 +87,30 @@ class Program:
             if self._error[0]:
                 report = list(self._error)
                 self._error[0] = 0
-                raise self._index_error(report)
+                raise IndexOutOfRange(report, self.artifact.launches)
         return outputs
 
-    def _index_error(self, report: Sequence[int]) -> IndexError:
-        _, value, size, axis, launch = report[:5]
-        _, about, location = self.artifact.launches[launch]
+
+class IndexOutOfRange(IndexError):
+    """A gather or scatter met an index beyond its axis.
+
+    report: the error block (set, index, size, axis, launch).  launches: of the artifact; its lines are those
+    of the program's first recording, so whoever knows the present ones makes the message anew.
+    """
+
+    def __init__(self, report: Sequence[int], launches: Sequence[tuple[str, str, Location]]) -> None:
+        self.report = report
+        self.launches = launches
+        super().__init__(self.message(launches))
+
+    def message(self, launches: Sequence[tuple[str, str, Location]]) -> str:
+        _, index, size, axis, launch = self.report[:5]
+        _, about, location = launches[launch]
         lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location)
-        return IndexError(
-            f"[{about}] index {value} is out of range for axis {axis} of size {size}"
+        return (
+            f"[{about}] index {index} is out of range for axis {axis} of size {size}"
             + (f" ({lines})" if lines else "")
-            + f". Indices run from {-size} to {size - 1}."
+            + (f". Indices run from {-size} to {size - 1}." if size else ". The axis is empty.")
         )
 
 
@@ -170,7 +183,11 @@ def execute(outputs: Sequence[Node], tracked: Sequence[Node] = ()) -> None:
     if tracked:
         wanted += [node for node in residuals_of(tracked) if node not in wanted]
     program, leaves = program_for(wanted)
-    for node, buffer in zip(wanted, program.run([leaf.payload for leaf in leaves]), strict=True):
+    try:
+        buffers = program.run([leaf.payload for leaf in leaves])
+    except IndexOutOfRange as error:
+        raise IndexError(error.message(store.launch_lines(wanted, leaves))) from None
+    for node, buffer in zip(wanted, buffers, strict=True):
         node.payload = buffer
 
 

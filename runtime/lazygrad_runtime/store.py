@@ -15,20 +15,17 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lazygrad_compiler.ir.node import Graph, Node
+from lazygrad_compiler.artifact import Artifact, canonical_graph
+from lazygrad_compiler.ir.node import Graph, Location, Node
 from lazygrad_compiler.ir.text import print_graph
-from lazygrad_compiler.pipeline import (
-    Artifact,
-    Stages,
-    canonical_graph,
-    emit_objects,
-    lower,
-    make_artifact,
-)
 from lazygrad_compiler.target import Target, host
 from lazygrad_runtime.cache import CompileCache
 from lazygrad_runtime.loader import LoadedCode, load_object
+
+if TYPE_CHECKING:
+    from lazygrad_compiler.pipeline import Stages
 
 
 @dataclass(slots=True)
@@ -116,6 +113,8 @@ def _compile(
 ) -> Artifact:
     import time
 
+    from lazygrad_compiler.pipeline import emit_objects, lower, make_artifact
+
     started = time.perf_counter()
     stages = lower(graph, target)
     artifact = make_artifact(stages, emit_objects(stages, _kernel_object), 0.0)
@@ -133,6 +132,18 @@ def _compile(
     for callback in compile_callbacks:
         callback(graph, stages, artifact)
     return artifact
+
+
+def launch_lines(outputs: Sequence[Node], leaves: Sequence[Node]) -> list[tuple[str, str, Location]]:
+    """The launches of the pending graph with the lines that it was recorded at this time.
+
+    A program is shared by all graphs of its structure, wherever they were recorded; for a message it is
+    lowered once more.
+    """
+    from lazygrad_compiler.pipeline import lower
+
+    stages = lower(canonical_graph(outputs, leaves), host())
+    return [("", launch.about, launch.location) for launch in stages.launches]
 
 
 def _kernel_object(name: str, llvm_text: str, target: Target) -> bytes:

@@ -1,4 +1,4 @@
-"""The tutorial's chapters give the same with lazygrad as with PyTorch, and beginners' mistakes are named with a way out."""
+"""The tutorial gives the same as with PyTorch, and beginners' mistakes are named with a way out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import lazygrad
 import numpy
 import pytest
+
+import lazygrad
 
 PATH = Path(__file__).parents[2] / "docs" / "examples" / "tutorial.py"
 
@@ -51,7 +52,8 @@ def test_chapter_gives_the_same_as_pytorch(chapter: Any) -> None:
 def test_chapters_prove_something() -> None:
     """The comparison above would also hold between two frameworks that do nothing."""
     results = tutorial.linear_layer(lazygrad)
-    numpy.testing.assert_allclose(plain(results["y"]), [[0.51, -0.48, 0.73], [1.11, -0.68, 0.93]], rtol=1e-5)
+    expected = [[0.51, -0.48, 0.73], [1.11, -0.68, 0.93]]
+    numpy.testing.assert_allclose(plain(results["y"]), expected, rtol=1e-5)
     losses = tutorial.step_by_hand(lazygrad)["losses"]
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
     assert tutorial.step_by_optimizer(lazygrad)["losses"][-1] < 0.1
@@ -73,16 +75,27 @@ def test_integers_into_a_linear_layer() -> None:
     with pytest.raises(RuntimeError) as error:
         layer(x)
     text = message(error)
-    assert text.startswith("[linear]")
-    assert "int64" in text and "float32" in text
-    assert "(2, 2)" in text and "(3, 2)" in text, "the shapes that met"
+    assert text.startswith("[Linear]")
+    assert "int64" in text and "float32" in text, "the dtypes that met"
+    assert "in_features=2, out_features=3" in text, "which layer"
     assert line_of(error) in text
-    assert re.search(r"\.float\(\)|\.to\(", text), "a way out"
+    assert "x.to(lazygrad.float32)" in text, "a way out"
+    converted = layer(x.to(lazygrad.float32))
+    assert converted.shape == (2, 3), "which works"
+
+
+def test_integers_into_a_product() -> None:
+    with pytest.raises(RuntimeError) as error:
+        lazygrad.tensor([[1, 2], [3, 4]]) @ lazygrad.ones(2, 3)
+    text = message(error)
+    assert text.startswith("[matmul]") and "int64" in text and "float32" in text and ".to(" in text
+    assert line_of(error) in text
 
 
 def test_loss_between_shapes_that_do_not_fit() -> None:
     guess, wanted = lazygrad.zeros(2, 3), lazygrad.zeros(2, 2)
-    for make in (lambda: lazygrad.nn.functional.mse_loss(guess, wanted), lambda: ((guess - wanted) ** 2).mean(),
+    for make in (lambda: lazygrad.nn.functional.mse_loss(guess, wanted),
+                 lambda: ((guess - wanted) ** 2).mean(),
                  lambda: lazygrad.nn.MSELoss()(guess, wanted)):
         with pytest.raises(RuntimeError) as error:
             make()
@@ -90,7 +103,7 @@ def test_loss_between_shapes_that_do_not_fit() -> None:
         assert re.match(r"\[(mse_loss|MSELoss|sub)\] ", text), text
         assert "(2, 3)" in text and "(2, 2)" in text
         assert line_of(error) in text
-        assert text.rstrip().endswith("."), "a sentence that says what to do"
+        assert re.search(r"must|reshape|unsqueeze|[Bb]oth", text), "what to do"
 
 
 def test_backward_where_nothing_requires_gradients() -> None:
@@ -117,11 +130,13 @@ def test_sizes_that_do_not_fit_into_a_linear_layer() -> None:
     with pytest.raises(RuntimeError) as error:
         lazygrad.nn.Linear(2, 3)(lazygrad.zeros(4, 5))
     text = message(error)
-    assert "(4, 5)" in text and "(3, 2)" in text
+    assert text.startswith("[Linear]")
+    assert "expects 2 features" in text and "got 5" in text and "(4, 5)" in text
     assert line_of(error) in text
 
 
-def test_runs_as_a_program(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_as_a_program(capsys: pytest.CaptureFixture[str],
+                           monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["tutorial.py"])
     tutorial.main()
     printed = capsys.readouterr().out

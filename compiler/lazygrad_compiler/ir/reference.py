@@ -31,7 +31,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def widen(array: Array) -> Array:
+def widen(array: Any) -> Any:
     """16-bit floats as float32, all else as it is."""
     return (
         array.astype(numpy.float32)
@@ -185,7 +185,7 @@ def _shift(left: bool) -> Callable[[Array, Array], Array]:
     return compute
 
 
-for _name, _function in [
+_BINARY: list[tuple[str, Any]] = [
     ("add", numpy.add),
     ("sub", numpy.subtract),
     ("mul", numpy.multiply),
@@ -205,7 +205,8 @@ for _name, _function in [
     ("le", numpy.less_equal),
     ("eq", numpy.equal),
     ("ne", numpy.not_equal),
-]:
+]
+for _name, _function in _BINARY:
     _binary(_name, _function)
 
 
@@ -324,7 +325,6 @@ def _reduce(ufunc: Any) -> Rule:
     return compute
 
 
-_ufunc: Any
 for _name, _ufunc in [
     ("sum", numpy.add),
     ("prod", numpy.multiply),
@@ -473,13 +473,13 @@ def _scatter(node: Node, inputs: Sequence[Array]) -> Array:
     base, updates, *indices = inputs
     axes, mode = node.attrs
     indices = check_indices(node, base, indices, axes)
-    result = widen(base).copy()
+    result = base.copy()
     front = numpy.moveaxis(result, axes, range(len(axes)))
-    updates = widen(updates)
     combine = COMBINE[mode]
     for position in numpy.ndindex(*indices[0].shape):
         place = tuple(index[position] for index in indices)
-        front[place] = combine(front[place], updates[position])
+        # each update is an op of its own: 16-bit floats round after each
+        front[place] = combine(widen(front[place]), widen(updates[position]))
     return result
 
 

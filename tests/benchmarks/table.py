@@ -1,0 +1,97 @@
+"""Results as an aligned table, for a terminal or in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.benchmarks.harness import Result
+from tests.benchmarks.peak import Peak
+
+
+def header(contestants: Sequence[str]) -> list[str]:
+    """benchmark, a time per contestant, a ratio per peer, the share of the peak."""
+    peers = [name for name in contestants if name != "lazygrad"]
+    return ["benchmark", *contestants, *[f"× {peer}" for peer in peers], "of peak"]
+
+
+def cells(result: Result, contestants: Sequence[str], peak: Peak) -> list[str]:
+    """One row, as `header` names it.  "–": does not apply; "failed", "WRONG": see the notes."""
+    row = [result.benchmark.name]
+    row += [_time_cell(result, name) for name in contestants]
+    for peer in contestants:
+        if peer != "lazygrad":
+            ratio = result.ratio(peer)
+            row.append("–" if ratio is None else f"{ratio:.2f}")
+    share = None
+    if "lazygrad" in result.seconds:
+        share = peak.share(result.benchmark.flops, result.benchmark.nbytes,
+                           result.seconds["lazygrad"] * result.benchmark.units)
+    row.append("–" if share is None else f"{share[0]:.0%} {share[1]}")
+    return row
+
+
+def _time_cell(result: Result, contestant: str) -> str:
+    if contestant in result.seconds:
+        return show_seconds(result.seconds[contestant])
+    if contestant in result.disagreed:
+        return "WRONG"
+    note = result.notes.get(contestant, "")
+    return "–" if not note or note.endswith("not installed") else "failed"
+
+
+def show_seconds(seconds: float) -> str:
+    """Three digits that count, in the fitting unit."""
+    unit, scale = ("s", 1) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("us", 1e6)
+    value = seconds * scale
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f} {unit}"
+
+
+def render(rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
+    """Rows, the header first, in aligned columns: names to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padded = [row[0].ljust(widths[0])]
+        padded += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append(f"| {' | '.join(padded)} |" if markdown else "  ".join(padded))
+    if markdown:
+        rules = ["-" * widths[0], *["-" * (width - 1) + ":" for width in widths[1:]]]
+        lines.insert(1, f"| {' | '.join(rules)} |")
+    return "\n".join(lines)
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """What went wrong; a missing peer once, not in every row."""
+    lines: dict[str, None] = {}
+    for result in results:
+        for contestant, note in result.notes.items():
+            where = "" if note.endswith("not installed") else f"{result.benchmark.name}, "
+            lines[f"{where}{contestant}: {note}"] = None
+    return list(lines)
+
+
+EXPLANATION = """\
+Times are medians over rounds in which the contestants take turns (imports and first steps: the
+best of some processes). `× peer`: the peer's time over lazygrad's, so above 1 lazygrad is faster.
+Where a row's name has `replay` in it, lazygrad runs through `lg.compile`; else it records each call
+anew. "of peak": the time that the row's arithmetic, or the bytes that it must move at least, would
+take at the peak measured in the same run, over lazygrad's time. Data that stays in a cache can
+exceed the memory peak. All values were compared between the contestants before any was timed."""
+
+
+def document(results: Sequence[Result], contestants: Sequence[str], peak: Peak, machine: str,
+             command: str) -> str:
+    """The Markdown page."""
+    rows = [header(contestants), *[cells(result, contestants, peak) for result in results]]
+    parts = [
+        "# Performance",
+        f"Machine: {machine}.  \nPeak: {peak}.  \nCommand: `{command}`",
+        EXPLANATION,
+        render(rows, markdown=True),
+        "\n".join(f"- `{r.benchmark.name}`: {r.benchmark.about}" for r in results),
+    ]
+    lines = notes(results)
+    if lines:
+        parts.append("Notes:\n\n" + "\n".join(f"- {line}" for line in lines))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,87 @@
+"""The harness gives a whole table, and refuses to time what is wrong.  No speed is asserted."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from tests.benchmarks import harness, registry, table
+from tests.benchmarks.__main__ import main
+from tests.benchmarks.peak import Peak
+from tests.benchmarks.registry import Benchmark
+
+pytestmark = pytest.mark.benchmark
+
+TINY = harness.Effort(rounds=1, seconds=1e-4)
+PEAK = Peak(flops=1e12, read=1e10, copy=2e10, threads=2)
+TIME = re.compile(r"\d+(\.\d+)? (s|ms|us)")
+
+
+def test_two_rows_make_a_table():
+    rows = registry.chosen("record-one-op,replay-mlp-64")
+    assert [row.name for row in rows] == ["record-one-op", "replay-mlp-64"]
+    results = [harness.run_benchmark(row, ["lazygrad"], TINY) for row in rows]
+    assert not any(result.notes for result in results)
+    head = table.header(["lazygrad"])
+    assert head == ["benchmark", "lazygrad", "of peak"]
+    cells = [table.cells(result, ["lazygrad"], PEAK) for result in results]
+    for row, line in zip(rows, cells, strict=True):
+        assert line[0] == row.name
+        assert TIME.fullmatch(line[1])
+    assert cells[0][2] == "–"
+    assert re.fullmatch(r"\d+% FMA", cells[1][2])
+    lines = table.render([head, *cells]).splitlines()
+    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
+    page = table.document(results, ["lazygrad"], PEAK, "a machine", "a command")
+    assert [line.count("|") for line in page.splitlines() if line.startswith("|")] == [4] * 4
+    assert "a machine" in page and "a command" in page
+
+
+def test_shares_and_ratios():
+    assert PEAK.share(10**12, 10**9, 2.0) == (0.5, "FMA")
+    assert PEAK.share(10**9, 10**10, 1.0) == (0.5, "memory")
+    assert PEAK.share(0, 0, 1.0) is None
+    row = Benchmark(name="row", about="", make=lambda contestant: lambda: None)
+    result = harness.Result(row, {"lazygrad": 2e-3, "torch": 5e-3})
+    assert table.cells(result, ["lazygrad", "torch", "jax"], PEAK) == [
+        "row", "2.00 ms", "5.00 ms", "–", "2.50", "–", "–"]
+
+
+def test_wrong_values_are_not_timed():
+    """A peer that computes something else gets no time, and leaves lazygrad none to compare."""
+    torch = pytest.importorskip("torch")
+
+    def make(contestant: str) -> registry.Run:
+        value = torch.ones(3) if contestant == "torch" else np.full(3, 1.5)
+        return lambda: value
+
+    row = Benchmark(name="wrong", about="", make=make, runs_programs=False)
+    result = harness.run_benchmark(row, ["lazygrad", "torch"], TINY)
+    assert result.disagreed == ["torch", "lazygrad"] and not result.seconds
+    assert table.cells(result, ["lazygrad", "torch"], PEAK)[1:3] == ["WRONG", "WRONG"]
+
+
+def test_a_call_that_computes_nothing_is_refused():
+    row = Benchmark(name="idle", about="", make=lambda contestant: lambda: None)
+    result = harness.run_benchmark(row, ["lazygrad"], TINY)
+    assert "ran no program" in result.notes["lazygrad"] and not result.seconds
+
+
+def test_a_contestant_that_fails_does_not_end_the_table():
+    def make(contestant: str) -> registry.Run:
+        raise NotImplementedError("not yet")
+
+    row = Benchmark(name="broken", about="", make=make)
+    result = harness.run_benchmark(row, ["lazygrad"], TINY)
+    assert table.cells(result, ["lazygrad"], PEAK) == ["broken", "failed", "–"]
+    assert table.notes([result]) == ["broken, lazygrad: NotImplementedError: not yet"]
+
+
+def test_unknown_names_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--peers", "numpy"])
+    assert "unknown peers: numpy" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no benchmark is called 'nonsense'"):
+        registry.chosen("nonsense")
