@@ -24,11 +24,12 @@ from typing import Any, TextIO
 
 from lazygrad._core import cell as cells
 from lazygrad._core import graph as build_graph
-from lazygrad._core.context import fail, operation
+from lazygrad._core.context import fail
 from lazygrad._core.tensor import Tensor, raw_node
+from lazygrad_compiler.artifact import canonical_graph
 from lazygrad_compiler.autodiff import backward as autodiff
 from lazygrad_compiler.ir.node import Graph, Node, topological
-from lazygrad_compiler.ir.ops import OPS, listed
+from lazygrad_compiler.ir.ops import OPS
 from lazygrad_compiler.ir.text import (
     PATH_STYLES,
     TYPE_ATTRIBUTES,
@@ -36,7 +37,7 @@ from lazygrad_compiler.ir.text import (
     format_shape,
     format_value,
 )
-from lazygrad_compiler.pipeline import STAGES, Artifact, Stages, canonical_graph, input_count, lower
+from lazygrad_compiler.pipeline import STAGES, Artifact, Stages, input_count, lower
 from lazygrad_compiler.target import host
 from lazygrad_runtime import program, store
 
@@ -235,7 +236,7 @@ def summary(stages: Stages) -> str:
 
     return ", ".join([counted(input_count(stages.graph), "input"),
                       counted(len(stages.graph.outputs), "output"),
-                      counted(len(stages.launches), "kernel launch").replace("hs", "hes")])
+                      counted(len(stages.launches), "kernel call")])
 
 
 class Dump:
@@ -329,7 +330,13 @@ def install_from_environment() -> Dump | None:
 
 def recorded_graph(tensors: Sequence[Tensor]) -> tuple[Graph, list[Node]]:
     """The pending graph of tensors, canonical, and its leaves: the nodes whose values it takes."""
-    return _canonical([raw_node(tensor) for tensor in tensors])
+    return _canonical(_value_nodes(tensors))
+
+
+def _value_nodes(tensors: Sequence[Tensor]) -> list[Node]:
+    """What a flush would compute for the tensors: without the mark of a history that was used."""
+    nodes = [raw_node(tensor) for tensor in tensors]
+    return [node.inputs[0] if cells.is_freed(node) else node for node in nodes]
 
 
 def _canonical(outputs: Sequence[Node]) -> tuple[Graph, list[Node]]:
@@ -337,7 +344,6 @@ def _canonical(outputs: Sequence[Node]) -> tuple[Graph, list[Node]]:
     return canonical_graph(outputs, leaves), leaves
 
 
-@operation
 def dump_ir(what: Any, *arguments: Any, stage: str | Iterable[str] = DEFAULT_STAGES,
             **keywords: Any) -> str:
     """The program that would compute a tensor, as text; it is compiled as far as asked, not run.
@@ -352,8 +358,7 @@ def dump_ir(what: Any, *arguments: Any, stage: str | Iterable[str] = DEFAULT_STA
     """
     stages = parse_stages(stage)
     if isinstance(what, Tensor) or not callable(what):
-        tensors = _tensors_in(what)
-        outputs = [raw_node(tensor) for tensor in tensors]
+        outputs = _value_nodes(_tensors_in(what))
         calls = [call for node in outputs if "grad" in stages
                  and (call := _would_differentiate(node))]
     else:
@@ -382,7 +387,10 @@ def _would_differentiate(output: Node) -> Differentiated | None:
     """What `.backward()` on the node would record, for all leaves that require gradients."""
     if not output.differentiable:
         return None
-    leaves = [node for node in topological([output], stop=_is_known) if node.op == "variable"]
+    leaves = [node for node in topological([output], stop=_is_known)
+              if node.op == "variable" and not cells.is_freed(node)]
+    if not leaves:
+        return None
     found = autodiff.backward([output], [build_graph.like(1, output)], leaves)
     return Differentiated((output,), tuple(node for node in found if node is not None))
 
@@ -397,9 +405,9 @@ def _record(function: Callable[..., Any], arguments: tuple[Any, ...],
         results = _tensors_in(function(*arguments, **keywords))
     finally:
         recorder.remove()
-    outputs = [raw_node(tensor) for tensor in results]
-    outputs += [cell.node for cell in cells.live_cells() if cell.node not in before]
-    return outputs, recorder.calls
+    recorded = [cell.node for cell in cells.live_cells() if cell.node not in before]
+    recorded = [node.inputs[0] if cells.is_freed(node) else node for node in recorded]
+    return _value_nodes(results) + recorded, recorder.calls
 
 
 __all__ = ["DEFAULT_STAGES", "Dump", "UnknownStage", "dump_ir", "install_from_environment",

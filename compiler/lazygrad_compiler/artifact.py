@@ -1,6 +1,7 @@
 """Artifacts: compiled programs as plain data, and the canonical graphs that they are compiled from.
 
-Apart from the driver, so that a process which finds its programs on disk never imports the compiler.
+Apart from the driver, so that a process which finds its programs on disk never imports the
+compiler.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Cell:
     tracked: bool = False
     cache: dict[View, Node] | None = None
     version: int = 0
-    settled: tuple[Node, bool] | None = None  # node and tracked before writes that are still pending
+    settled: tuple[Node, bool] | None = None  # node and tracked before writes still pending
 
     def read(self, view: View) -> Node:
         """The value seen through a view, with the leaf marker where the view has one."""
@@ -220,8 +220,8 @@ def _with_gradients(cells: list[Cell]) -> list[Node]:
 def _recover(cells: list[Cell]) -> None:
     """After a joint program failed: what can be computed by itself is.
 
-    What cannot is pending no more: a tensor that was written in place goes back to its last known value (a
-    failed step leaves the parameters as they were), any other raises again when it is looked at.
+    What cannot is pending no more: a tensor that was written in place goes back to its last known
+    value (a failed step leaves the parameters as they were), any other raises again when looked at.
     """
     good = []
     for cell in cells:

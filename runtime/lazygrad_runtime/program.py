@@ -94,11 +94,14 @@ class Program:
 class IndexOutOfRange(IndexError):
     """A gather or scatter met an index beyond its axis.
 
-    report: the error block (set, index, size, axis, launch).  launches: of the artifact; its lines are those
-    of the program's first recording, so whoever knows the present ones makes the message anew.
+    report: the error block (set, index, size, axis, launch).  launches: of the artifact; its lines
+    are those of the program's first recording, so whoever knows the present ones makes the message
+    anew.
     """
 
-    def __init__(self, report: Sequence[int], launches: Sequence[tuple[str, str, Location]]) -> None:
+    def __init__(
+        self, report: Sequence[int], launches: Sequence[tuple[str, str, Location]]
+    ) -> None:
         self.report = report
         self.launches = launches
         super().__init__(self.message(launches))
@@ -107,8 +110,9 @@ class IndexOutOfRange(IndexError):
         _, index, size, axis, launch = self.report[:5]
         _, about, location = launches[launch]
         lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location)
+        name = about if about.startswith("scatter") else "gather"
         return (
-            f"[{about}] index {index} is out of range for axis {axis} of size {size}"
+            f"[{name}] index {index} is out of range for axis {axis} of size {size}"
             + (f" ({lines})" if lines else "")
             + (f". Indices run from {-size} to {size - 1}." if size else ". The axis is empty.")
         )

@@ -134,11 +134,13 @@ def _compile(
     return artifact
 
 
-def launch_lines(outputs: Sequence[Node], leaves: Sequence[Node]) -> list[tuple[str, str, Location]]:
+def launch_lines(
+    outputs: Sequence[Node], leaves: Sequence[Node]
+) -> list[tuple[str, str, Location]]:
     """The launches of the pending graph with the lines that it was recorded at this time.
 
-    A program is shared by all graphs of its structure, wherever they were recorded; for a message it is
-    lowered once more.
+    A program is shared by all graphs of its structure, wherever they were recorded; for a message
+    it is lowered once more.
     """
     from lazygrad_compiler.pipeline import lower
 

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     _use_checkout()
     from tests.benchmarks import machine
 
-    processors = machine.hold_to(2)
+    processors = machine.prepare(2)
     from tests.benchmarks import harness, peak, table
     from tests.benchmarks.registry import CONTESTANTS, chosen
 

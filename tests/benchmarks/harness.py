@@ -23,6 +23,7 @@ from tests.benchmarks.registry import Benchmark, Run
 
 PAUSE_SECONDS = 0.005  # the last contestant's threads stop spinning meanwhile
 MOST_CALLS = 20_000
+UNSTEADY = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ QUICK = Effort(rounds=3, seconds=0.01)
 @dataclass(slots=True)
 class Result:
     """seconds: median time of one unit of work, by contestant; absent where nothing was timed.
+    unsteady: contestants whose quartiles over the rounds lie further apart than UNSTEADY medians.
     notes: what went wrong, by contestant.  disagreed: contestants whose values are not lazygrad's.
     """
 
@@ -47,6 +49,7 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     disagreed: list[str] = field(default_factory=list)
+    unsteady: list[str] = field(default_factory=list)
 
     def ratio(self, peer: str) -> float | None:
         """How many times as long the peer takes; above 1 lazygrad is faster."""
@@ -89,7 +92,12 @@ def run_benchmark(benchmark: Benchmark, contestants: Sequence[str], effort: Effo
             calls[contestant] = _calls(run, effort.seconds)
     times = _rounds({contestant: runs[contestant] for contestant in calls}, calls, effort.rounds)
     for contestant, samples in times.items():
-        result.seconds[contestant] = statistics.median(samples) / benchmark.units
+        median = statistics.median(samples)
+        result.seconds[contestant] = median / benchmark.units
+        if len(samples) > 2:
+            low, _, high = statistics.quantiles(samples, method="inclusive")
+            if high - low > UNSTEADY * median:
+                result.unsteady.append(contestant)
     return result
 
 

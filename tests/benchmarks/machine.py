@@ -1,4 +1,4 @@
-"""Which machine, which versions; and holding the process to two processors."""
+"""Which machine, which versions; and giving all contestants the same two processors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,22 @@ PROCESSORS = Path("/proc/cpuinfo")
 TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
-def hold_to(count: int) -> int:
-    """Runs this process and its children on so many processors, of different cores where there are
-    enough; returns how many it got.  Call it before a framework is imported."""
+def prepare(count: int) -> int:
+    """Runs this process and its children on so many processors; returns how many it got.  Call it
+    before a framework is imported.
+
+    torch.compile gets no worker processes: while they start up, they take the processors from torch
+    itself (measured: 230 ms instead of 3 ms for the MLP's step).  `startup` lets it have them.
+    """
+    processors = _hold_to(count)
+    os.environ["NPROC"] = os.environ["OMP_NUM_THREADS"] = str(processors)  # NPROC: for XLA's pool
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    os.environ.pop("LAZYGRAD_NUM_THREADS", None)
+    return processors
+
+
+def _hold_to(count: int) -> int:
+    """Processors of different cores first, where the system tells them apart."""
     if not hasattr(os, "sched_getaffinity"):
         return min(count, os.cpu_count() or 1)
     allowed = sorted(os.sched_getaffinity(0))
@@ -24,12 +37,9 @@ def hold_to(count: int) -> int:
     for processor in allowed:
         firsts.setdefault(_core(processor), processor)
     kept = list(firsts.values())
-    kept += [processor for processor in allowed if processor not in kept]
-    os.sched_setaffinity(0, kept[:count])
-    os.environ["NPROC"] = str(min(count, len(kept)))  # the size of XLA's thread pool
-    os.environ["OMP_NUM_THREADS"] = os.environ["NPROC"]
-    os.environ.pop("LAZYGRAD_NUM_THREADS", None)
-    return min(count, len(kept))
+    kept = (kept + [processor for processor in allowed if processor not in kept])[:count]
+    os.sched_setaffinity(0, kept)
+    return len(kept)
 
 
 def _core(processor: int) -> str:

@@ -22,6 +22,7 @@ IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_c
 def _seconds(arguments: list[str], environment: dict[str, str] | None = None) -> float:
     """What a Python process with these arguments prints last."""
     settings = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    settings.pop("TORCHINDUCTOR_COMPILE_THREADS", None)
     done = subprocess.run([sys.executable, *arguments], env=settings | (environment or {}),
                           capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     if done.returncode:

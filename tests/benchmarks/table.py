@@ -15,7 +15,8 @@ def header(contestants: Sequence[str]) -> list[str]:
 
 
 def cells(result: Result, contestants: Sequence[str], peak: Peak) -> list[str]:
-    """One row, as `header` names it.  "–": does not apply; "failed", "WRONG": see the notes."""
+    """One row, as `header` names it.  "–": does not apply; "~": the rounds differ much;
+    "failed", "WRONG": see the notes."""
     row = [result.benchmark.name]
     row += [_time_cell(result, name) for name in contestants]
     for peer in contestants:
@@ -32,7 +33,8 @@ def cells(result: Result, contestants: Sequence[str], peak: Peak) -> list[str]:
 
 def _time_cell(result: Result, contestant: str) -> str:
     if contestant in result.seconds:
-        return show_seconds(result.seconds[contestant])
+        shown = show_seconds(result.seconds[contestant])
+        return f"~{shown}" if contestant in result.unsteady else shown
     if contestant in result.disagreed:
         return "WRONG"
     note = result.notes.get(contestant, "")
@@ -73,11 +75,12 @@ def notes(results: Sequence[Result]) -> list[str]:
 
 EXPLANATION = """\
 Times are medians over rounds in which the contestants take turns (imports and first steps: the
-best of some processes). `× peer`: the peer's time over lazygrad's, so above 1 lazygrad is faster.
-Where a row's name has `replay` in it, lazygrad runs through `lg.compile`; else it records each call
-anew. "of peak": the time that the row's arithmetic, or the bytes that it must move at least, would
-take at the peak measured in the same run, over lazygrad's time. Data that stays in a cache can
-exceed the memory peak. All values were compared between the contestants before any was timed."""
+best of some processes); "~" marks those whose quartiles lie more than 30 % apart. `× peer`: the
+peer's time over lazygrad's, so above 1 lazygrad is faster. Where a row's name has `replay` in it,
+lazygrad runs through `lg.compile`; else it records each call anew. "of peak": the time that the
+row's arithmetic, or the bytes that it must move at least, would take at the peak measured in the
+same run, over lazygrad's time. Data that stays in a cache can exceed the memory peak. All values
+were compared between the contestants before anything was timed."""
 
 
 def document(results: Sequence[Result], contestants: Sequence[str], peak: Peak, machine: str,

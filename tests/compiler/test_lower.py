@@ -499,7 +499,7 @@ def assert_close_to_interpreter(
     else:
         # all positive: sums do not cancel, and a wrong neutral 0 would be the least
         array = (abs(numbers.standard_normal(shape)) + 0.25).astype(value.dtype.numpy)
-        array = -array if op == "max" else array
+        array = -array if op == "max" else array / array.dtype.type(64)
     check(graph, [array])
 
 

@@ -252,7 +252,9 @@ def _alone(root: Node) -> Group:
 
 
 def _reshaped(group: Group, root: Node) -> Group | Reason:
-    """The row group with the root added, its rows and inner length settled; or why they do not fit."""
+    """The row group with the root added, its rows and inner length settled; or why they
+    do not fit.
+    """
     roots = [*group.roots, root]
     has_reduction = any(is_reduction(member) for member in group.roots)
     if is_reduction(root):

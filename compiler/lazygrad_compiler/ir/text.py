@@ -133,12 +133,12 @@ LOCATION = re.compile(rf'\s*("(?:[^"\\]|\\.)*"|{PLAIN_FILE}):(\d+)\s*(?:,|$)')
 # ---- parsing
 
 TOKEN = re.compile(
-    r'[ \t]*(?:(?P<node>%\w+)'
-    r'|(?P<number>-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|inf\b|nan\b))'
-    r'|(?P<name>[A-Za-z_]\w*)'
+    r"[ \t]*(?:(?P<node>%\w+)"
+    r"|(?P<number>-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|inf\b|nan\b))"
+    r"|(?P<name>[A-Za-z_]\w*)"
     r'|(?P<string>"(?:[^"\\]|\\.)*")'
-    r'|(?P<mark>\.\.|[()\[\],:=])'
-    r'|(?P<comment>\#.*)?$)'
+    r"|(?P<mark>\.\.|[()\[\],:=])"
+    r"|(?P<comment>\#.*)?$)"
 )
 
 Token = tuple[str, str, int]

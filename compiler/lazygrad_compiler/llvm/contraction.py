@@ -168,7 +168,9 @@ class _Emitter:
     def _pack_transposed(
         self, batch: Value, n: Value, column: Value, k0: Value, k_end: Value
     ) -> None:
-        """`lanes` columns, read along k and transposed in registers, `lanes` values of k at a time."""
+        """`lanes` columns, read along k and transposed in registers, `lanes` values of k
+        at a time.
+        """
         f, s = self.f, self.s
         with f.loop(k0, k_end, s.lanes, hint="pack.k") as loop:
             active = (

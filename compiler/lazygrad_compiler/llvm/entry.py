@@ -24,7 +24,9 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class BoundLaunch:
-    """kernel: function name.  tasks, grain: for the pool.  checks: whether it can report an error."""
+    """kernel: function name.  tasks, grain: for the pool.  checks: whether it can report
+    an error.
+    """
 
     kernel: str
     arguments: tuple[Binding, ...]

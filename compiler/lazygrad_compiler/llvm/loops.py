@@ -220,7 +220,9 @@ class _LoopEmitter:
                 )
 
     def _child(self, outside: Points, vector: Var | None = None) -> Points:
-        """A copy of the state for the inside of a loop: what is computed there is not seen outside."""
+        """A copy of the state for the inside of a loop: what is computed there is not
+        seen outside.
+        """
         inside = Points(
             self.f,
             self.kernel.values,

@@ -317,7 +317,9 @@ _INSTR = {
 
 
 def dependences(values: Sequence[Instr]) -> list[set[Term]]:
-    """For each instr, the loop variables that its value varies with (rows of earlier stages: none)."""
+    """For each instr, the loop variables that its value varies with (rows of earlier
+    stages: none).
+    """
     result: list[set[Term]] = []
     for instr in values:
         found: set[Term] = set()

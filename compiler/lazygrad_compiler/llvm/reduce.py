@@ -79,7 +79,9 @@ def take_in(
     position: Value | None,
     active: Value | None,
 ) -> list[Value]:
-    """The accumulators after one more value (or vector of values); inactive lanes stay as they are."""
+    """The accumulators after one more value (or vector of values); inactive lanes stay as
+    they are.
+    """
     lanes = lanes_of(accumulators[0].type)
     wide = accumulator_dtype(dtype)
     new = [f.splat(scalar.widen(f, value, dtype), lanes)]

@@ -58,8 +58,9 @@ TASK_CYCLES = 40_000
 
 
 STRIDED_CHUNK = 64
-"""Elements of a chunk whose loads are far apart: few enough that the cache lines they touch are still
-there for the next index along which those loads are neighbours."""
+"""Elements of a chunk whose loads are far apart: few enough that the cache lines they touch are
+still there for the next index along which those loads are neighbours.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ class _Choice:
 
 
 def _best_axis(kernel: LoopKernel, axes: Sequence[Var], every: bool) -> _Choice | None:
-    """The axis along which most accesses are contiguous, the later one among equals; None where there
-    is none (unless `every`, axes that no access varies along do not count).
+    """The axis along which most accesses are contiguous, the later one among equals; None where
+    there is none (unless `every`, axes that no access varies along do not count).
     """
     best: _Choice | None = None
     for position, axis in enumerate(axes):

@@ -1,0 +1,71 @@
+"""The command line: `lazygrad COMMAND ...`, or `python -m lazygrad COMMAND ...`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lazygrad.cli import USAGE, UsageError, cache, doctor, dump
+
+DESCRIPTION = """\
+lazygrad records tensor operations, compiles them to native code, and runs them.
+These commands show what it does.
+"""
+
+EPILOG = """\
+`lazygrad COMMAND --help` says more about a command.
+Exit codes: 0 all is well, 1 something is wrong, 2 the command line is wrong.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lazygrad", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="store_true", help="show the version and end")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for module in (dump, cache, doctor):
+        module.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; gives its exit code instead of ending the process."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = make_parser()
+    try:
+        return _run(parser, given)
+    except UsageError as error:
+        print(f"lazygrad: {error}", file=sys.stderr)
+        return USAGE
+    except SystemExit as end:  # argparse: 0 after --help, 2 for a wrong command line
+        return end.code if isinstance(end.code, int) else USAGE
+
+
+def _run(parser: argparse.ArgumentParser, given: list[str]) -> int:
+    ours, theirs = given, []
+    if "--" in given:
+        cut = given.index("--")
+        ours, theirs = given[:cut], given[cut + 1:]
+    options, unknown = parser.parse_known_args(ours)
+    if options.version:
+        print(f"lazygrad {doctor.lazygrad_version()}")
+        return 0
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    if getattr(options, "takes_script_arguments", False):
+        ahead = ours[: ours.index(options.script)]
+        wrong = [word for word in unknown if word in ahead]
+        options.script_arguments = [*unknown, *theirs]
+    else:
+        wrong = [*unknown, *theirs]
+    if wrong:
+        raise UsageError(f"{options.command} does not take {wrong[0]}; "
+                         f"see `lazygrad {options.command} --help`")
+    return options.run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
