@@ -12,6 +12,7 @@ so a dump does not depend on whether the cache was warm.  Nothing that differs b
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import os
@@ -45,12 +46,12 @@ DEFAULT_STAGES = ("graph", "fused", "loops")
 
 EXPLANATIONS: dict[str, tuple[str, str]] = {
     "graph": (
-        "The operations as recorded, in order: %name = operation(inputs) : type[sizes]  # your line",
+        "The operations as recorded, in order: %name = operation(inputs) : type[sizes]  # line",
         "input(n) is a value that is already there; `return` names the values that are wanted.",
     ),
     "grad": (
         "The operations that backward() added: the chain rule, from the result back to the leaves.",
-        "`forward` lines are values of the forward pass it uses; the lines are the forward ones.",
+        "`forward` marks values of the forward pass; the lines are those of forward operations.",
     ),
     "opt": (
         "The same program simplified: what was repeated, useless or constant is gone.",
@@ -62,7 +63,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
     ),
     "loops": (
         "Each kernel as loops over its buffers b0, b1, ...; threads share a `parallel` loop.",
-        "Above it the schedule, how it is made fast: numbers per vector (lanes), tiles, task sizes.",
+        "The schedule above it is how it is made fast: numbers per vector (lanes), tiles, tasks.",
     ),
     "llvm": (
         "Each kernel in LLVM's language as written by lazygrad: typed steps on named values.",
@@ -223,11 +224,9 @@ def about(stages: Stages) -> str:
     return word[:40].rstrip("-+") or "nothing"
 
 
-def render(stages: Stages, wanted: Sequence[str],
-           calls: Sequence[Differentiated] = ()) -> dict[str, str]:
-    """The stages' texts by name."""
-    return {stage: gradient_text(calls) if stage == "grad" else stages.render(stage)
-            for stage in wanted}
+def render(stages: Stages, stage: str, calls: Sequence[Differentiated] = ()) -> str:
+    """A stage as text.  calls: what autodiff did, for stage grad."""
+    return gradient_text(calls) if stage == "grad" else stages.render(stage)
 
 
 def summary(stages: Stages) -> str:
@@ -243,7 +242,7 @@ class Dump:
     """Listens for programs and hands each to `write`.
 
     write: called with each `DumpedProgram` as soon as it was compiled or loaded.  `count`: programs
-    so far; `from_disk`: those that the disk cache had.
+    so far; `from_disk`: those that the disk cache had; `failures`: stages that could not be shown.
     """
 
     def __init__(self, stages: Sequence[str], write: Callable[[DumpedProgram], None]) -> None:
@@ -251,6 +250,7 @@ class Dump:
         self.write = write
         self.count = 0
         self.from_disk = 0
+        self.failures = 0
         self._backward = BackwardRecorder()
 
     def install(self) -> Dump:
@@ -268,8 +268,15 @@ class Dump:
             self.from_disk += 1
             stages = lower(graph, host())
         number, self.count = self.count, self.count + 1
-        texts = render(stages, self.stages, self._backward.calls)
+        texts = {stage: self._render(stages, stage) for stage in self.stages}
         self.write(DumpedProgram(number, about(stages), summary(stages), texts))
+
+    def _render(self, stages: Stages, stage: str) -> str:
+        try:
+            return render(stages, stage, self._backward.calls)
+        except Exception as error:  # looking at a program must not keep it from running
+            self.failures += 1
+            return f"this stage cannot be shown: {type(error).__name__}: {error}"
 
 
 def write_to(stream: TextIO) -> Callable[[DumpedProgram], None]:
@@ -308,8 +315,9 @@ def write_files(folder: Path) -> Callable[[DumpedProgram], None]:
     return write
 
 
+@functools.cache
 def install_from_environment() -> Dump | None:
-    """Dumps this process's programs as LAZYGRAD_DUMP (stages, comma between) says.
+    """Dumps this process's programs as LAZYGRAD_DUMP (stages, comma between) says; once.
 
     They go to standard error, or into the folder LAZYGRAD_DUMP_DIR.  None where the variable is not
     set.  Raises UnknownStage for a stage that does not exist.
@@ -369,7 +377,8 @@ def dump_ir(what: Any, *arguments: Any, stage: str | Iterable[str] = DEFAULT_STA
                    "that made them is gone", "Call dump_ir before anything looks at the tensor "
                    "(print, .item(), .numpy()), or use `lazygrad dump-ir SCRIPT`.")
     lowered = lower(_canonical(pending)[0], host())
-    return DumpedProgram(0, about(lowered), summary(lowered), render(lowered, stages, calls)).text()
+    texts = {name: render(lowered, name, calls) for name in stages}
+    return DumpedProgram(0, about(lowered), summary(lowered), texts).text()
 
 
 def _tensors_in(value: Any) -> list[Tensor]:
@@ -397,7 +406,7 @@ def _would_differentiate(output: Node) -> Differentiated | None:
 
 def _record(function: Callable[..., Any], arguments: tuple[Any, ...],
             keywords: dict[str, Any]) -> tuple[list[Node], list[Differentiated]]:
-    """The nodes that calling the function left pending, results first, and what it differentiated."""
+    """The nodes that a call of the function left pending, and what it differentiated."""
     before = {cell.node for cell in cells.live_cells()}
     recorder = BackwardRecorder()
     recorder.install()

@@ -133,6 +133,8 @@ def mark(node: Node, uid: int) -> Node:
 
 def register(cell: Cell) -> None:
     """Notes a cell that has no value yet; flushes where too much is pending."""
+    if observation_callbacks and now.recording is not None:
+        now.recording.made.append(ref(cell))
     if cell.node.payload is None:
         _pending.append(ref(cell))
         counter.nodes += 1
@@ -145,7 +147,7 @@ def register(cell: Cell) -> None:
 def _bound() -> None:
     """Flushes when too many nodes or bytes are pending."""
     counter.next_check = counter.nodes + 256
-    if observation_callbacks:
+    if now.recording is not None:
         return
     if counter.nodes < MOST_PENDING_NODES:
         nodes = {cell.node for cell in map(_alive, _pending) if cell is not None}
@@ -181,10 +183,14 @@ def is_freed(node: Node) -> bool:
     return node.op == "variable" and node.attrs[0] == FREED
 
 
-def flush(*required: Node) -> None:
-    """Computes every live pending tensor, and the required nodes, in one program."""
+def _observe() -> None:
     for callback in observation_callbacks:
         callback("{}:{}".format(*(now.location or here())[0]))
+
+
+def flush(*required: Node) -> None:
+    """Computes every live pending tensor, and the required nodes, in one program."""
+    _observe()
     with _lock:
         cells: dict[int, Cell] = {}
         for reference in _pending:
@@ -272,6 +278,8 @@ def cell_values(cell: Cell) -> numpy.ndarray:
     node = cell.node
     if node.op == "const":
         return numpy.full(node.shape, node.attrs[0], node.dtype.numpy)
+    if observation_callbacks:
+        _observe()
     return values(node)
 
 

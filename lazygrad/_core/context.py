@@ -25,6 +25,8 @@ class _Now(threading.local):
 
     grad: bool = True
     inference: bool = False
+    recording: Any = None
+    """The `Recording` of a function being compiled in this thread."""
     location: Location = ()
 
 

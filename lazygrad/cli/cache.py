@@ -71,7 +71,7 @@ def described_entries() -> list[dict[str, Any]]:
         except OSError:  # gone meanwhile
             continue
         launches = entry.manifest["meta"].get("launches", [])
-        lines = dict.fromkeys(f"{file}:{line}" for _, _, where in launches for file, line in where)
+        lines = sorted({(file, line) for _, _, where in launches for file, line in where})
         found.append({
             "key": entry.key,
             "bytes": sum(record["size"] for record in entry.manifest["blobs"].values()),
@@ -79,7 +79,7 @@ def described_entries() -> list[dict[str, Any]]:
             "kernels": len({kernel for kernel, _, _ in launches}),
             "launches": len(launches),
             "compute": [about for _, about, _ in launches],
-            "lines": list(lines),
+            "lines": [f"{file}:{line}" for file, line in lines],
             "compile_seconds": round(entry.manifest["meta"].get("seconds", 0.0), 6),
         })
     return sorted(found, key=lambda each: (each["age_seconds"], each["key"]))
@@ -144,7 +144,8 @@ def clear(options: argparse.Namespace) -> int:
                     "dry_run": options.dry_run})
     else:
         verb = "would delete" if options.dry_run else "deleted"
-        print(f"{verb} {count} program{'s' * (count != 1)}, {human_bytes(size)}, in {stats['path']}")
+        programs = f"{count} program{'s' * (count != 1)}"
+        print(f"{verb} {programs}, {human_bytes(size)}, in {stats['path']}")
     return FINDING if _unusable(stats) or left else OK
 
 

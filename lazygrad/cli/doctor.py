@@ -90,8 +90,8 @@ def _processor() -> str:
 def _features() -> str:
     from lazygrad_compiler.target import host
     used = [name[1:] for name in host().features.split(",") if name.startswith("+")]
-    narrowed = "; narrowed by LAZYGRAD_CPU_FEATURES" if "LAZYGRAD_CPU_FEATURES" in os.environ else ""
-    return (", ".join(used) or "none") + narrowed
+    narrowed = "LAZYGRAD_CPU_FEATURES" in os.environ
+    return (", ".join(used) or "none") + "; narrowed by LAZYGRAD_CPU_FEATURES" * narrowed
 
 
 def _vectors() -> str:

@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     finally:
         dump.remove()
     report(dump.count, dump.from_disk, None if to_stdout else options.output)
-    return OK if succeeded else FINDING
+    return OK if succeeded and not dump.failures else FINDING
 
 
 def report(count: int, from_disk: int, folder: str | None) -> None:
@@ -96,16 +96,17 @@ def report(count: int, from_disk: int, folder: str | None) -> None:
 
 
 def run_script(script: str, arguments: list[str]) -> bool:
-    """Runs a file as `__main__`.  False where it raised (the traceback is shown) or exited non-zero."""
+    """Runs a file as `__main__`.  False where it raised (the traceback is shown) or failed."""
+    path = os.path.abspath(script)  # as Python does it, so that cache and errors name it alike
     with _as_main(script, arguments):
         try:
-            runpy.run_path(script, run_name="__main__")
+            runpy.run_path(path, run_name="__main__")
         except SystemExit as end:
             if isinstance(end.code, str):
                 print(end.code, file=sys.stderr)
             return end.code is None or end.code == 0
         except BaseException as error:
-            traceback.print_exception(type(error), error, _own_part(error.__traceback__, script))
+            traceback.print_exception(type(error), error, _own_part(error.__traceback__, path))
             return False
     return True
 
@@ -122,11 +123,11 @@ def _as_main(script: str, arguments: list[str]) -> Iterator[None]:
         sys.argv, sys.path = before
 
 
-def _own_part(trace: TracebackType | None, script: str) -> TracebackType | None:
+def _own_part(trace: TracebackType | None, path: str) -> TracebackType | None:
     """The traceback from the script's own frame on, without those that ran it."""
     current = trace
     while current is not None:
-        if current.tb_frame.f_code.co_filename == script:
+        if current.tb_frame.f_code.co_filename == path:
             return current
         current = current.tb_next
     return None  # a syntax error: the script has no frame

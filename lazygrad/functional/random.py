@@ -16,7 +16,7 @@ import numpy
 
 from lazygrad._core import graph
 from lazygrad._core.cell import leaf_of_array
-from lazygrad._core.context import fail, method, operation
+from lazygrad._core.context import fail, method, now, operation
 from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap, write
 from lazygrad._core.types import as_dtype, default
 from lazygrad._core.values import check_device
@@ -32,6 +32,11 @@ __all__ = ["manual_seed", "seed", "initial_seed", "get_rng_state", "set_rng_stat
            "dropout2d", "dropout3d", "feature_dropout", "rrelu", "gumbel_softmax"]
 
 
+def _not_in_recordings(what: str) -> None:
+    if now.recording is not None:
+        now.recording.refuse(f"{what} takes part in no replay")
+
+
 class Generator:
     """A source of random numbers of its own, with its own seed."""
 
@@ -42,6 +47,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Starts over with a seed."""
+        _not_in_recordings("seeding a generator")
         self._seed, self._offset = int(seed), 0
         return self
 
@@ -52,6 +58,7 @@ class Generator:
         return self.manual_seed(int.from_bytes(os.urandom(7), "little"))._seed
 
     def get_state(self) -> Tensor:
+        _not_in_recordings("the state of a generator")
         return wrap(leaf_of_array(self._state()))
 
     def set_state(self, state: Tensor) -> None:
@@ -63,16 +70,13 @@ class Generator:
 
     def draw(self, blocks: int) -> Node:
         """The state as a node, moved on by so many blocks."""
-        if draw_callback is not None and self is generator:
-            return draw_callback(blocks)
+        if now.recording is not None:
+            return now.recording.draw(self, blocks)
         with self._lock:
             state = self._state()
             self._offset += blocks
         return leaf_of_array(state)
 
-
-draw_callback: Callable[[int], Node] | None = None
-"""Set by `compile` while it records: gives the state node for so many blocks."""
 
 generator = Generator()
 
@@ -209,6 +213,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None,
              device: Any = None) -> Tensor:
     """0 to n - 1 in random order; drawn on the host."""
     check_device(device, "randperm")
+    _not_in_recordings("randperm")
     source = generator or globals()["generator"]
     with source._lock:
         seed, offset = source._seed, source._offset

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import lazygrad as lg
+from lazygrad._core.context import now
 from lazygrad.nn.module_hooks import HookHandle, run_forward_hooks, run_forward_pre_hooks
 from lazygrad.nn.module_state import ModuleState
 from lazygrad.nn.parameter import Buffer, Parameter
@@ -56,6 +57,8 @@ class Module(ModuleState):
             f"{type(self).__name__} has no forward(); define `def forward(self, ...)` in the class")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if now.recording is not None:
+            now.recording.watch(self)
         try:
             if self._forward_pre_hooks:
                 args, kwargs = run_forward_pre_hooks(self, args, kwargs)

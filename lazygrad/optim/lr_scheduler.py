@@ -17,7 +17,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lazygrad as lg
+from lazygrad._core.context import now
 from lazygrad.optim.optimizer import Optimizer
+
+
+def _not_in_recordings() -> None:
+    if now.recording is not None:
+        now.recording.refuse("a scheduler's step takes part in no replay; call it outside the "
+                             "compiled function")
 
 
 class LRScheduler:
@@ -69,6 +76,7 @@ class LRScheduler:
 
     def step(self, epoch: int | None = None) -> None:
         """Goes one epoch on, or to a given one, and writes the rates."""
+        _not_in_recordings()
         if self._step_count == 1 and not self.optimizer.steps_taken and epoch is None:
             warnings.warn("lr_scheduler.step() was called before optimizer.step(): the first "
                           "value of the schedule is skipped. Call optimizer.step() first.",
@@ -336,6 +344,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def step(self, epoch: float | None = None) -> None:  # type: ignore[override]
         """Goes one epoch on, or to a given one, which may be a fraction."""
+        _not_in_recordings()
         position = (self.last_epoch + 1) if epoch is None else epoch
         if position < 0:
             raise ValueError(f"Expected non-negative epoch, but got {epoch}")
@@ -481,6 +490,7 @@ class SequentialLR(LRScheduler):
         self._last_lr = schedulers[0].get_last_lr()
 
     def step(self, epoch: int | None = None) -> None:
+        _not_in_recordings()
         self.last_epoch += 1
         position = bisect_right(self._milestones, self.last_epoch)
         scheduler = self._schedulers[position]
@@ -519,6 +529,7 @@ class ChainedScheduler(SequentialLR):
         self._last_lr = schedulers[-1].current()
 
     def step(self, epoch: int | None = None) -> None:
+        _not_in_recordings()
         for scheduler in self._schedulers:
             scheduler.step()
         self._last_lr = self._schedulers[-1].current()
@@ -557,6 +568,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.num_bad_epochs = 0
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
+        _not_in_recordings()
         value = float(metrics)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self.is_better(value, self.best):

@@ -17,6 +17,8 @@ constant of the graph, or every step would compile anew:
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -26,7 +28,7 @@ import numpy
 import lazygrad as lg
 from lazygrad._core import cell as cells
 from lazygrad._core import graph
-from lazygrad._core.context import operation
+from lazygrad._core.context import now, operation
 from lazygrad._core.tensor import raw_node, write
 from lazygrad.nn.module_hooks import HookHandle
 from lazygrad_compiler.ir.dtypes import DType, float32
@@ -89,7 +91,7 @@ class Optimizer:
             self.add_param_group(group)
         # Initial values are computed now, so that the first step is the same program as all that
         # follow.
-        if not cells.observation_callbacks:
+        if now.recording is None:
             _compute()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -142,13 +144,45 @@ class Optimizer:
             with lg.enable_grad():
                 loss = closure()
         self._record()
-        self.steps_taken += 1
+        if now.recording is None:
+            self._count()
+        else:
+            self._report(now.recording)
         # While a function is being compiled, its program does the computing.
-        if not cells.observation_callbacks:
+        if now.recording is None:
             _compute()
         for hook in list(self._step_post_hooks.values()):
             hook(self, (closure,), {})
         return loss
+
+    def _count(self) -> None:
+        self.steps_taken += 1
+
+    def _report(self, recorded: Any) -> None:
+        """Tells `compile` what a replay takes for granted: the settings but for learning rates that
+        are numbers, the groups, and the state.
+        """
+        groups, state = self.param_groups, self.state
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        settings = [(group, name, value) for group in groups for name, value in group.items()
+                    if name != "params" and (name != "lr" or isinstance(value, lg.Tensor))]
+        lists = [(group, list(group["params"])) for group in groups]
+
+        def holds() -> bool:
+            if self.param_groups is not groups or len(groups) != len(lists) \
+                    or self.state is not state:
+                return False
+            for group, before in lists:
+                present = group["params"]
+                if len(present) != len(before) or not all(map(operator.is_, present, before)):
+                    return False
+            return all(group.get(name) is value or (not isinstance(value, lg.Tensor)
+                                                    and group.get(name) == value)
+                       for group, name, value in settings)
+
+        recorded.guards.append(holds)
+        recorded.parameters += parameters
+        recorded.after.append(self._count)
 
     @operation
     def _record(self) -> None:
@@ -203,6 +237,11 @@ class Optimizer:
         """A number of group `index` for the graph: a float (constant) or a 0-d node."""
         if isinstance(value, lg.Tensor):
             return graph.cast(graph.reshape(raw_node(value), ()), dtype)
+        if now.recording is not None:
+            if name != "lr":
+                return value
+            return raw_node(now.recording.mirror(
+                (id(self), index, dtype), functools.partial(self._rate, index, dtype)))
         key = (index, name, dtype)
         number = self._numbers.get(key)
         if number is None:
@@ -210,6 +249,13 @@ class Optimizer:
         elif number.value != value:
             number.refresh(value, dtype)
         return number.value if number.tensor is None else raw_node(number.tensor)
+
+    def _rate(self, index: int, dtype: DType) -> lg.Tensor:
+        """The tensor of a group's learning rate, brought up to date."""
+        self._number(index, "lr", self.param_groups[index]["lr"], dtype)
+        tensor = self._numbers[(index, "lr", dtype)].tensor
+        assert tensor is not None
+        return tensor
 
     def _state_tensor(self, parameter: lg.Tensor, name: str, fill: float = 0.0) -> lg.Tensor:
         """A tensor of the parameter's state, made on first use.

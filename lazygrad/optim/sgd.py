@@ -8,6 +8,7 @@ from typing import Any
 
 import lazygrad as lg
 from lazygrad._core import graph
+from lazygrad._core.context import now
 from lazygrad._core.tensor import write
 from lazygrad.optim.optimizer import Optimizer, check_not_negative, value_of, with_values
 
@@ -39,6 +40,8 @@ class SGD(Optimizer):
                 kept = 1.0 - group["dampening"]
                 starts = self.state[parameter].get("momentum_buffer") is None
                 buffer = self._state_tensor(parameter, "momentum_buffer")
+                if starts and kept != 1.0 and now.recording is not None:
+                    now.recording.guards.append(lambda: False)
                 velocity = graph.mul(value_of(buffer, dtype), momentum)
                 # The first gradient is not dampened.
                 velocity = graph.add(velocity, change if starts or kept == 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,12 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
     contestants = [name for name in CONTESTANTS if name == "lazygrad" or name in options.peers]
     effort = harness.QUICK if options.quick else harness.FULL
     limits = peak.measure_peak()
+    others = machine.Others()
     results = []
     for row in rows:
-        print(f"{row.name} ...", end="\r", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        print(f"{row.name} ...", end=" ", file=sys.stderr, flush=True)
         results.append(harness.run_benchmark(row, contestants, effort))
-        limits = limits.best(peak.measure_peak(rounds=1))
-    described = machine.describe(contestants, processors)
+        print(f"{time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    described = machine.describe(contestants, processors, others.share())
+    limits = limits.best(peak.measure_peak())
     lines = [table.header(contestants)]
     lines += [table.cells(result, contestants, limits) for result in results]
     print(f"{described}\npeak: {limits}\n\n{table.render(lines)}")

@@ -7,6 +7,7 @@ the same, so one function `program(torch, *tensors)` serves three contestants; J
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -41,10 +42,10 @@ def from_numpy(contestant: str, array: np.ndarray) -> Any:
 
 
 def to_numpy(contestant: str, value: Any) -> np.ndarray:
-    """A result as an array of float64."""
+    """A result as an array."""
     if contestant.startswith("torch"):
         value = value.detach().numpy()
-    return np.asarray(value).astype(np.float64)
+    return np.asarray(value)
 
 
 def compiled(contestant: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,13 +91,19 @@ def register_function(
         def function(*tensors: Any) -> Any:
             return code(module, *tensors)
 
-        tensors = [from_numpy(contestant, array) for array in arrays()]
+        tensors = [from_numpy(contestant, array) for array in _made(arrays)]
         if contestant == "lazygrad" and replay:
             return waiting(contestant, module.compile(function), tensors)
         return waiting(contestant, compiled(contestant, function), tensors)
 
     return register(Benchmark(name=name, about=about, make=make, flops=flops, nbytes=nbytes,
                               tolerance=tolerance))
+
+
+@functools.lru_cache(maxsize=1)
+def _made(arrays: Callable[[], Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
+    """The inputs of the row under way, made once for all contestants."""
+    return arrays()
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

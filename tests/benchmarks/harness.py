@@ -115,15 +115,15 @@ def _first_values(benchmark: Benchmark, contestant: str, run: Run) -> list[Any]:
     """The first results.  Where lazygrad should compute, each call must have run a program."""
     values: list[Any] = []
     with _programs_run(contestant == "lazygrad" and benchmark.runs_programs) as count:
-        for _ in range(max(benchmark.checked_calls, 2)):
+        for number in range(max(benchmark.checked_calls, 2)):
             value = run()
-            if value is not None:
+            if value is not None and number < benchmark.checked_calls:
                 values.append(to_numpy(contestant, value))
             del value  # a value that is still held would be found again, not computed
             count.append(_programs)
     if any(later <= earlier for earlier, later in pairwise(count)):
         raise RuntimeError("a call ran no program: the benchmark would time nothing")
-    return values[: benchmark.checked_calls]
+    return values
 
 
 _programs = 0

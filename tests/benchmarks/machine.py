@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PROCESSORS = Path("/proc/cpuinfo")
+STATISTICS = Path("/proc/stat")
 TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
@@ -76,7 +77,37 @@ def versions(contestants: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def describe(contestants: Sequence[str], processors: int) -> str:
-    """The line that says where figures come from."""
-    return (f"{processor_name()}, {processors} processors used, {platform.system()}; "
+class Others:
+    """How busy other processes and other guests of the host keep the machine, from now on.
+
+    Work that is split evenly waits for the slower half, so a neighbour on one core can make it many
+    times slower: figures count only where the share is near zero.
+    """
+
+    def __init__(self) -> None:
+        self._start = self._ticks()
+
+    def share(self) -> float | None:
+        """Part of all processors' time that others took so far; None where it cannot be told."""
+        if self._start is None or (now := self._ticks()) is None:
+            return None
+        total, busy = (new - old for new, old in zip(now, self._start, strict=True))
+        return max(busy / total, 0.0) if total > 0 else None
+
+    @staticmethod
+    def _ticks() -> tuple[float, float] | None:
+        """Clock ticks of all processors, and those spent neither idle nor by us or our children."""
+        try:
+            fields = [int(word) for word in STATISTICS.read_text().split("\n", 1)[0].split()[1:9]]
+            ours = sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, AttributeError):
+            return None
+        idle = fields[3] + fields[4]
+        return sum(fields), sum(fields) - idle - ours
+
+
+def describe(contestants: Sequence[str], processors: int, others: float | None = None) -> str:
+    """The line that says where figures come from.  others: from `Others.share`."""
+    busy = "" if others is None else f", {others:.0%} of the machine taken by other work"
+    return (f"{processor_name()}, {processors} processors used{busy}, {platform.system()}; "
             f"{versions(contestants)}; {datetime.date.today().isoformat()}")

@@ -268,7 +268,9 @@ def contracted(node: Node, inputs: Sequence[Array], errors: Sequence[Array], val
         if ours.any() and theirs.any():
             result = result + compute(node, [ours, theirs])
     factor = 4 if node.dtype.is_complex else 1
-    return factor * result + ulp(value, node.dtype)
+    # contracted to fma, a product is not rounded; where it is subnormal that is no relative error
+    subnormal = count * 2.0 ** LOWEST_EXPONENT[node.dtype.name]
+    return factor * (result + subnormal) + ulp(value, node.dtype)
 
 
 def scattered(node: Node, inputs: Sequence[Array], errors: Sequence[Array], value: Array) -> Array:

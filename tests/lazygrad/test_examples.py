@@ -19,7 +19,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """run("name.py", "--option", …) -> what it printed.
+    """run("name.py", "--option", …) -> what the example printed; run("-m", "lazygrad", …), too.
 
     The compile cache is empty at first and shared within a test.
     """
@@ -27,14 +27,16 @@ def run(tmp_path: Path) -> Run:
     environment = {**os.environ, "LAZYGRAD_CACHE_DIR": str(tmp_path / "cache"),
                    "PYTHONPATH": os.pathsep.join(folders)}
 
-    def program(name: str, *options: str) -> str:
-        done = subprocess.run([sys.executable, str(EXAMPLES / name), *options], cwd=tmp_path,
+    def start(name: str, *options: str) -> str:
+        program = name if name == "-m" else str(EXAMPLES / name)
+        done = subprocess.run([sys.executable, program, *options], cwd=tmp_path,
                               env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        assert done.stderr == "", "no progress bar and no warnings where the output is no terminal"
+        if name != "-m":
+            assert done.stderr == "", "no progress bar and no warnings where there is no terminal"
         return done.stdout
 
-    return program
+    return start
 
 
 def numbers(pattern: str, output: str) -> list[float]:
@@ -108,3 +110,16 @@ def test_documents_point_at_what_exists(name: str) -> None:
              for file in (ROOT / folder).rglob("*.py")}
     for mentioned in re.findall(r"`([\w/.-]+\.py)`", text):
         assert any(file.endswith("/" + mentioned) for file in files), mentioned
+
+
+def test_documents_show_real_dumps(run: Run) -> None:
+    """What README and architecture show of tour.py is what `dump-ir` prints."""
+    dump = run("-m", "lazygrad", "dump-ir", str(EXAMPLES / "tour.py"), "--stage", "fused,loops")
+    shown = 0
+    for name in ("README.md", "docs/architecture.md"):
+        fenced = re.findall(r"^```\w*\n(.*?)\n```$", (ROOT / name).read_text(), re.M | re.S)
+        for block in fenced:
+            if block.startswith(("==== program", "kernel 0:", "loops kernel")):
+                assert block in dump, block
+                shown += 1
+    assert shown == 3

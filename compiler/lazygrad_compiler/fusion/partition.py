@@ -86,6 +86,7 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
         else:
             for place, value in enumerate(node.inputs):
                 users[value].append((node, place, False))
+    forced = reordered_operands(order)
     roots: list[Node] = []
     cost: dict[Node, int] = {}
     size: dict[Node, int] = {}
@@ -100,12 +101,34 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
             )
             size[node] = sum(size[v] for v in node.inputs) + (0 if is_free(node) else 1)
             root = node in outputs or kind in ("reduction", "contraction") or node.op == "scatter"
+            root = root or node in forced
             if not root and not is_free(node):
                 root = _worth_storing(node, cost[node], size[node], users[node])
         if root:
             roots.append(node)
             cost[node] = size[node] = 0
     return roots
+
+
+def reordered_operands(order: Iterable[Node]) -> set[Node]:
+    """Operands of contractions that are repeated along the batch and lie in another order in memory.
+
+    Each batch packs them again; put in order once, they pack as plain copies.  (The flipped, transposed
+    weights of a convolution's input gradient are the case in point.)
+    """
+    found: set[Node] = set()
+    for node in order:
+        if node.op != "dot":
+            continue
+        for operand in node.inputs:
+            current, repeated = operand, 1
+            while current.op in ("expand", "reshape"):
+                if current.op == "expand":
+                    repeated *= current.size // max(current.inputs[0].size, 1)
+                current = current.inputs[0]
+            if repeated >= 4 and current.op in ("permute", "flip"):
+                found.add(current)
+    return found
 
 
 def _worth_storing(

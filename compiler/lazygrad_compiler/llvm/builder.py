@@ -106,6 +106,13 @@ def const_lanes(element: str, values: Sequence[object]) -> Value:
     return Value(vector_of(element, len(values)), f"<{lanes}>")
 
 
+def only_lane(mask: Value) -> int | None:
+    """The one lane that a constant mask lets through; None where it is no constant or has several."""
+    lanes = mask.name.strip("<>").split(", ")
+    on = [lane for lane, spelled in enumerate(lanes) if spelled == "i1 true"]
+    return on[0] if mask.name.startswith("<") and len(on) == 1 else None
+
+
 Operand = Value | int | float | bool
 
 
@@ -386,6 +393,16 @@ class Function:
         )
 
     def masked_store(self, value: Value, pointer: Value, align: int, mask: Value) -> None:
+        """Writes the lanes where the mask holds.
+
+        A constant mask with one lane on becomes a plain store: LLVM 22 turns the masked store of a
+        truncated vector into a scalar one of the width before truncation, over its neighbours.
+        """
+        lane = only_lane(mask)
+        if lane is not None:
+            element = element_of(value.type)
+            self.store(self.extract(value, lane), self.offset(pointer, lane, element), align)
+            return
         name = f"llvm.masked.store.{mangle(value.type)}.p0"
         self.module.declare(name, "void", [value.type, "ptr", "i32", mask.type])
         self.emit_void(f"call void @{name}({value}, {pointer}, i32 {align}, {mask})")

@@ -154,6 +154,7 @@ class _Emitter:
         late = [number for number in self.right_values if number not in early]
         points.emit(early)
         before = dict(points.computed)
+        points.hoist(late, [self.kernel.k])
         with f.loop(k0, k_end, 1, hint="pack.k") as loop:
             points.bindings[self.kernel.k] = loop.index
             points.emit(late)

@@ -169,6 +169,9 @@ class _LoopEmitter:
             outside.emit(levels[depth])
             if depth == len(axes):
                 return innermost(outside, accumulators)
+            if axes[depth] is not inner_vector:
+                later = [number for level in levels[depth + 1 :] for number in level]
+                outside.hoist(later, axes[depth:])
             axis = axes[depth]
             flat = [v for held in accumulators for v in held]
             if axis is not inner_vector:
@@ -234,6 +237,7 @@ class _LoopEmitter:
         )
         inside.bindings.update(outside.bindings)
         inside.computed.update(outside.computed)
+        inside.hoisted.update(outside.hoisted)
         inside.active = outside.active
         return inside
 

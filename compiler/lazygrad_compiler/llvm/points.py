@@ -9,6 +9,7 @@ gathers.  A mask of active lanes covers the last, partial vector of a loop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,11 +25,25 @@ I64 = "i64"
 
 @dataclass(slots=True)
 class Place:
-    """An index along the lanes: base + stride * lane, or base + offsets (i64 lanes)."""
+    """An index along the lanes: base + pattern[lane] + offsets[lane].
+
+    pattern: known numbers, () for all 0.  offsets: i64 lanes computed at run time.  multiple: the base is
+    known to be a multiple of it (0: the base is 0), which lets quotients and remainders stay patterns.
+    """
 
     base: Value
-    stride: int = 0
+    pattern: tuple[int, ...] = ()
     offsets: Value | None = None
+    multiple: int = 1
+
+    @property
+    def stride(self) -> int | None:
+        """The step from lane to lane where the pattern has one; None where it has not."""
+        if not self.pattern:
+            return 0
+        step = self.pattern[1] - self.pattern[0]
+        regular = all(value == lane * step for lane, value in enumerate(self.pattern))
+        return step if regular else None
 
 
 class Points:
@@ -54,12 +69,13 @@ class Points:
         self.bindings: dict[Var, Value] = {}
         self.active: Value | None = None
         self.computed: dict[int, Value] = {}
+        self.hoisted: dict[Affine, tuple[Place, Affine]] = {}
 
     # ---- index expressions
 
     def scalar_index(self, value: Affine) -> Value:
         place = self.place(value)
-        assert place.stride == 0 and place.offsets is None, f"{value} varies along the lanes"
+        assert not place.pattern and place.offsets is None, f"{value} varies along the lanes"
         return place.base
 
     def _varies(self, value: Affine) -> bool:
@@ -70,86 +86,113 @@ class Points:
                 return True
         return False
 
+    def hoist(self, numbers: Iterable[int], inside: Iterable[Var]) -> None:
+        """Computes now what the instrs' index expressions need that the given variables do not change."""
+        changing = set(inside)
+        for number in numbers:
+            for item in self.values[number].data:
+                if isinstance(item, Affine) and item not in self.hoisted:
+                    self._hoist(item, changing)
+
+    def _hoist(self, value: Affine, changing: set[Var]) -> None:
+        fixed: list[tuple[Term, int]] = []
+        rest: list[tuple[Term, int]] = []
+        for term, c in value.terms:
+            inner = term.inner.variables() if isinstance(term, (Div, Mod)) else {term}
+            moves = any(isinstance(v, Dyn) or v in changing for v in inner)
+            (rest if moves else fixed).append((term, c))
+        if fixed and rest:
+            place = self.place(Affine(0, tuple(fixed)))
+            self.hoisted[value] = (place, Affine(value.constant, tuple(rest)))
+
     def place(self, value: Affine) -> Place:
+        if value in self.hoisted:
+            fixed, rest = self.hoisted[value]
+            return self._plus(fixed, self.place(rest), 1)
         f = self.f
-        base: Value = const(I64, value.constant)
-        stride = 0
-        offsets: Value | None = None
-
-        def add_base(more: Value, factor: int) -> None:
-            nonlocal base
-            term = f.mul(more, factor) if factor != 1 else more
-            base = term if base.name == "0" else f.add(base, term)
-
+        result = Place(const(I64, value.constant), multiple=abs(value.constant))
         for term, c in value.terms:
             if isinstance(term, Var):
-                add_base(self.bindings[term], c)
+                base = self.bindings[term]
+                part = Place(base)
                 if term == self.vector:
-                    stride += c
-                continue
-            if isinstance(term, Dyn):
+                    lanes = tuple(range(self.lanes))
+                    part = Place(base, lanes, None, self.lanes if self.aligned else 1)
+            elif isinstance(term, Dyn):
                 number = self.computed[term.value]
                 if lanes_of(number.type) == 1:
-                    add_base(number, c)
+                    part = Place(number)
                 else:
-                    more = f.mul(number, c) if c != 1 else number
-                    offsets = more if offsets is None else f.add(offsets, more)
-                continue
-            part = self._quotient(term)
-            if part.offsets is None:
-                add_base(part.base, c)
-                stride += part.stride * c
+                    part = Place(const(I64, 0), (), number, 0)
             else:
-                assert part.stride == 0
-                add_base(part.base, c)
-                more = f.mul(part.offsets, c) if c != 1 else part.offsets
-                offsets = more if offsets is None else f.add(offsets, more)
-        if offsets is not None and stride:
-            offsets = f.add(offsets, self.lane_offsets(stride))
-            stride = 0
-        return Place(base, stride, offsets)
+                part = self._quotient(term)
+            result = self._plus(result, part, c)
+        assert f is self.f
+        return result
 
-    def lane_offsets(self, stride: int) -> Value:
-        return const_lanes(I64, [lane * stride for lane in range(self.lanes)])
+    def _plus(self, left: Place, right: Place, factor: int) -> Place:
+        """left + factor * right."""
+        f = self.f
+        base = right.base if factor == 1 else f.mul(right.base, factor)
+        if right.base.name == "0":
+            base = left.base
+        elif left.base.name != "0":
+            base = f.add(left.base, base)
+        pattern = left.pattern
+        if right.pattern:
+            before = left.pattern or (0,) * self.lanes
+            pattern = tuple(a + b * factor for a, b in zip(before, right.pattern, strict=True))
+        offsets = left.offsets
+        if right.offsets is not None:
+            more = right.offsets if factor == 1 else f.mul(right.offsets, factor)
+            offsets = more if offsets is None else f.add(offsets, more)
+        return Place(base, pattern, offsets, math.gcd(left.multiple, right.multiple * abs(factor)))
+
+    def lane_offsets(self, pattern: Sequence[int]) -> Value:
+        return const_lanes(I64, list(pattern))
+
+    def _lanes_of_place(self, place: Place) -> Value:
+        """The index in every lane, as an i64 vector."""
+        lanes = self.f.splat(place.base, self.lanes)
+        if place.pattern and any(place.pattern):
+            lanes = self.f.add(lanes, self.lane_offsets(place.pattern))
+        return lanes if place.offsets is None else self.f.add(lanes, place.offsets)
 
     def _quotient(self, term: Div | Mod) -> Place:
+        """A quotient or remainder.  Where the lanes' pattern fits between multiples of the divisor it stays
+        a scalar with a pattern; else it is computed in every lane.
+        """
         f, inner, divisor = self.f, term.inner, term.divisor
         is_div = isinstance(term, Div)
         if not self._varies(inner):
             return Place(self._divide(self.scalar_index(inner), inner, divisor, is_div))
-        if self._lanes_stay_together(inner, divisor):
-            at_lane_zero = self.place(inner).base
-            return Place(self._divide(at_lane_zero, inner, divisor, is_div), 0 if is_div else 1)
         place = self.place(inner)
-        lanes = f.splat(place.base, self.lanes)
-        lanes = f.add(
-            lanes, place.offsets if place.offsets is not None else self.lane_offsets(place.stride)
-        )
-        small = inner.low >= -(2**31) and inner.high < 2**31 - 4096
+        pattern, multiple = place.pattern, place.multiple
+        if place.offsets is None and min(pattern) >= 0:
+            if multiple % divisor == 0:
+                # the base falls on a multiple of the divisor: the pattern alone has remainders
+                if is_div:
+                    base = self._divide(place.base, inner, divisor, True)
+                    return Place(
+                        base, tuple(p // divisor for p in pattern), None, multiple // divisor
+                    )
+                return Place(const(I64, 0), tuple(p % divisor for p in pattern), None, 0)
+            if multiple and divisor % multiple == 0 and max(pattern) < multiple:
+                # all lanes lie between the same two multiples of the divisor
+                base = self._divide(place.base, inner, divisor, is_div)
+                return Place(base) if is_div else Place(base, pattern, None, multiple)
+        lanes = self._lanes_of_place(place)
+        small = -(2**31) <= inner.low and inner.high < 2**31 - 4096
         if small:
             lanes = f.convert("trunc", lanes, vector_of("i32", self.lanes))
         result = self._divide(lanes, inner, divisor, is_div)
         if small:
             result = f.convert("sext", result, vector_of(I64, self.lanes))
-        return Place(const(I64, 0), 0, result)
-
-    def _lanes_stay_together(self, inner: Affine, divisor: int) -> bool:
-        """True where all lanes have one quotient: the vector starts at a multiple of its length,
-        which divides the divisor.
-        """
-        if not self.aligned or divisor % self.lanes or inner.constant % self.lanes:
-            return False
-        for term, c in inner.terms:
-            if term == self.vector:
-                if c != 1:
-                    return False
-            elif c % self.lanes or not isinstance(term, Var):
-                return False
-        return inner.coefficient(self.vector) == 1 if self.vector is not None else False
+        return Place(const(I64, 0), (), result, 0)
 
     def _divide(self, value: Value, range_of: Affine, divisor: int, is_div: bool) -> Value:
-        """Rounds down where the number cannot be negative; where it can, it is only used under a
-        mask that excludes that.
+        """Rounds down where the number cannot be negative; where it can, it is only used under a mask
+        that excludes that.
         """
         f = self.f
         if range_of.low >= 0:
@@ -159,11 +202,9 @@ class Points:
     def index_vector(self, value: Affine) -> Value:
         """The expression as i64: a scalar where the lanes agree, else a vector."""
         place = self.place(value)
-        if place.offsets is not None:
-            return self.f.add(self.f.splat(place.base, self.lanes), place.offsets)
-        if place.stride:
-            return self.f.add(self.f.splat(place.base, self.lanes), self.lane_offsets(place.stride))
-        return place.base
+        if place.offsets is None and not any(place.pattern):
+            return place.base
+        return self._lanes_of_place(place)
 
     # ---- instrs
 
@@ -182,6 +223,14 @@ class Points:
         args = [f.splat(arg, lanes) for arg in args]
         source = self.values[instr.args[0]].dtype if instr.op != "where" else instr.dtype
         return scalar.emit_op(f, instr.op, args, source, instr.dtype)
+
+    def _offsets(self, place: Place) -> Value:
+        """Pattern and run-time offsets together."""
+        if place.offsets is None:
+            return self.lane_offsets(place.pattern)
+        if any(place.pattern):
+            return self.f.add(place.offsets, self.lane_offsets(place.pattern))
+        return place.offsets
 
     def mask_of(self, instr_mask: Value | None) -> Value | None:
         """The instr's mask and the active lanes together; None where everything is on."""
@@ -217,7 +266,7 @@ class Points:
             return scalar.from_memory(
                 f, f.masked_load(type_, address, align, mask, const(type_, 0)), dtype
             )
-        offsets = place.offsets if place.offsets is not None else self.lane_offsets(place.stride)
+        offsets = self._offsets(place)
         addresses = f.offset(f.offset(pointer, place.base, element), offsets, element)
         mask = (
             const(vector_of("i1", self.lanes), True) if mask is None else f.splat(mask, self.lanes)
@@ -244,7 +293,7 @@ class Points:
             else:
                 f.masked_store(value, address, align, self.active)
             return
-        offsets = place.offsets if place.offsets is not None else self.lane_offsets(place.stride)
+        offsets = self._offsets(place)
         addresses = f.offset(f.offset(pointer, place.base, element), offsets, element)
         mask = self.active if self.active is not None else const(vector_of("i1", self.lanes), True)
         f.scatter(value, addresses, align, mask)

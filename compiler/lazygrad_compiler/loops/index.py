@@ -177,6 +177,21 @@ def _rejoin(total: dict[Term, int]) -> None:
             if len(quotient.terms) != 1 or quotient.constant or quotient.terms[0][1] != 1:
                 continue
             other = quotient.terms[0][0]
+            upper = next(
+                (
+                    t
+                    for t, factor in total.items()
+                    if isinstance(t, Mod) and t.inner == quotient and factor == c * term.divisor
+                ),
+                None,
+            )
+            if upper is not None:
+                # d * ((x // d) % e) + x % d is x % (d * e)
+                del total[term], total[upper]
+                for inner, factor in modulo(term.inner, term.divisor * upper.divisor).terms:
+                    total[inner] = total.get(inner, 0) + factor * c
+                again = True
+                break
             if total.get(other, 0) == c * term.divisor and not term.inner.constant:
                 del total[term], total[other]
                 for inner, factor in term.inner.terms:

@@ -309,22 +309,20 @@ def lower_rows(group: Group, stored: Callable[[Node], bool]) -> Launch:
 def _lower_with_axes(
     group: Group, stored: Callable[[Node], bool], axes: dict[Node, tuple[int, ...]], first: Node
 ) -> Launch:
-    shape = domain_of(first)
-    row_sizes = [shape[axis] for axis in axes[first]] or [1]
-    inner_sizes = [shape[axis] for axis in range(len(shape)) if axis not in axes[first]] or [1]
-    for _ in range(4):
+    row_sizes, inner_sizes = [max(group.rows, 1)], [max(group.inner, 1)]
+    for _ in range(6):
         attempt = _RowLowering(group, stored, axes, row_sizes, inner_sizes)
         kernel, bound, affines = attempt.run()
         points = split_points(affines)
         finer_rows, finer_inner = [], []
         for var in attempt.row_axes:
-            finer_rows += digits(var.extent, points.get(var, ())) or [var.extent]
+            finer_rows += _split(var.extent, points.get(var, set()))
         merged: dict[int, set[int]] = {}
         for var, cuts in points.items():
             if "_" in var.name:
                 merged.setdefault(int(var.name.split("_")[1]), set()).update(cuts)
         for k, size in enumerate(inner_sizes):
-            finer_inner += digits(size, merged.get(k, ())) or [size]
+            finer_inner += _split(size, merged.get(k, set()))
         if finer_rows == list(row_sizes) and finer_inner == list(inner_sizes):
             break
         row_sizes, inner_sizes = finer_rows, finer_inner
@@ -334,6 +332,20 @@ def _lower_with_axes(
         tuple(attempt.evaluator.locations)[:8],
         _about(group),
     )
+
+
+def _split(extent: int, points: set[int]) -> list[int]:
+    """The sizes that a variable splits into, without digits too short for a vector: along those the
+    lanes keep a quotient or remainder, which is a constant pattern.
+    """
+    for chosen in ({p for p in points if p >= SHORTEST_DIGIT}, points):
+        found = digits(extent, chosen)
+        if found is not None:
+            return found
+    return [extent]
+
+
+SHORTEST_DIGIT = 16
 
 
 def _about(group: Group) -> str:

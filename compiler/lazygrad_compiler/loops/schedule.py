@@ -83,19 +83,27 @@ def instr_cost(instr: Instr) -> int:
     return COSTS.get(instr.op, 1)
 
 
-def contiguity(kernel: LoopKernel, var: Var) -> tuple[int, int]:
+def contiguity(kernel: LoopKernel, var: Var) -> tuple[float, float]:
     """(stride-one minus strided accesses, stores counted twice; accesses that vary) along a
     variable.
     """
-    good = varying = 0
-    accesses: list[tuple[Affine, int]] = [(i.data[1], 1) for i in kernel.values if i.op == "load"]
-    accesses += [(s.index, 2) for stage in kernel.stages for s in stage.stores]
-    for index, weight in accesses:
-        if var not in index.variables():
-            continue
-        varying += weight
-        good += weight if index.coefficient(var) == 1 else -weight
-    return good, varying
+    good = varying = 0.0
+    for stage in kernel.stages:
+        trips = math.prod(axis.extent for axis in stage.axes)
+        inner = set(stage.axes)
+        accesses: list[tuple[Affine, int]] = [
+            (kernel.values[n].data[1], 1) for n in stage.values if kernel.values[n].op == "load"
+        ]
+        accesses += [(store.index, 2) for store in stage.stores]
+        for index, weight in accesses:
+            variables = index.variables()
+            if var not in variables:
+                continue
+            weight = weight * trips if variables & inner else weight
+            varying += weight
+            good += weight if index.coefficient(var) == 1 else -weight
+    total = sum(math.prod(axis.extent for axis in stage.axes) for stage in kernel.stages)
+    return good / max(total, 1), varying
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,10 @@ def _vector_axis(row: _Choice | None, inner: Sequence[_Choice]) -> tuple[str, in
     """Which loops the vector runs along, and the longest of them."""
     if inner:
         long = max(choice.extent for choice in inner)
-        wins = row is None or row.extent < 4 or sum(c.score for c in inner) + 0.5 >= row.score
+        short = long < 8 and row is not None and row.extent >= 16
+        wins = not short and (
+            row is None or row.extent < 4 or sum(c.score for c in inner) + 0.5 >= row.score
+        )
         if wins and long > 1:
             return "inner", long
     return ("row", row.extent) if row is not None else ("none", 1)

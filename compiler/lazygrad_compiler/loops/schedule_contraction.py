@@ -143,10 +143,11 @@ def schedule_contraction(kernel: ContractionKernel, target: Target) -> Contracti
     def tasks() -> int:
         return batch * -(-m.extent // mc) * -(-n.extent // nc)
 
+    dear = _is_dear(kernel, right_values, n)
     while tasks() < 8 and mc * nc * k > 2_000_000:
-        if nc >= 2 * nr and nc * 2 >= mc:
+        if nc >= 2 * nr and (nc * 2 >= mc or dear):
             nc = round_up(nc // 2, nr)
-        elif mc >= 2 * mr:
+        elif mc >= 2 * mr and not (dear and tasks() >= 2):
             mc = round_up(mc // 2, mr)
         else:
             break
@@ -171,6 +172,28 @@ def schedule_contraction(kernel: ContractionKernel, target: Target) -> Contracti
         left_rows,
         right_transposed,
         max(1, int(30_000 / max(cycles, 1))),
+    )
+
+
+def _is_dear(kernel: ContractionKernel, numbers: tuple[int, ...], var: Var) -> bool:
+    """Whether packing the operand takes more than copying rows: masks, or loads that jump."""
+    instrs = [kernel.values[number] for number in numbers]
+    return any(
+        instr.op in ("bounds", "divides", "dynamic")
+        or (
+            instr.op == "load"
+            and instr.data[1].coefficient(var) != 1
+            and _jumps(instr.data[1], var)
+        )
+        for instr in instrs
+    )
+
+
+def _jumps(index: Affine, var: Var) -> bool:
+    """Whether the index has quotients or remainders of the variable."""
+    return any(
+        not isinstance(term, Var) and var in Affine(0, ((term, 1),)).variables()
+        for term, _ in index.terms
     )
 
 

@@ -1,0 +1,183 @@
+"""What a recording takes for granted: `Recording`, and guards on Python state.
+
+A guard is a callable that gives True as long as nothing has changed.  Guards hold on to the objects
+that they compare by identity, so that no identity is given out twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any
+
+from lazygrad._core import cell as cells
+from lazygrad._core.context import line, now
+from lazygrad._core.tensor import Tensor
+from lazygrad_compiler.ir.node import Node
+from lazygrad_runtime.memory import Buffer
+
+
+class NotCapturable(Exception):
+    """Something in the function needs a value, or a result carries history; the function then runs
+    without replay.
+    """
+
+
+class Recording:
+    """What a function under capture reports, and what replays must look at again.
+
+    guards: callables that must give True for a recording to be replayed.  before, after: called
+    around each replay, to refresh tensors that mirror Python state (an optimiser's learning rate).
+    parameters: tensors whose gradients decide what was recorded.  made: cells made meanwhile.
+    mirrors: tensors that stand for Python values.  draws: leaves that hold a random generator's
+    state, each with the blocks drawn before it; a replay moves the generator on by `blocks`.
+    """
+
+    def __init__(self) -> None:
+        self.guards: list[Callable[[], bool]] = []
+        self.before: list[Callable[[], None]] = []
+        self.after: list[Callable[[], None]] = []
+        self.parameters: list[Tensor] = []
+        self.made: list[Any] = []
+        self.mirrors: dict[Any, Tensor] = {}
+        self.watched: dict[int, Any] = {}
+        self.draws: dict[Node, tuple[Any, int]] = {}
+        self.blocks: dict[Any, int] = {}
+        self.first_block: dict[Any, int] = {}
+
+    def draw(self, generator: Any, blocks: int) -> Node:
+        """A generator's state for one random call, as an input of the program."""
+        leaf = cells.leaf_of_array(generator._state())
+        drawn = self.blocks.get(generator, 0)
+        self.draws[leaf] = generator, drawn
+        self.blocks[generator] = drawn + blocks
+        return leaf
+
+    def reserve(self) -> None:
+        """Ahead of a replay: takes the random numbers that it will use."""
+        for generator, blocks in self.blocks.items():
+            with generator._lock:
+                self.first_block[generator] = generator._offset
+                generator._offset += blocks
+
+    def drawn(self, generator: Any, earlier: int) -> Buffer:
+        state = generator._state()
+        state[1] = self.first_block[generator] + earlier
+        return Buffer.from_numpy(state)
+
+    def mirror(self, name: Any, refresh: Callable[[], Tensor]) -> Tensor:
+        """The tensor that stands for a Python value under `name`: `refresh` brings it up to date
+        and gives it, now and ahead of each replay.
+        """
+        if name not in self.mirrors:
+            now.recording = None
+            try:
+                self.mirrors[name] = refresh()
+            finally:
+                now.recording = self
+            self.before.append(refresh)  # type: ignore[arg-type]
+        return self.mirrors[name]
+
+    def watch(self, thing: Any) -> None:
+        """Numbers, tensors and parts among the attributes of `thing` must stay as they are."""
+        if id(thing) not in self.watched:
+            self.watched[id(thing)] = thing
+            self.guards.append(watch_attributes(thing))
+
+    def refuse(self, what: str) -> None:
+        """For operations that cannot be replayed."""
+        raise NotCapturable(f"{what}, at {line()}")
+
+
+_PLAIN = (int, float, bool, str, complex, type(None))
+_HOLDERS = (dict, list, tuple)
+
+
+def _seen(value: Any, kept: list[Any]) -> Any:
+    """What is compared of a value: itself where it is plain, else its identity (and, of a tensor,
+    that of its cell).
+    """
+    if type(value) in _PLAIN:
+        return repr(value) if type(value) is float else (type(value), value)
+    kept.append(value)
+    if isinstance(value, Tensor):
+        kept.append(value._cell)
+        return (id(value), id(value._cell))
+    return id(value)
+
+
+def watch_attributes(thing: Any) -> Callable[[], bool]:
+    """A guard on the attributes of an object: plain values, tensors, and what the dicts, lists and
+    tuples among them hold (a module's parameters, buffers, parts and hooks).
+    """
+    attributes = thing.__dict__
+    plain = [name for name, value in attributes.items() if type(value) in _PLAIN]
+    tensors = [name for name, value in attributes.items() if isinstance(value, Tensor)]
+    holders = [value for value in attributes.values() if isinstance(value, _HOLDERS)]
+    pick: Callable[[Any], Any] = itemgetter(*plain) if plain else lambda attributes: None
+    before = pick(attributes)
+    kept: list[Any] = []
+    seen_tensors = [_seen(attributes[name], kept) for name in tensors]
+
+    def contents(holder: Any) -> list[int]:
+        return [id(value._cell) if isinstance(value, Tensor) else id(value)
+                for value in (holder.values() if isinstance(holder, dict) else holder)]
+
+    held = []
+    for holder in holders:
+        values = list(holder.values() if isinstance(holder, dict) else holder)
+        kept += [value._cell for value in values if isinstance(value, Tensor)]
+        kept += values
+        held.append((holder, contents(holder)))
+
+    def holds() -> bool:
+        try:
+            if pick(attributes) != before:
+                return False
+            for name, seen in zip(tensors, seen_tensors, strict=True):
+                if _seen(attributes[name], []) != seen:
+                    return False
+        except KeyError:
+            return False
+        return all(contents(holder) == seen for holder, seen in held)
+
+    holds.kept = kept  # type: ignore[attr-defined]
+    return holds
+
+
+def watch_function(function: Any, recorded: Recording) -> None:
+    """Guards on what a function reads besides its arguments: its closure, the global variables that
+    it names, and the attributes of the object that it is bound to.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, types.MethodType):
+        if hasattr(function.__self__, "__dict__"):
+            recorded.watch(function.__self__)
+        function = function.__func__
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    variables = function.__globals__
+    names = [name for name in code.co_names if name in variables]
+    closure = function.__closure__ or ()
+    kept: list[Any] = []
+
+    def look(kept: list[Any]) -> list[Any]:
+        found = [_seen(variables.get(name), kept) for name in names]
+        for enclosed in closure:
+            try:
+                found.append(_seen(enclosed.cell_contents, kept))
+            except ValueError:
+                found.append("empty")
+        return found
+
+    before = look(kept)
+
+    def holds() -> bool:
+        return look([]) == before
+
+    holds.kept = kept  # type: ignore[attr-defined]
+    recorded.guards.append(holds)

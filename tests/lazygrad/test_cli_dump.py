@@ -1,0 +1,309 @@
+"""`lazygrad dump-ir` and `lazygrad.debug`: every stage of every program, the same each time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import lazygrad as lg
+from lazygrad import debug
+from lazygrad.__main__ import main
+from lazygrad_compiler import pipeline
+from lazygrad_compiler.ir.text import parse_graph, print_graph
+from lazygrad_compiler.pipeline import STAGES
+from lazygrad_runtime import store
+
+ROOT = Path(__file__).parents[2]
+
+SCRIPT = """\
+import sys
+import lazygrad as lg
+
+x = lg.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+w = lg.tensor([[0.5], [-1.0], [2.0]], requires_grad=True)
+loss = lg.relu(x @ w).sum()
+loss.backward()
+print("loss", loss.item(), sys.argv[1:])
+print(lg.exp(w.detach()).sum().item())
+"""
+
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("LAZYGRAD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("LAZYGRAD_CACHE", raising=False)
+    store.disk.cache_clear()
+    yield
+    store.disk.cache_clear()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "train.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """run("dump-ir", …, environment) -> the finished process."""
+
+    def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+        folders = [str(ROOT), str(ROOT / "compiler"), str(ROOT / "runtime")]
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True,
+            timeout=120,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), **environment})
+
+    return process
+
+
+CLI = ("-m", "lazygrad", "dump-ir")
+
+
+def section(text: str, stage: str) -> str:
+    """The first program's text of a stage, headings included."""
+    (start,) = [p for p in (text.find(f"{mark} ---- {stage} ----") for mark in "#;") if p >= 0]
+    ends = [p for p in (text.find("---- ", start + 20), text.find("==== ", start)) if p >= 0]
+    return text[start:min(ends) if ends else None].rstrip("#; \n") + "\n"
+
+
+# ---- determinism
+
+
+def test_cold_and_warm_dumps_are_identical(script: Path, run: Run) -> None:
+    """Every stage, whether the program was compiled, or came from disk, or there is no cache."""
+    cold = run(*CLI, script, "--stage", "all", PYTHONHASHSEED="1")
+    warm = run(*CLI, script, "--stage", "all", PYTHONHASHSEED="2")
+    uncached = run(*CLI, script, "--stage", "all", PYTHONHASHSEED="3", LAZYGRAD_CACHE="0")
+    assert cold.returncode == warm.returncode == uncached.returncode == 0, cold.stderr
+    assert "2 programs, 0 from the compile cache" in cold.stderr
+    assert "2 programs, 2 from the compile cache" in warm.stderr
+    assert cold.stdout == warm.stdout == uncached.stdout
+    for stage in STAGES:
+        assert cold.stdout.count(f"---- {stage} ----") == 2, stage
+    assert str(script.parent) not in cold.stdout, "no folders: dumps of two machines compare"
+
+
+def test_the_script_runs_the_same_and_its_output_stays_out_of_the_dump(
+        script: Path, run: Run) -> None:
+    plain = run(script, "--epochs", "3")
+    dumped = run(*CLI, script, "--epochs", "3", "--stage", "graph", "--", "-o", "model.pt")
+    assert plain.stdout.replace("['--epochs', '3']",
+                                "['--epochs', '3', '-o', 'model.pt']") in dumped.stderr
+    assert "loss 13.5" in dumped.stderr and "loss" not in dumped.stdout
+    assert dumped.stdout.startswith("==== program 000: ")
+
+
+# ---- what the stages say
+
+
+def test_stages_show_what_they_promise(script: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["dump-ir", str(script), "--stage", "all"]) == 0
+    out = capsys.readouterr().out
+    graph = section(out, "graph")
+    assert "dot(" in graph and "# train.py:6" in graph
+    assert print_graph(parse_graph(graph)) in graph, "the graph parses back, headings and all"
+    assert parse_graph(section(out, "opt")).outputs
+    assert section(out, "fused").count("kernel 0:") == 1
+    assert "parallel for" in section(out, "loops") and "Schedule(" in section(out, "loops")
+    assert "define " in section(out, "llvm") and "define " in section(out, "llvm-opt")
+    assert "; entry" in section(out, "llvm")
+    assert "ret" in section(out, "asm")
+    for stage, lines in debug.EXPLANATIONS.items():
+        head = section(out, stage).splitlines()[1:3]
+        assert [line[2:] for line in head] == list(lines)
+
+
+def test_grad_shows_what_backward_added(script: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["dump-ir", str(script), "--stage", "grad"]) == 0
+    out = capsys.readouterr().out
+    first, second = out.split("==== program 001")
+    assert "# 1 gradient of sum float32[]" in first
+    assert "forward input : float32[2, 3]" in first, "x is used, not recomputed"
+    assert "= dot(" in first and "relu" not in first
+    assert first.count("dot(") == 1, "the dot of the forward pass is not part of it"
+    assert "no backward pass was recorded for this program" in second
+
+
+def test_default_stages_and_pipeline_order(script: Path, capsys: pytest.CaptureFixture) -> None:
+    def shown() -> list[str]:
+        text = capsys.readouterr().out.split("==== program 001")[0]
+        return [word for word in text.split() if word in STAGES and f"---- {word} ----" in text]
+
+    main(["dump-ir", str(script)])
+    assert list(dict.fromkeys(shown())) == ["graph", "fused", "loops"]
+    main(["dump-ir", str(script), "--stage", "asm,graph"])
+    assert list(dict.fromkeys(shown())) == ["graph", "asm"]
+
+
+def test_a_second_dump_in_one_process_shows_all_programs_again(
+        script: Path, capsys: pytest.CaptureFixture) -> None:
+    for _ in range(2):
+        assert main(["dump-ir", str(script), "--stage", "fused"]) == 0
+        assert capsys.readouterr().out.count("==== program") == 2
+    assert not store.compile_callbacks, "nothing listens any more"
+
+
+def test_a_stage_that_cannot_be_shown_is_a_finding_but_the_script_runs(
+        script: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pipeline._RENDER, "asm", lambda stages: 1 // 0)
+    assert main(["dump-ir", str(script), "--stage", "asm,graph"]) == 1
+    out, err = capsys.readouterr()
+    assert "this stage cannot be shown: ZeroDivisionError" in out
+    assert "loss 13.5" in err and "graph()" in out
+
+
+# ---- files
+
+
+def test_files_go_where_they_were_asked_for(script: Path, tmp_path: Path,
+                                            capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "dump"
+    stale, kept = folder / "007-old", folder / "notes"
+    for each in (stale, kept):
+        each.mkdir(parents=True)
+        (each / "graph.txt").write_text("old")
+    assert main(["dump-ir", str(script), "-o", str(folder), "--stage", "graph,asm"]) == 0
+    out, err = capsys.readouterr()
+    assert "loss 13.5" in out, "the script's output is not in the way"
+    assert f"written to {folder}" in err
+    assert not stale.exists() and (kept / "graph.txt").read_text() == "old"
+    first, second = sorted(path for path in folder.iterdir() if path != kept)
+    assert first.name.startswith("000-") and second.name.startswith("001-")
+    assert sorted(path.name for path in first.iterdir()) == ["asm.txt", "graph.txt"]
+    assert parse_graph((first / "graph.txt").read_text()).outputs
+
+
+# ---- what goes wrong
+
+
+def test_script_error_shows_the_traceback_and_what_was_compiled(script: Path, run: Run) -> None:
+    script.write_text(SCRIPT + "\ndef broken():\n    raise KeyError('lost')\n\nbroken()\n")
+    done = run(*CLI, script, "--stage", "graph")
+    assert done.returncode == 1
+    assert done.stdout.count("==== program") == 2, "the programs up to the error"
+    assert "KeyError: 'lost'" in done.stderr and "in broken" in done.stderr
+    assert "runpy" not in done.stderr and "lazygrad/cli" not in done.stderr
+
+
+@pytest.mark.parametrize(("ending", "code"), [
+    ("sys.exit()", 0), ("sys.exit(0)", 0), ("sys.exit(3)", 1), ("sys.exit('no data')", 1),
+    ("1 +", 1),
+])
+def test_how_the_script_ends(script: Path, ending: str, code: int,
+                             capsys: pytest.CaptureFixture) -> None:
+    script.write_text(f"import sys\n{ending}\n")
+    assert main(["dump-ir", str(script)]) == code
+    err = capsys.readouterr().err
+    assert "no data" in err if "no data" in ending else "no data" not in err
+    assert ("SyntaxError" in err) == (ending == "1 +")
+
+
+def test_a_script_that_looks_at_nothing_is_told_so(script: Path,
+                                                   capsys: pytest.CaptureFixture) -> None:
+    script.write_text("import lazygrad as lg\ny = lg.tensor([1.0]) + 1\n")
+    assert main(["dump-ir", str(script)]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and "never looked at a value" in err
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--stage", "graf"], "there is no stage 'graf'; the stages are graph, grad, opt, fused"),
+    (["--stage", ","], "no stage is named; the stages are graph"),
+])
+def test_unknown_stage_is_a_usage_error(script: Path, arguments: list[str], message: str,
+                                        capsys: pytest.CaptureFixture) -> None:
+    assert main(["dump-ir", str(script), *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert message in err and ", or all" in err
+    assert out == "" and "loss" not in err, "the script did not run"
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["dump-ir"], ["dump-ir", "absent.py"], ["frobnicate"], ["cache"], ["cache", "ls", "--jso"],
+    ["cache", "ls", "extra"], ["doctor", "--fix"], ["dump-ir", "--unknown", __file__],
+])
+def test_wrong_command_lines_are_usage_errors(arguments: list[str],
+                                              capsys: pytest.CaptureFixture) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["dump-ir", "--help"], ["cache", "--help"],
+                                       ["cache", "ls", "--help"], ["doctor", "--help"]])
+def test_help(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: lazygrad") and not err
+    assert max(map(len, out.splitlines())) <= 100
+
+
+# ---- LAZYGRAD_DUMP
+
+
+def test_dump_by_environment(script: Path, tmp_path: Path, run: Run) -> None:
+    begin = "from lazygrad import debug; debug.install_from_environment()\n"
+    script.write_text(begin + SCRIPT)
+    dump = run(script, LAZYGRAD_DUMP="fused,graph")
+    assert dump.returncode == 0, dump.stderr
+    assert dump.stdout == run(script).stdout and run(script).stderr == ""
+    assert "---- graph ----" in dump.stderr and "---- fused ----" in dump.stderr
+    to_files = run(script, LAZYGRAD_DUMP="graph", LAZYGRAD_DUMP_DIR=str(tmp_path / "d"))
+    assert to_files.stderr == "" and len(list((tmp_path / "d").glob("00?-*/graph.txt"))) == 2
+    wrong = run(script, LAZYGRAD_DUMP="graf")
+    assert wrong.returncode == 1 and "[LAZYGRAD_DUMP] there is no stage 'graf'" in wrong.stderr
+
+
+# ---- dump_ir
+
+
+def test_dump_ir_of_a_pending_tensor_runs_nothing() -> None:
+    compiles, hits = store.counters.compiles, store.counters.disk_hits
+    x = lg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    y = (x @ x).sum()
+    text = debug.dump_ir(y, stage="all")
+    assert "= dot(" in section(text, "graph") and "test_cli_dump.py" in text
+    assert "define " in section(text, "llvm")
+    assert (store.counters.compiles, store.counters.disk_hits) == (compiles, hits)
+    assert y.item() == 54.0, "and it still computes"
+
+
+def test_dump_ir_shows_the_gradients_that_backward_would_record() -> None:
+    x = lg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    text = debug.dump_ir(lg.sin(x).sum(), stage="grad")
+    assert "forward variable" in text and "= cos(" in text and "sin(" not in text
+    assert x.grad is None
+    assert "no backward pass" in debug.dump_ir(lg.tensor([1.0]) + 1, stage="grad")
+
+
+def test_dump_ir_of_a_function() -> None:
+    w = lg.tensor([1.0, 2.0], requires_grad=True)
+
+    def step(x: lg.Tensor, scale: float) -> None:
+        (lg.exp(x * w) * scale).sum().backward()
+
+    text = debug.dump_ir(step, lg.tensor([3.0, 4.0]), scale=2.0, stage=["grad", "graph"])
+    number = step.__code__.co_firstlineno + 1
+    assert f"test_cli_dump.py:{number}" in text, "the lines inside the function, not of the call"
+    assert "= exp(" in section(text, "graph"), "the pending gradient is what it computes"
+    assert "# 1 gradient of sum" in section(text, "grad")
+    compiled = debug.dump_ir(lg.compile(lambda x: lg.tanh(x)), lg.tensor([1.0]), stage="graph")
+    assert "= tanh(" in compiled, "a compiled function is looked into, not run"
+
+
+def test_dump_ir_names_what_is_wrong() -> None:
+    x = lg.tensor([1.0, 2.0]) * 2
+    x.tolist()
+    with pytest.raises(ValueError, match=r"\[dump_ir\] nothing is pending.*test_cli_dump.py"):
+        debug.dump_ir(x)
+    with pytest.raises(ValueError, match="there is no stage 'ptx'; the stages are graph"):
+        debug.dump_ir(x + 1, stage="ptx")
