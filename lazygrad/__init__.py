@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import math
+import os
 from typing import Any
 
 from lazygrad._core.context import TensorError
@@ -123,18 +124,21 @@ def numel(input: Tensor) -> builtins.int:
 
 _attach.attach(_elementwise.INPLACE)
 
-_LAZY = {"nn", "optim", "utils", "serialization", "cuda", "backends"}
-_SERIALIZATION = {"save", "load"}
+_LAZY = {"nn", "optim", "utils", "serialization", "cuda", "backends", "debug"}
+_ELSEWHERE = {"save": "serialization", "load": "serialization", "dump_ir": "debug"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"lazygrad.{name}")
-    if name in _SERIALIZATION:
-        return getattr(importlib.import_module("lazygrad.serialization"), name)
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f"lazygrad.{_ELSEWHERE[name]}"), name)
     raise AttributeError(f"module 'lazygrad' has no attribute {name!r}")
 
 
 pi, e, inf, nan = math.pi, math.e, math.inf, math.nan
 newaxis = None
 strided, contiguous_format, preserve_format = "strided", "contiguous_format", "preserve_format"
+
+if os.environ.get("LAZYGRAD_DUMP"):
+    importlib.import_module("lazygrad.debug").install_from_environment()

@@ -161,34 +161,26 @@ class BackwardRecorder:
     """Between `install` and `remove`, notes the calls of autodiff since the last program ran.
 
     The canonical graph no longer tells gradients from other nodes, so they are noted where they are
-    made.  Autodiff has no list of listeners; its function is replaced, which callers that look it
-    up at each call (`lazygrad._core.engine`) notice.
+    made.
     """
 
     def __init__(self) -> None:
         self.calls: list[Differentiated] = []
-        self._original: Callable[..., list[Node | None]] | None = None
 
     def install(self) -> None:
-        if self._original is None:
-            self._original = autodiff.backward
-            autodiff.backward = self._backward
+        if self._backward not in autodiff.listeners:
+            autodiff.listeners.append(self._backward)
             program.run_callbacks.append(self._program_runs)
 
     def remove(self) -> None:
-        if self._original is not None:
-            autodiff.backward = self._original
-            self._original = None
+        if self._backward in autodiff.listeners:
+            autodiff.listeners.remove(self._backward)
             program.run_callbacks.remove(self._program_runs)
 
-    def _backward(self, outputs: Sequence[Node], cotangents: Sequence[Node],
-                  wanted: Sequence[Node]) -> list[Node | None]:
-        assert self._original is not None
-        results = self._original(outputs, cotangents, wanted)
+    def _backward(self, outputs: Sequence[Node], results: Sequence[Node | None]) -> None:
         gradients = tuple(dict.fromkeys(node for node in results if node is not None))
         if gradients:
             self.calls.append(Differentiated((*outputs,), gradients))
-        return results
 
     def _program_runs(self, _: program.Program) -> None:
         self.calls.clear()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lazygrad_compiler.ir.node import Graph, Location, Node, node, substitute
+from lazygrad_compiler.ir.node import Graph, Location, Node, node, rebuild, topological
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,16 @@ def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
     """Recorded nodes as a graph of their own: the leaves become inputs 0, 1, …, autograd markers
     are gone.
     """
-    mapping = {
-        leaf: node("input", index=number, dtype=leaf.dtype, shape=leaf.shape)
+    result: dict[Node, Node] = {
+        leaf: node(
+            "input", index=number, dtype=leaf.dtype, shape=leaf.shape, location=leaf.location
+        )
         for number, leaf in enumerate(leaves)
     }
-    return Graph(substitute(outputs, mapping))
+    for current in topological(outputs, stop=lambda n: n in result):
+        if current in result:
+            continue
+        inputs = [result[value] for value in current.inputs]
+        is_marker = current.op in ("variable", "stop_gradient")
+        result[current] = inputs[0] if is_marker else rebuild(current, inputs)
+    return Graph(tuple(result[output] for output in outputs))

@@ -34,7 +34,7 @@ MOST_PENDING_BYTES = 4 << 30
 
 _VARIABLE = OPS["variable"]
 _STOP = OPS["stop_gradient"]
-_input_numbers = itertools.count()
+_input_numbers = itertools.count(1 << 32)  # far from the inputs of canonical graphs, counted from 0
 
 
 class View:
@@ -262,6 +262,19 @@ def _release(cells: list[Cell]) -> None:
                 node = fresh[value] = leaf(value.payload, value.dtype, value.shape)
             value = node
         cell.node = build(_VARIABLE, (value,), (FREED,), value.location) if freed else value
+        cell.cache = None
+
+
+def hold_as_data(cell: Cell) -> None:
+    """Puts a constant value into memory.
+
+    A constant is folded into the programs that read it.  State that starts as one (running
+    statistics, a bias of zeros) would make the first training step a program of its own.
+    """
+    node = cell.node
+    if node.op == "const":
+        filled = numpy.full(node.shape, node.attrs[0], node.dtype.numpy)
+        cell.node = leaf(Buffer.from_numpy(filled), node.dtype, node.shape)
         cell.cache = None
 
 

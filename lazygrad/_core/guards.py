@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from operator import itemgetter
 from typing import Any
 
@@ -80,11 +80,13 @@ class Recording:
             self.before.append(refresh)  # type: ignore[arg-type]
         return self.mirrors[name]
 
-    def watch(self, thing: Any) -> None:
-        """Numbers, tensors and parts among the attributes of `thing` must stay as they are."""
+    def watch(self, thing: Any, names: Container[str] | None = None) -> None:
+        """Numbers, tensors and parts among the attributes of `thing` (or those of the names) must
+        stay as they are.
+        """
         if id(thing) not in self.watched:
             self.watched[id(thing)] = thing
-            self.guards.append(watch_attributes(thing))
+            self.guards.append(watch_attributes(thing, names))
 
     def refuse(self, what: str) -> None:
         """For operations that cannot be replayed."""
@@ -108,14 +110,15 @@ def _seen(value: Any, kept: list[Any]) -> Any:
     return id(value)
 
 
-def watch_attributes(thing: Any) -> Callable[[], bool]:
+def watch_attributes(thing: Any, names: Container[str] | None = None) -> Callable[[], bool]:
     """A guard on the attributes of an object: plain values, tensors, and what the dicts, lists and
-    tuples among them hold (a module's parameters, buffers, parts and hooks).
+    tuples among them hold (a module's parameters, buffers, parts and hooks).  Lists may grow.
     """
     attributes = thing.__dict__
-    plain = [name for name, value in attributes.items() if type(value) in _PLAIN]
-    tensors = [name for name, value in attributes.items() if isinstance(value, Tensor)]
-    holders = [value for value in attributes.values() if isinstance(value, _HOLDERS)]
+    watched = {name: value for name, value in attributes.items() if names is None or name in names}
+    plain = [name for name, value in watched.items() if type(value) in _PLAIN]
+    tensors = [name for name, value in watched.items() if isinstance(value, Tensor)]
+    holders = [value for value in watched.values() if isinstance(value, _HOLDERS)]
     pick: Callable[[Any], Any] = itemgetter(*plain) if plain else lambda attributes: None
     before = pick(attributes)
     kept: list[Any] = []
@@ -141,10 +144,27 @@ def watch_attributes(thing: Any) -> Callable[[], bool]:
                     return False
         except KeyError:
             return False
-        return all(contents(holder) == seen for holder, seen in held)
+        return all(contents(holder) == seen if isinstance(holder, dict)
+                   else contents(holder[: len(seen)]) == seen for holder, seen in held)
 
     holds.kept = kept  # type: ignore[attr-defined]
     return holds
+
+
+def _names_read(function: Any, kind: type) -> set[str]:
+    """Attribute names in the code of a method, and in that of the methods that it names."""
+    names: set[str] = set()
+    waiting = [function.__code__]
+    while waiting:
+        code = waiting.pop()
+        waiting += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        for name in set(code.co_names) - names:
+            names.add(name)
+            found = getattr(kind, name, None)
+            found = getattr(found, "fget", found)
+            if hasattr(found, "__code__"):
+                waiting.append(found.__code__)
+    return names
 
 
 def watch_function(function: Any, recorded: Recording) -> None:
@@ -154,9 +174,9 @@ def watch_function(function: Any, recorded: Recording) -> None:
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, types.MethodType):
-        if hasattr(function.__self__, "__dict__"):
-            recorded.watch(function.__self__)
-        function = function.__func__
+        owner, function = function.__self__, function.__func__
+        if hasattr(owner, "__dict__") and hasattr(function, "__code__"):
+            recorded.watch(owner, _names_read(function, type(owner)))
     code = getattr(function, "__code__", None)
     if code is None:
         return

@@ -198,7 +198,7 @@ class Recorder:
         for uid, tensor in list(variables.items()):
             before, after = self.gradients.get(uid), tensor._grad
             if after is not before:
-                self.gradients_matter = True
+                self.recorded.parameters.append(tensor)
                 if after is None:
                     self.recorded.after.append(replay.drop_gradient(ref(tensor)))
                 else:

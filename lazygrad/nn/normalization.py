@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import lazygrad as lg
+from lazygrad._core.cell import hold_as_data
 from lazygrad._core.context import fail
 from lazygrad.nn import functional as F
 from lazygrad.nn import init
@@ -57,6 +58,8 @@ class _Norm(Module):
                 self.running_mean.zero_()
                 self.running_var.fill_(1)
                 self.num_batches_tracked.zero_()
+            for statistic in (self.running_mean, self.running_var, self.num_batches_tracked):
+                hold_as_data(statistic._cell)
 
     def reset_parameters(self) -> None:
         self.reset_running_stats()

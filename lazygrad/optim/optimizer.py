@@ -89,6 +89,9 @@ class Optimizer:
             groups = [{"params": groups}]
         for group in groups:
             self.add_param_group(group)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                cells.hold_as_data(parameter._cell)
         # Initial values are computed now, so that the first step is the same program as all that
         # follow.
         if now.recording is None:

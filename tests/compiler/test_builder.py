@@ -182,7 +182,7 @@ def test_tables_and_intrinsics_are_declared_once() -> None:
     f.ret(f.overloaded("llvm.sqrt", f.fma(root, root, 0.0)))
     assert module.text().count("declare double @llvm.sqrt.f64") == 1
     call, code = run(module.text(), ctypes.c_double, ctypes.c_int64)
-    assert [call(k) ** 2 for k in range(4)] == pytest.approx([0, 1, 2, 3])
+    assert [call(k) for k in range(4)] == [0, 1, 2, 3]
     del code
 
 
@@ -202,7 +202,8 @@ def test_masked_stores_of_truncated_vectors_write_their_lanes_only(
 ) -> None:
     """LLVM's own lowering of a constant mask with one lane on wrote over the next element."""
     element, itemsize = kind
-    wide = data.draw(st.sampled_from([e for e in ("i16", "i32", "i64") if bits_of(e) > itemsize * 8] or ["i64"]))
+    wider = [other for other in ("i16", "i32") if bits_of(other) > itemsize * 8]
+    wide = data.draw(st.sampled_from([*wider, "i64"]))
     mask = data.draw(
         st.one_of(
             st.integers(0, lanes).map(lambda n: [lane < n for lane in range(lanes)]),

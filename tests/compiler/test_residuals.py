@@ -86,7 +86,6 @@ def test_an_mlp_keeps_one_hidden_value() -> None:
 def test_outputs_are_there_already() -> None:
     last, values = mlp()
     assert residuals([last, values["first"]]) == []
-    assert values["last"] not in residuals([node("exp", last)]) or True
     kept = residuals([node("exp", last)])
     assert last not in kept, "exp's own result serves its gradient"
 
@@ -136,7 +135,7 @@ def test_residuals_come_in_topological_order_and_each_once() -> None:
     kept = residuals([value, value])
     order = topological([value])
     assert [n for n in order if n in kept] == kept
-    assert len(kept) == 5 and costly_again([value], kept) == []
+    assert len(kept) == 6 and costly_again([value], kept) == []
 
 
 def test_a_deep_chain_is_no_recursion() -> None:

@@ -8,12 +8,17 @@ depth costs no stack.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lazygrad_compiler.autodiff.vjp import BLOCKING, pull_back
 from lazygrad_compiler.autodiff.vjp_build import Builder
 from lazygrad_compiler.ir.node import IRError, Node, topological
 from lazygrad_compiler.ir.ops import listed
+
+listeners: list[Callable[[Sequence[Node], Sequence[Node | None]], None]] = []
+"""Told of each pass, as listener(outputs, gradients): the stage `grad` of a dump is read
+off here.
+"""
 
 
 def backward(outputs: Sequence[Node], cotangents: Sequence[Node],
@@ -44,9 +49,12 @@ def backward(outputs: Sequence[Node], cotangents: Sequence[Node],
                                           pull_back(current, total, needed), strict=True):
             if needs and gradient is not None:
                 received.setdefault(value, []).append(gradient)
-    return [totals[node] if node in totals
-            else Builder(node.location).zeros(node) if node in on_path else None
-            for node in wanted]
+    gradients = [totals[node] if node in totals
+                 else Builder(node.location).zeros(node) if node in on_path else None
+                 for node in wanted]
+    for listener in listeners:
+        listener(outputs, gradients)
+    return gradients
 
 
 def collect(outputs: Sequence[Node], cotangents: Sequence[Node]) -> dict[Node, list[Node]]:

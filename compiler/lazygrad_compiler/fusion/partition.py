@@ -42,6 +42,7 @@ class Reason(enum.Enum):
     NOT_ALIGNED = "one reads the other at another place than where it is computed"
     KIND = "the kernel kinds do not combine"
     SERIAL = "a whole-array result would make the other one serial"
+    TAKEN = "the reader is fused with another of the values that it reads"
     LIMIT = "the kernel would become too large"
 
 
@@ -111,10 +112,11 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
 
 
 def reordered_operands(order: Iterable[Node]) -> set[Node]:
-    """Operands of contractions that are repeated along the batch and lie in another order in memory.
+    """Operands of contractions that are repeated along the batch and lie in another order in
+    memory.
 
-    Each batch packs them again; put in order once, they pack as plain copies.  (The flipped, transposed
-    weights of a convolution's input gradient are the case in point.)
+    Each batch packs them again; put in order once, they pack as plain copies.  (The flipped,
+    transposed weights of a convolution's input gradient are the case in point.)
     """
     found: set[Node] = set()
     for node in order:
@@ -194,6 +196,10 @@ class _Merger:
         for number in candidates:
             reason = self._try(root, number, needed)
             if reason is None:
+                tried = {value for value, reader, _ in self.refused if reader is root}
+                for value in reads:
+                    if self.group_of.get(value, number) != number and value not in tried:
+                        self.refused.append((value, root, Reason.TAKEN))
                 self._note(root, number, reads, needed)
                 return
             for value in reads:

@@ -107,7 +107,9 @@ def const_lanes(element: str, values: Sequence[object]) -> Value:
 
 
 def only_lane(mask: Value) -> int | None:
-    """The one lane that a constant mask lets through; None where it is no constant or has several."""
+    """The one lane that a constant mask lets through; None where it is no constant or has
+    several.
+    """
     lanes = mask.name.strip("<>").split(", ")
     on = [lane for lane, spelled in enumerate(lanes) if spelled == "i1 true"]
     return on[0] if mask.name.startswith("<") and len(on) == 1 else None

@@ -27,8 +27,9 @@ I64 = "i64"
 class Place:
     """An index along the lanes: base + pattern[lane] + offsets[lane].
 
-    pattern: known numbers, () for all 0.  offsets: i64 lanes computed at run time.  multiple: the base is
-    known to be a multiple of it (0: the base is 0), which lets quotients and remainders stay patterns.
+    pattern: known numbers, () for all 0.  offsets: i64 lanes computed at run time.  multiple: the
+    base is known to be a multiple of it (0: the base is 0), which lets quotients and remainders
+    stay patterns.
     """
 
     base: Value
@@ -87,7 +88,9 @@ class Points:
         return False
 
     def hoist(self, numbers: Iterable[int], inside: Iterable[Var]) -> None:
-        """Computes now what the instrs' index expressions need that the given variables do not change."""
+        """Computes now what the instrs' index expressions need that the given variables
+        do not change.
+        """
         changing = set(inside)
         for number in numbers:
             for item in self.values[number].data:
@@ -159,8 +162,8 @@ class Points:
         return lanes if place.offsets is None else self.f.add(lanes, place.offsets)
 
     def _quotient(self, term: Div | Mod) -> Place:
-        """A quotient or remainder.  Where the lanes' pattern fits between multiples of the divisor it stays
-        a scalar with a pattern; else it is computed in every lane.
+        """A quotient or remainder.  Where the lanes' pattern fits between multiples of the divisor
+        it stays a scalar with a pattern; else it is computed in every lane.
         """
         f, inner, divisor = self.f, term.inner, term.divisor
         is_div = isinstance(term, Div)
@@ -182,7 +185,7 @@ class Points:
                 base = self._divide(place.base, inner, divisor, is_div)
                 return Place(base) if is_div else Place(base, pattern, None, multiple)
         lanes = self._lanes_of_place(place)
-        small = -(2**31) <= inner.low and inner.high < 2**31 - 4096
+        small = inner.low >= -(2**31) and inner.high < 2**31 - 4096
         if small:
             lanes = f.convert("trunc", lanes, vector_of("i32", self.lanes))
         result = self._divide(lanes, inner, divisor, is_div)
@@ -191,8 +194,8 @@ class Points:
         return Place(const(I64, 0), (), result, 0)
 
     def _divide(self, value: Value, range_of: Affine, divisor: int, is_div: bool) -> Value:
-        """Rounds down where the number cannot be negative; where it can, it is only used under a mask
-        that excludes that.
+        """Rounds down where the number cannot be negative; where it can, it is only used under a
+        mask that excludes that.
         """
         f = self.f
         if range_of.low >= 0:
