@@ -212,9 +212,7 @@ def test_masked_stores_of_truncated_vectors_write_their_lanes_only(
         )
     )
     module = Module(function_attributes=host().function_attributes)
-    f = module.function(
-        "f", "void", [("ptr", "from"), ("ptr", "to")], host().function_attributes
-    )
+    f = module.function("f", "void", [("ptr", "from"), ("ptr", "to")], host().function_attributes)
     source, target = f.parameters
     value = f.load(vector_of(wide, lanes), source, 1)
     value = f.add(value, f.lshr(value, 1))

@@ -203,8 +203,14 @@ def test_long_sums_rest_between_parts_of_k() -> None:
     product = matmul(1, 20, 40, 3001)
     kernel = kernel_of(Graph((product,)))
     assert schedule_contraction(kernel, TARGETS["avx512"]).kc < 3001
-    agree(node("exp", node("mul", product, node("const", value=0.01, dtype=product.dtype,
-                                                shape=product.shape))))
+    agree(
+        node(
+            "exp",
+            node(
+                "mul", product, node("const", value=0.01, dtype=product.dtype, shape=product.shape)
+            ),
+        )
+    )
 
 
 # ---- dtypes
@@ -303,9 +309,7 @@ CONVOLUTIONS = {
     "left dilation, negative": conv(
         (2, 3, 5, 4), (4, 3, 2, 2), padding=((-1, 0), (2, -3)), left=(3, 2)
     ),
-    "all": conv(
-        (2, 4, 7, 9), (6, 2, 3, 2), (2, 1), ((1, 2), (-1, 3)), (2, 1), (1, 2), groups=2
-    ),
+    "all": conv((2, 4, 7, 9), (6, 2, 3, 2), (2, 1), ((1, 2), (-1, 3)), (2, 1), (1, 2), groups=2),
     "groups": conv((2, 6, 7, 7), (9, 2, 3, 3), groups=3),
     "depthwise": conv((2, 5, 9, 9), (5, 1, 3, 3), padding=((1, 1), (1, 1)), groups=5),
     "depthwise multiplied": conv((1, 5, 9, 9), (15, 1, 3, 3), groups=5),

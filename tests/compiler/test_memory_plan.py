@@ -140,8 +140,9 @@ def test_activations_of_a_deep_chain_are_reused() -> None:
     x = node("input", index=0, dtype=dtypes.float32, shape=(512, 512))
     weight = node("input", index=1, dtype=dtypes.float32, shape=(512, 512))
     for _ in range(10):
-        x = node("dot", x, weight, left_batch=(), right_batch=(), left_contract=(1,),
-                 right_contract=(0,))
+        x = node(
+            "dot", x, weight, left_batch=(), right_batch=(), left_contract=(1,), right_contract=(0,)
+        )
     plan = lower(Graph((node("neg", x),)), host()).plan
     assert len(plan.lifetimes) == 9
     assert plan.arena_bytes == 2 * 512 * 512 * 4

@@ -161,7 +161,9 @@ def test_reason_size() -> None:
 
 def test_reason_serial() -> None:
     value = leaf(0, 8000)
-    total = node("expand", node("reshape", node("sum", value, axes=(0,)), shape=(1,)), shape=(8000,))
+    total = node(
+        "expand", node("reshape", node("sum", value, axes=(0,)), shape=(1,)), shape=(8000,)
+    )
     long = node("exp", leaf(0, 8000))
     parts = parts_of(node("sum", long, axes=(0,)), long, total)
     assert Reason.SERIAL in reasons(parts).values()

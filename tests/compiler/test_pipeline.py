@@ -83,7 +83,9 @@ def one_of_each() -> Graph:
     product = matmul(rows, node("permute", value, order=(1, 0)))
     spread = node("scatter", value, rows, index, axes=(0,), mode="add")
     narrow = node("cast", node("exp", value), dtype=DTYPES["bfloat16"])
-    return Graph((product, spread, node("sum", narrow, axes=(1,)), node("argmax", value, axes=(0,))))
+    return Graph(
+        (product, spread, node("sum", narrow, axes=(1,)), node("argmax", value, axes=(0,)))
+    )
 
 
 # ---- stages
@@ -307,9 +309,11 @@ def test_code_for_other_machines(name: str) -> None:
     for graph in (one_of_each(), two_layers(), *(random_graph(seed)[0] for seed in range(6))):
         stages = lower(graph, target)
         text = stages.render("asm")
-        # without FMA instructions, LLVM calls the library for what must be rounded once
-        rounded_once = {"fma", "fmaf"} if name == "sse" else set()
-        assert called(text) <= {"memset", "memcpy", "memmove"} | rounded_once
+        allowed = {"memset", "memcpy", "memmove"}
+        if name == "sse":  # without FMA and SSE 4.1 some instructions do not exist
+            allowed |= {"fma", "fmaf", "trunc", "truncf", "floor", "floorf", "ceil", "ceilf"}
+            allowed |= {"rint", "rintf", "roundeven", "roundevenf"}
+        assert called(text) <= allowed
         for kernel in stages.kernels:
             assert f"{kernel.name}:" in text
         registers = set(re.findall(r"%([xyz]mm)\d+", text))
@@ -353,6 +357,7 @@ print(len(machine.emit_object(llvm.parse_assembly(sys.stdin.read()))))
 """
 
 
+@pytest.mark.skipif("x86_64" not in host().triple, reason="the parser at hand is the host's")
 def test_assembly_assembles_again() -> None:
     """The text is assembly that LLVM's own parser takes, as the module-level asm of a module.
 

@@ -1,4 +1,4 @@
-"""Residuals: what is kept suffices for backward without doing costly work again, and is the least."""
+"""Residuals: what is kept suffices for backward without costly work done again, and is the least."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def costly_again(outputs: Sequence[Node], kept: Iterable[Node]) -> list[Node]:
     gradients = [g for g in backward(outputs, seeds, wanted) if g is not None]
     there = {*kept, *outputs}
     done = topological(gradients, stop=lambda n: n in there or known(n))
-    return [
-        n for n in done if n in forward and n not in there and OPS[n.op].kind in COSTLY_KINDS
-    ]
+    return [n for n in done if n in forward and n not in there and OPS[n.op].kind in COSTLY_KINDS]
 
 
 def mlp() -> tuple[Node, dict[str, Node]]:
@@ -175,9 +173,7 @@ def test_the_cut_is_the_least() -> None:
     compared = 0
     for seed in range(200):
         outputs = tracked(seed, 7)
-        forward = [
-            n for n in topological(outputs, stop=known) if not known(n) and n not in outputs
-        ]
+        forward = [n for n in topological(outputs, stop=known) if not known(n) and n not in outputs]
         kept = residuals(outputs)
         if not kept or len(forward) > 9:
             continue

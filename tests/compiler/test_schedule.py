@@ -144,7 +144,9 @@ def run_scheduled(
         kept = memory[leaf].array(leaf)
         assert kept.tobytes() == numpy.ascontiguousarray(inputs[leaf.attrs[0]]).tobytes()
     return [
-        memory[output].array(output) if output in memory else numpy.empty(output.shape, output.dtype.numpy)
+        memory[output].array(output)
+        if output in memory
+        else numpy.empty(output.shape, output.dtype.numpy)
         for output in separate.outputs
     ]
 

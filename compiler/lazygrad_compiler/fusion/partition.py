@@ -260,7 +260,7 @@ class _Merger:
             if proposal.kind == "contraction":
                 lower_contraction(proposal, stored)
             else:
-                launch = lower_rows(proposal, stored)
+                launch = lower_rows(proposal, stored, trial=True)
                 if len(launch.kernel.values) > 3 * LARGE:
                     return Reason.LIMIT
         except NotAligned:

@@ -98,6 +98,7 @@ class Affine:
     terms: tuple[tuple[Term, int], ...] = ()
     low: int = field(init=False, compare=False, repr=False)
     high: int = field(init=False, compare=False, repr=False)
+    _hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         low = high = self.constant
@@ -107,6 +108,10 @@ class Affine:
             high += max(a, b)
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
+        object.__setattr__(self, "_hash", hash((self.constant, self.terms)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __add__(self, other: Affine | int) -> Affine:
         if isinstance(other, int):

@@ -277,8 +277,11 @@ def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
     return result
 
 
-def lower_rows(group: Group, stored: Callable[[Node], bool]) -> Launch:
-    """A row kernel for the group; NotAligned where its members do not fit together."""
+def lower_rows(group: Group, stored: Callable[[Node], bool], trial: bool = False) -> Launch:
+    """A row kernel for the group; NotAligned where its members do not fit together.
+
+    trial: only to see whether they do; the loops stay as they are found.
+    """
     reductions = [root for root in group.roots if is_reduction(root)]
     hints = [
         (domain_of(r), tuple(a for a in range(len(domain_of(r))) if a not in r.attrs[0]))
@@ -300,19 +303,25 @@ def lower_rows(group: Group, stored: Callable[[Node], bool]) -> Launch:
                     if not options:
                         raise NotAligned
                     axes[root] = options[0]
-            return _lower_with_axes(group, stored, axes, first)
+            return _lower_with_axes(group, stored, axes, first, trial)
         except NotAligned as error:
             last_error = error
     raise last_error or NotAligned
 
 
 def _lower_with_axes(
-    group: Group, stored: Callable[[Node], bool], axes: dict[Node, tuple[int, ...]], first: Node
+    group: Group,
+    stored: Callable[[Node], bool],
+    axes: dict[Node, tuple[int, ...]],
+    first: Node,
+    trial: bool,
 ) -> Launch:
     row_sizes, inner_sizes = [max(group.rows, 1)], [max(group.inner, 1)]
     for _ in range(6):
         attempt = _RowLowering(group, stored, axes, row_sizes, inner_sizes)
         kernel, bound, affines = attempt.run()
+        if trial:
+            return Launch(kernel, tuple(node for node, _ in bound), (), "")
         points = split_points(affines)
         finer_rows, finer_inner = [], []
         for var in attempt.row_axes:
