@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy
+
 import lazygrad_compiler
 import lazygrad_runtime
 from lazygrad_compiler.ir.node import IRError, Location
@@ -49,6 +51,7 @@ _PACKAGES = (
     _folder(str(lazygrad_compiler.__file__)),
     _folder(str(lazygrad_runtime.__file__)),
 )
+_NUMPY = _folder(str(numpy.__file__))
 _inside: dict[str, bool] = {}
 _UNKNOWN: Location = (("<unknown>", 0),)
 
@@ -79,6 +82,26 @@ def fail(name: str, problem: str, hint: str = "",
     return kind(f"[{name}] {problem} ({line()})." + (f" {hint}" if hint else ""))
 
 
+_PLAIN_ERRORS = (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError)
+
+
+def _named(function: Any, error: IRError) -> str:
+    """The message under the name that the user called, not that of the primitive inside."""
+    message = str(error)
+    return f"[{function.__name__}] {message.partition('] ')[2]}" if message[:1] == "[" else message
+
+
+def _from_user(error: BaseException) -> bool:
+    """Whether an error was raised by code called back: a hook, a custom Function."""
+    step = error.__traceback__
+    while step is not None:
+        name = step.tb_frame.f_code.co_filename
+        if not name.startswith((*_PACKAGES, _NUMPY)):
+            return True
+        step = step.tb_next
+    return False
+
+
 def operation(function: Function) -> Function:
     """Marks a public operation: its line is found once and its errors name it."""
 
@@ -90,7 +113,11 @@ def operation(function: Function) -> Function:
         try:
             return function(*arguments, **keywords)
         except IRError as error:
-            raise TensorError(f"{error} ({line()})") from None
+            raise TensorError(f"{_named(function, error)} ({line()})") from None
+        except _PLAIN_ERRORS as error:
+            if type(error) not in _PLAIN_ERRORS or str(error).startswith("[") or _from_user(error):
+                raise
+            raise type(error)(f"[{function.__name__}] {error} ({line()})") from error
         finally:
             now.location = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     from tests.benchmarks import machine
 
     processors = machine.prepare(2)
+    for module in ("lazygrad.nn", "lazygrad.optim"):
+        importlib.import_module(module)  # now, so that sources edited during a run do not mix
     from tests.benchmarks import harness, peak, table
     from tests.benchmarks.registry import CONTESTANTS, chosen
 

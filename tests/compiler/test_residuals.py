@@ -1,4 +1,6 @@
-"""Residuals: what is kept suffices for backward without costly work done again, and is the least."""
+"""Residuals: what is kept suffices for backward, no costly work is done again, and it is the least
+possible.
+"""
 
 from __future__ import annotations
 

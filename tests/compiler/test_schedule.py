@@ -235,6 +235,36 @@ def test_chunks_of_a_transposition_cover_every_element_once(
     compare(graph, [array], run_scheduled(graph, [array], choose))
 
 
+@pytest.mark.parametrize("lanes", [2, 4, 8, 16])
+def test_remainders_of_quotients_that_all_lanes_share(lanes: int) -> None:
+    """(x // 4) % 2 along x: for two or four lanes the quotient is one number already."""
+    weight = node("reshape", leaf(1, 16), shape=(1, 2, 2, 2, 2))
+    image = node("expand", leaf(0, 1, 1, 1, 1, 1), shape=(2, 2, 4, 2, 5))
+    made = node(
+        "conv",
+        image,
+        weight,
+        strides=(1, 2, 1),
+        padding=((1, 1), (2, 0), (-1, 1)),
+        left_dilation=(2, 1, 1),
+        right_dilation=(2, 1, 1),
+        groups=1,
+    )
+    graph = Graph((made,))
+
+    def choose(kernel: Kernel) -> Any:
+        usual = default_schedule(kernel)
+        if not isinstance(kernel, LoopKernel):
+            return usual
+        return replace(usual, vector="inner", lanes=lanes, chunk=1, chunks_outermost=False)
+
+    inputs = [
+        numpy.full((1,) * 5, 3, numpy.float32),
+        numpy.arange(16, dtype=numpy.float32),
+    ]
+    compare(graph, inputs, run_scheduled(graph, inputs, choose))
+
+
 # ---- what the default schedule promises
 
 NARROW = Target("x86_64-unknown-linux-gnu", "haswell", "+avx2,+fma,+f16c", 32, 16)

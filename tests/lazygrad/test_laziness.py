@@ -172,11 +172,14 @@ def test_the_second_step_makes_no_program(watch, optimizer, look, most_runs):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_schedules_make_no_program(watch, optimizer, schedule):
     step = trainer(optimizer, schedule)
-    step(0, "after")
-    watch.reset()
-    for number in range(1, 6):
+    # "one cycle" changes the momentum, too, which is a constant until it changes: one more program.
+    first = 2 if schedule == "one cycle" else 1
+    for number in range(first):
         step(number, "after")
-    assert watch.new == 0 and watch.runs == 5
+    watch.reset()
+    for number in range(first, 6):
+        step(number, "after")
+    assert watch.new == 0 and watch.runs == 6 - first
 
 
 def test_when_the_loss_is_looked_at_does_not_change_the_training():

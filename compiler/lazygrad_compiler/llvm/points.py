@@ -171,6 +171,9 @@ class Points:
             return Place(self._divide(self.scalar_index(inner), inner, divisor, is_div))
         place = self.place(inner)
         pattern, multiple = place.pattern, place.multiple
+        if place.offsets is None and not any(pattern):
+            # a quotient inside has brought the lanes together
+            return Place(self._divide(place.base, inner, divisor, is_div))
         if place.offsets is None and min(pattern) >= 0:
             if multiple % divisor == 0:
                 # the base falls on a multiple of the divisor: the pattern alone has remainders

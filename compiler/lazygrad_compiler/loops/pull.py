@@ -113,8 +113,6 @@ class Evaluator:
         key = (node, indices, mask)
         found = self._memo.get(key)
         if found is None:
-            if node.location:
-                self.locations.update(dict.fromkeys(node.location))
             found = self._memo[key] = self._pull(node, indices, mask)
         return found
 
@@ -133,6 +131,7 @@ class Evaluator:
             index = self.note(linearize(indices, node.shape))
             number = self.buffer(node, False)
             return self.add("load", node.dtype, () if mask is None else (mask,), (number, index))
+        self.locations.update(dict.fromkeys(node.location))  # not of values that are only loaded
         rule = PULL.get(node.op)
         if rule is not None:
             return rule(self, node, indices, mask)
