@@ -24,7 +24,7 @@ from lazygrad_compiler.ir.dtypes import dtype_of_numpy
 from lazygrad_compiler.ir.node import Node, Shape, build
 from lazygrad_compiler.ir.ops import OPS, OpDef
 from lazygrad_runtime import program
-from lazygrad_runtime.memory import Buffer
+from lazygrad_runtime.memory import Buffer, allocate
 
 FREED = 0
 """The uid of the marker that stands where released history was."""
@@ -286,11 +286,21 @@ def values(node: Node) -> numpy.ndarray:
     return node.payload.as_numpy(node.dtype.numpy, node.shape)
 
 
+def _filled(node: Node) -> numpy.ndarray:
+    """The array of a constant."""
+    try:
+        array = allocate(node.nbytes).as_numpy(node.dtype.numpy, node.shape)
+    except MemoryError as error:
+        raise program.out_of_memory(error, node) from None
+    array[...] = node.attrs[0]
+    return array
+
+
 def cell_values(cell: Cell) -> numpy.ndarray:
     """The array of a cell's value.  A constant is not remembered: it stays foldable."""
     node = cell.node
     if node.op == "const":
-        return numpy.full(node.shape, node.attrs[0], node.dtype.numpy)
+        return _filled(node)
     if observation_callbacks:
         _observe()
     return values(node)

@@ -160,7 +160,7 @@ def _names_read(function: Any, kind: type) -> set[str]:
         waiting += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
         for name in set(code.co_names) - names:
             names.add(name)
-            found = getattr(kind, name, None)
+            found: Any = getattr(kind, name, None)
             found = getattr(found, "fget", found)
             if hasattr(found, "__code__"):
                 waiting.append(found.__code__)

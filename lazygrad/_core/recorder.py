@@ -166,24 +166,27 @@ class Recorder:
         effects = self._gradient_effects()
         temporary = {id(tensor._cell) for tensor in returned} - set(self.outside)
         effects += self._cell_effects(temporary)
-        program, leaves = None, []
+        program: programs.Program | None = None
+        leaves: list[Node] = []
         if self.outputs:
             program, leaves = programs.program_for(self.outputs)
         sources = [self._source(leaf) for leaf in leaves]
-        read = {id(self.owners[leaf]) for leaf in leaves if leaf in self.owners}
-        outside_written = set(self.written) & set(self.outside)
+        touched = {id(self.owners[leaf]): self.owners[leaf] for leaf in leaves
+                   if leaf in self.owners}
+        outside_written = {identity: self.outside[identity] for identity in self.written
+                           if identity in self.outside}
+        touched.update(outside_written)
         writes_arguments = any(identity in self.position_of_cell for identity in self.written)
-        entry = Entry(
-            program, sources, build, [(node.dtype, node.shape) for node in self.outputs], effects,
-            recorded, read | outside_written, writes_arguments, outside_written)
+        conflicting = touched if writes_arguments else outside_written
         cells_of_arguments = [id(tensor._cell) for tensor in self.tensors]
-        if any(identity in entry.conflicting for identity in cells_of_arguments) or (
+        if any(identity in conflicting for identity in cells_of_arguments) or (
                 writes_arguments and len(set(cells_of_arguments)) < len(self.stand_ins)):
             raise NotCapturable("a tensor is changed in place while an argument is a view of it")
-        recorded.guards.append(self._handle_guard(entry, read | outside_written))
+        recorded.guards.append(self._handle_guard(set(touched)))
         if recorded.blocks:
             recorded.before.append(recorded.reserve)
-        return entry
+        kinds = [(node.dtype, node.shape) for node in self.outputs]
+        return Entry(program, sources, build, kinds, effects, recorded, conflicting.values())
 
     def _slot(self, tensor: Tensor) -> Any:
         """Where a result comes from: an argument, a tensor outside, or an output."""
@@ -263,7 +266,7 @@ class Recorder:
             raise NotCapturable("two tensors outside share one value with autograd history")
         cell = self.owners.get(leaf)
         if cell is not None and id(cell) in self.gradient_owner:
-            owner = self.gradient_owner[id(cell)]
+            owner: Any = self.gradient_owner[id(cell)]
             self.gradients_matter = True
             return lambda tensors: replay.argument_buffer(owner()._grad)
         if cell is not None:
@@ -273,7 +276,7 @@ class Recorder:
         payload = leaf.payload
         return lambda tensors: payload
 
-    def _handle_guard(self, entry: Entry, touched: set[int]) -> Callable[[], bool]:
+    def _handle_guard(self, touched: set[int]) -> Callable[[], bool]:
         """Leaves read or written must stand for the same cells; where gradients matter, they must
         be there, or absent, as they were.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import ref
 
@@ -32,9 +32,7 @@ class Entry:
         kinds: list[tuple[Any, Any]],
         effects: list[tuple[int, Target]],
         recorded: Recording,
-        touched: set[int],
-        writes_arguments: bool,
-        outside_written: set[int],
+        conflicting: Iterable[Cell],
     ) -> None:
         self.program = program
         self.sources = sources
@@ -44,13 +42,17 @@ class Entry:
         self.guards = recorded.guards
         self.before = recorded.before
         self.after = recorded.after
-        self.conflicting = touched if writes_arguments else outside_written
+        # Weak, but checked: the identity of a dead cell is given out again.
+        self.conflicting = {id(cell): ref(cell) for cell in conflicting}
 
     def holds(self, tensors: Sequence[Tensor]) -> bool:
         """Whether everything that was taken for granted is so still."""
         conflicting = self.conflicting
-        if conflicting and any(id(tensor._cell) in conflicting for tensor in tensors):
-            return False
+        if conflicting:
+            for tensor in tensors:
+                found = conflicting.get(id(tensor._cell))
+                if found is not None and found() is tensor._cell:
+                    return False
         return all(guard() for guard in self.guards)
 
     def replay(self, tensors: Sequence[Tensor]) -> Any:

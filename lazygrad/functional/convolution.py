@@ -75,6 +75,8 @@ def _convolve(name: str, rank: int, input: Tensor, weight: Tensor, bias: Tensor 
         raise fail(name, f"padding {padding!r}; there are 'same', 'valid' and numbers")
     else:
         pairs = tuple((size, size) for size in per_axis(name, padding, rank, "padding"))
+        if any(size < 0 for size, _ in pairs):
+            raise fail(name, f"padding {padding} is below 0", "Take a slice of the input instead.")
     result = graph.make("conv", node, kernel, attrs=(steps, pairs, (1,) * rank, gaps, groups))
     return _with_bias(result, bias, unbatched)
 

@@ -281,9 +281,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
                 "one_hot", "the number of classes of no values is unknown", "Give num_classes."
             )
         num_classes = int(array_of(tensor).max()) + 1
-    shape = (*places.shape, num_classes)
-    wide = graph.broadcast(graph.reshape(places, (*places.shape, 1)), shape)
-    return wrap(graph.cast(graph.make("eq", wide, graph.iota(places.ndim, shape)), dtypes.int64))
+    nothing = wrap(graph.const(0, dtypes.int64, (*places.shape, num_classes)))
+    return scatter(nothing, -1, wrap(graph.reshape(places, (*places.shape, 1))), 1)
 
 
 @method

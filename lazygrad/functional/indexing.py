@@ -103,6 +103,8 @@ def _basic(tensor: Tensor, items: list[Any]) -> tuple[Tensor, list[tuple[int, Te
     if used > len(shape):
         raise fail("index", f"{used} indices for the {len(shape)} axes of {listed(shape)}",
                    kind=IndexError)
+    if sum(1 for item in items if item is ...) > 1:
+        raise fail("index", "there is more than one '...'", kind=IndexError)
     if not any(item is ... for item in items):
         items = [*items, ...]
     starts, stops, steps = [0] * len(shape), list(shape), [1] * len(shape)

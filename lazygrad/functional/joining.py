@@ -246,6 +246,9 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     if indexing == "xy" and len(tensors) > 1:
         first, second, *rest = meshgrid(tensors[1], tensors[0], *tensors[2:])
         return second, first, *rest
+    for each in tensors:
+        if each.ndim > 1:
+            raise fail("meshgrid", f"takes vectors, not {listed(each.shape)}")
     sizes = tuple(each.numel() for each in tensors)
     return tuple(each.reshape([-1 if k == axis else 1 for k in range(len(sizes))]).expand(sizes)
                  for axis, each in enumerate(tensors))

@@ -35,6 +35,9 @@ def _windows(name: str, node: Node, rank: int, kernel: tuple[int, ...], steps: t
     first = node.ndim - rank
     low, high = [0] * node.ndim, [0] * node.ndim
     for k in range(rank):
+        if min(kernel[k], steps[k], gaps[k]) < 1 or padding[k] < 0:
+            raise fail(name, f"kernel {kernel}, stride {steps} and dilation {gaps} are at least 1, "
+                       f"padding {padding} at least 0")
         if 2 * padding[k] > kernel[k]:
             raise fail(name, f"padding {padding[k]} is more than half of the kernel {kernel[k]}")
         size = node.shape[first + k]
@@ -246,6 +249,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
         scales = [1.0 / factor for factor in factors]
     else:
         raise fail("interpolate", "needs size or scale_factor")
+    if min(wanted, default=1) < 1 or math.prod(wanted) > 2**47:
+        raise fail("interpolate", f"sizes {wanted} are at least 1 and fit into memory")
     for k, (new, scale) in enumerate(zip(wanted, scales, strict=True)):
         if mode == "nearest":
             node = _nearest(node, k + 2, new, scale)

@@ -65,8 +65,8 @@ class Generator:
         self._seed, self._offset = (int(number) for number in state.tolist())
 
     def _state(self) -> numpy.ndarray:
-        wrapped = (self._seed + 2**63) % 2**64 - 2**63
-        return numpy.array([wrapped, self._offset], numpy.int64)
+        wrapped = [(word + 2**63) % 2**64 - 2**63 for word in (self._seed, self._offset)]
+        return numpy.array(wrapped, numpy.int64)
 
     def draw(self, blocks: int) -> Node:
         """The state as a node, moved on by so many blocks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -266,6 +267,9 @@ def expand(input: Tensor, *size: Any) -> Tensor:
         raise fail("expand", f"{listed(shape)} has more axes than {listed(sizes)}")
     target = tuple(shape[axis - missing] if want == -1 and axis >= missing else want
                    for axis, want in enumerate(sizes))
+    if min(target, default=0) < 0 or math.prod(target) > sys.maxsize:
+        raise fail("expand", f"{listed(shape)} does not expand to {listed(sizes)}: -1 keeps the "
+                   "size of an axis that is there, and sizes are at least 0 and fit into memory")
     for have, want in zip(shape, target[missing:], strict=True):
         if have not in (1, want):
             raise fail(

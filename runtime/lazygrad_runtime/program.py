@@ -191,8 +191,17 @@ def execute(outputs: Sequence[Node], tracked: Sequence[Node] = ()) -> None:
         buffers = program.run([leaf.payload for leaf in leaves])
     except IndexOutOfRange as error:
         raise IndexError(error.message(store.launch_lines(wanted, leaves))) from None
+    except MemoryError as error:
+        raise out_of_memory(error, max(wanted, key=lambda node: node.nbytes)) from None
     for node, buffer in zip(wanted, buffers, strict=True):
         node.payload = buffer
+
+
+def out_of_memory(error: MemoryError, largest: Node) -> MemoryError:
+    """The error with the user's line of the largest value that was asked for."""
+    lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in largest.location)
+    return MemoryError(f"{error} The largest value is {largest.op} of {largest.nbytes} bytes"
+                       f" ({lines}).")
 
 
 _residuals: dict[tuple, list[int]] = {}

@@ -177,8 +177,8 @@ def test_constant_pending_and_empty_arguments():
 def test_views_as_arguments():
     base = numbers(6, 4)
     compiled = lg.compile(lambda x, y: x * 2 + y)
-    for x, y in ((base[:4], base[2:]), (base.t()[:, :4].t(), base[1:5]), (base[::2].repeat(2, 1)[:4],
-                                                                       base[:4].flip(0))):
+    for x, y in ((base[:4], base[2:]), (base.t()[:, :4].t(), base[1:5]),
+                 (base[::2].repeat(2, 1)[:4], base[:4].flip(0))):
         same(compiled(x, y), x * 2 + y)
 
 
@@ -296,9 +296,8 @@ def test_two_tensors_of_one_constant_stay_apart():
         return first + 10 * second
 
     compiled = lg.compile(function)
-    eager_first, eager_second = 0, 0
-    for _ in range(4):
-        eager_first += 1
+    eager_second = 0
+    for eager_first in range(1, 5):
         eager_second += eager_first
         same(compiled(), lg.full((3,), float(eager_first + 10 * eager_second)))
     assert compiled.recordings == 1
@@ -671,7 +670,7 @@ def test_gradients_replaced_outside():
         (weight * x).sum().backward()
 
     compiled = lg.compile(accumulate)
-    for round in range(3):
+    for _ in range(3):
         compiled(numbers(3))
         compiled(numbers(3))
         same(weight.grad, numbers(3) * 2)
@@ -826,11 +825,13 @@ def test_history_begun_outside():
         same(weight.grad, (numbers(3) * 2).exp() * 2 * turn, 1e-5)
 
 
-def test_the_least_recently_made_recordings_go():
-    compiled = lg.compile(lambda x, n: x * n)
-    for n in range(capture.MOST_ENTRIES + 10):
+def test_the_oldest_recordings_go(monkeypatch):
+    monkeypatch.setattr(capture, "MOST_ENTRIES", 5)
+    function, runs = counted(lambda x, n: x * n)
+    compiled = lg.compile(function)
+    for n in (*range(8), 7, 0):
         same(compiled(lg.ones(2), n), lg.full((2,), float(n)))
-    assert compiled.recordings == capture.MOST_ENTRIES
+    assert compiled.recordings == 5 and len(runs) == 9
 
 
 # ---- errors, nesting, threads
