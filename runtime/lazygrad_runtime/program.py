@@ -144,9 +144,11 @@ def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, 
                 stack.pop()
                 continue
             inputs = node.inputs
-            waiting = [value for value in inputs if value not in number]
-            if waiting:
-                stack.extend(reversed(waiting))
+            waiting = len(stack)
+            for value in inputs:
+                if value not in number:
+                    stack.append(value)
+            if len(stack) > waiting:
                 continue
             stack.pop()
             if node.op == "variable" or node.op == "stop_gradient":

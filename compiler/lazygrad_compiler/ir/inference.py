@@ -44,20 +44,20 @@ def listed(shape: Shape) -> str:
 
 
 def check_shape(definition: OpDef, shape: Shape) -> None:
+    """Refuses what is no size, and more elements than memory can hold.  On the recording path."""
+    elements = 1
     for size in shape:
-        if (
-            not isinstance(size, (int, Dim))
-            or isinstance(size, bool)
-            or (isinstance(size, int) and size < 0)
-        ):
+        if type(size) is int and size >= 0:
+            elements *= size
+        elif not isinstance(size, Dim):
             raise fail(
                 definition,
                 f"sizes are whole numbers of at least 0, and {listed(shape)} has {size!r}",
             )
-    if all(isinstance(size, int) for size in shape) and math.prod(shape) > MAX_ELEMENTS:
+    if elements > MAX_ELEMENTS:
         raise fail(
             definition,
-            f"shape {listed(shape)} has {math.prod(shape)} elements, more than memory can hold",
+            f"shape {listed(shape)} has {elements} elements, more than memory can hold",
         )
 
 

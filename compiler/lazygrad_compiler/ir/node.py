@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from lazygrad_compiler.ir.dtypes import DType
 
@@ -107,9 +106,25 @@ BITWISE_ATTRS = frozenset(("const", "pad"))
 same constant.
 """
 
-_interned: WeakValueDictionary[tuple, Node] = WeakValueDictionary()
+
+class _Entry(ref):  # type: ignore[type-arg]
+    """A weak reference to an interned node that knows its key, to be forgotten with the node."""
+
+    __slots__ = ("key",)
+
+    key: tuple
+
+
+_interned: dict[tuple, _Entry] = {}
+
+
+def _forget(entry: Any) -> None:
+    key = entry.key
+    if _interned.get(key) is entry:
+        del _interned[key]
+
+
 _serials = itertools.count()
-_lock = threading.Lock()
 
 
 def intern_node(
@@ -123,9 +138,11 @@ def intern_node(
 ) -> Node:
     """The one node with that operation, inputs and attributes; the first location given stays."""
     key = (op, repr(attrs) if op in BITWISE_ATTRS else attrs, *map(id, inputs))
-    found = _interned.get(key)
-    if found is not None:
-        return found
+    known = _interned.get(key)
+    if known is not None:
+        found = known()
+        if found is not None:
+            return found
     made = Node.__new__(Node)
     made.op = op
     made.inputs = inputs
@@ -136,8 +153,15 @@ def intern_node(
     made.differentiable = differentiable
     made.payload = None
     made.serial = next(_serials)
-    with _lock:
-        return _interned.setdefault(key, made)
+    entry = _Entry(made, _forget)
+    entry.key = key
+    first = _interned.setdefault(key, entry)  # another thread may have been first
+    if first is not entry:
+        found = first()
+        if found is not None:
+            return found
+        _interned[key] = entry
+    return made
 
 
 def node(op: str, *inputs: Node, location: Location = (), **attributes: Any) -> Node:
