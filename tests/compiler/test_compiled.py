@@ -71,6 +71,10 @@ def test_forward(first: int) -> None:
         check(*random_graph(seed))
 
 
+def test_a_group_whose_split_loops_look_unaligned_stays_in_one_loop() -> None:
+    check(*random_graph(922))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(DEFAULT, ALL, 50))
 def test_forward_many(first: int) -> None:

@@ -317,9 +317,17 @@ def _lower_with_axes(
     trial: bool,
 ) -> Launch:
     row_sizes, inner_sizes = [max(group.rows, 1)], [max(group.inner, 1)]
+    good: tuple[_RowLowering, LoopKernel, list[tuple[Node, bool]]] | None = None
     for _ in range(6):
         attempt = _RowLowering(group, stored, axes, row_sizes, inner_sizes)
-        kernel, bound, affines = attempt.run()
+        try:
+            kernel, bound, affines = attempt.run()
+        except NotAligned:
+            # places that were equal as they stood can look different once split: keep the former
+            if good is None:
+                raise
+            break
+        good = attempt, kernel, bound
         if trial:
             return Launch(kernel, tuple(node for node, _ in bound), (), "")
         points = split_points(affines)
@@ -335,6 +343,8 @@ def _lower_with_axes(
         if finer_rows == list(row_sizes) and finer_inner == list(inner_sizes):
             break
         row_sizes, inner_sizes = finer_rows, finer_inner
+    assert good is not None
+    attempt, kernel, bound = good
     return Launch(
         coalesce(kernel),
         tuple(node for node, _ in bound),
