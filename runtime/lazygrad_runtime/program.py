@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lazygrad_compiler.artifact import Artifact
-from lazygrad_compiler.ir.node import BITWISE_ATTRS, Location, Node
+from lazygrad_compiler.ir.node import Location, Node
 from lazygrad_runtime import store
 from lazygrad_runtime.loader import load_object
 from lazygrad_runtime.memory import Buffer, allocate
@@ -155,8 +155,7 @@ def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, 
                 number[node] = number[inputs[0]]
                 continue
             number[node] = len(key)
-            attrs = repr(node.attrs) if node.op in BITWISE_ATTRS else node.attrs
-            key.append((node.op, attrs, *[number[value] for value in inputs]))
+            key.append((node.op, node.identity, *[number[value] for value in inputs]))
     key.append(tuple(number[output] for output in outputs))
     return tuple(key), leaves, number
 
@@ -202,8 +201,9 @@ def execute(outputs: Sequence[Node], tracked: Sequence[Node] = ()) -> None:
 def out_of_memory(error: MemoryError, largest: Node) -> MemoryError:
     """The error with the user's line of the largest value that was asked for."""
     lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in largest.location)
-    return MemoryError(f"{error} The largest value is {largest.op} of {largest.nbytes} bytes"
-                       f" ({lines}).")
+    return MemoryError(
+        f"{error} The largest value is {largest.op} of {largest.nbytes} bytes ({lines})."
+    )
 
 
 _residuals: dict[tuple, list[int]] = {}

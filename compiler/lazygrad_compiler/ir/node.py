@@ -49,6 +49,7 @@ class Node:
     """One operation in the graph.  Make it with `node(...)`, never directly.
 
     op: key of the op table.  inputs: nodes.  attrs: values in the order of the op's `attributes`.
+    identity: the attributes as they count for identity (`identity_of`).
     dtype, shape: inferred.  location: the user's lines.  differentiable: True where a `variable` is
     reached through floating-point operations, that is, where a gradient could flow.  payload:
     whatever the layer above attaches (the runtime's buffer once the value is known); no part of
@@ -60,6 +61,7 @@ class Node:
         "attrs",
         "differentiable",
         "dtype",
+        "identity",
         "inputs",
         "location",
         "op",
@@ -71,6 +73,7 @@ class Node:
     op: str
     inputs: tuple[Node, ...]
     attrs: tuple[Any, ...]
+    identity: tuple[Any, ...]
     dtype: DType
     shape: Shape
     location: Location
@@ -101,10 +104,15 @@ class Node:
         return f"<{self.op} {self.dtype.name}{list(self.shape)}>"
 
 
-BITWISE_ATTRS = frozenset(("const", "pad"))
-"""Ops with a number among their attributes: 0.0, -0.0, 0 and False are equal in Python but not the
-same constant.
-"""
+def identity_of(op: str, attrs: tuple) -> tuple:
+    """The attributes as they count for identity: numbers by their spelling, since 0.0, -0.0, 0 and
+    False are equal in Python but not the same constant.
+    """
+    if op == "const":
+        return (repr(attrs[0]), attrs[1], attrs[2])
+    if op == "pad":
+        return (*attrs[:3], repr(attrs[3]))
+    return attrs
 
 
 class _Entry(ref):  # type: ignore[type-arg]
@@ -137,7 +145,8 @@ def intern_node(
     differentiable: bool,
 ) -> Node:
     """The one node with that operation, inputs and attributes; the first location given stays."""
-    key = (op, repr(attrs) if op in BITWISE_ATTRS else attrs, *map(id, inputs))
+    identity = identity_of(op, attrs) if op == "const" or op == "pad" else attrs
+    key = (op, identity, *map(id, inputs))
     known = _interned.get(key)
     if known is not None:
         found = known()
@@ -147,6 +156,7 @@ def intern_node(
     made.op = op
     made.inputs = inputs
     made.attrs = attrs
+    made.identity = identity
     made.dtype = dtype
     made.shape = shape
     made.location = location
