@@ -7,7 +7,6 @@ and casts or scalings fuse into it; there is no im2col buffer.
 
 from __future__ import annotations
 
-from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const_lanes, vector_of
 from lazygrad_compiler.llvm.loops import PARAMETERS, load_arguments
@@ -393,6 +392,3 @@ def transpose(f: Function, rows: list[Value]) -> list[Value]:
         rows = result
         step *= 2
     return rows
-
-
-__all__ = ["emit_contraction", "task_count", "dtypes"]

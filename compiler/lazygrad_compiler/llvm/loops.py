@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 
-from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm import reduce
-from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const_lanes, vector_of
+from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const_lanes
 from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.loops.index import Term, Var
 from lazygrad_compiler.loops.kernel import LoopKernel, Stage
@@ -248,10 +247,3 @@ def _like(flat: list[Value], shape: list[list[Value]]) -> list[list[Value]]:
         result.append(flat[position : position + len(held)])
         position += len(held)
     return result
-
-
-def row_dtype(kernel: LoopKernel, number: int) -> DType:
-    return kernel.values[number].dtype
-
-
-__all__ = ["PARAMETERS", "emit_loops", "load_arguments", "task_count", "vector_of"]

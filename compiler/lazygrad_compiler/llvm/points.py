@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Function, Value, const, const_lanes, lanes_of, vector_of
@@ -390,7 +389,3 @@ def dependences(values: Sequence[Instr]) -> list[set[Term]]:
                         found.add(term)
         result.append(found)
     return result
-
-
-def is_bool(dtype: DType) -> bool:
-    return dtype is dtypes.bool_

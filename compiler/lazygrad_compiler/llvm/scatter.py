@@ -13,7 +13,7 @@ from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Module, Value, const, const_lanes
 from lazygrad_compiler.llvm.loops import PARAMETERS, load_arguments
 from lazygrad_compiler.llvm.points import Points, dependences
-from lazygrad_compiler.loops.index import Dyn, Var
+from lazygrad_compiler.loops.index import Var
 from lazygrad_compiler.loops.kernel import ScatterKernel
 from lazygrad_compiler.target import Target
 
@@ -112,6 +112,3 @@ def emit_scatter(module: Module, name: str, kernel: ScatterKernel, target: Targe
             )
         positions(points)
     f.ret()
-
-
-__all__ = ["Dyn", "emit_scatter", "grain_for", "lanes_for", "task_count"]
