@@ -11,19 +11,29 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lazygrad_compiler.artifact import Artifact
 from lazygrad_compiler.fusion.partition import Partition, partition
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.ir.node import Graph, Location, Node, node
+from lazygrad_compiler.ir.ops import ARRAY_KINDS
 from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.llvm import contraction, loops, scatter
+from lazygrad_compiler.llvm.arrays import emit_array
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import assembly, compile_text, optimize_text
 from lazygrad_compiler.llvm.entry import Binding, BoundLaunch, emit_entry
-from lazygrad_compiler.loops.kernel import ContractionKernel, Kernel, Launch, LoopKernel, text
+from lazygrad_compiler.loops.arrays import lower_array
+from lazygrad_compiler.loops.kernel import (
+    ArrayKernel,
+    ContractionKernel,
+    Kernel,
+    Launch,
+    LoopKernel,
+    text,
+)
 from lazygrad_compiler.loops.lower import Group, lower_contraction, lower_rows, lower_scatter
 from lazygrad_compiler.loops.schedule import schedule_loops
 from lazygrad_compiler.loops.schedule_contraction import schedule_contraction, scratch_bytes
@@ -60,6 +70,7 @@ class Stages:
     partition: Partition
     launches: list[Launch]
     kernels: list[CompiledKernel]
+    names: list[str]  # of each launch's kernel
     plan: MemoryPlan
     entry: str
     times: dict[str, float] = field(default_factory=dict)
@@ -98,7 +109,9 @@ def lower(graph: Graph, target: Target) -> Stages:
     plan, bound = timed("plan", bind, separate, count, launches, kernels, names)
     entry = Module()
     emit_entry(entry, bound, count + len(graph.outputs) + 1, "nounwind")
-    return Stages(target, graph, separate, parts, launches, kernels, plan, entry.text(), times)
+    return Stages(
+        target, graph, separate, parts, launches, kernels, names, plan, entry.text(), times
+    )
 
 
 def input_count(graph: Graph) -> int:
@@ -132,11 +145,14 @@ def lower_groups(parts: Partition) -> list[Launch]:
         if all(root.size == 0 for root in group.outputs):
             continue
         if group.kind == "contraction":
-            launches.append(lower_contraction(group, stored))
+            made = [lower_contraction(group, stored)]
         elif group.kind == "scatter":
-            launches += _lower_scatter(group, stored)
+            made = _lower_scatter(group, stored)
+        elif group.kind in ARRAY_KINDS:
+            made = lower_array(group)
         else:
-            launches.append(lower_rows(group, stored))
+            made = [lower_rows(group, stored)]
+        launches += [replace(launch, group=group) for launch in made]
     return launches
 
 
@@ -183,6 +199,9 @@ def emit_kernel(name: str, kernel: Kernel, target: Target) -> CompiledKernel:
         contraction.emit_contraction(module, name, kernel, schedule, target.function_attributes)
         tasks, grain = contraction.task_count(kernel, schedule), schedule.grain
         scratch = scratch_bytes(kernel, schedule)
+    elif isinstance(kernel, ArrayKernel):
+        work = emit_array(module, name, kernel, target)
+        tasks, grain, scratch = work.tasks, work.grain, work.scratch
     else:
         scatter.emit_scatter(module, name, kernel, target)
         tasks, grain = scatter.task_count(kernel, target), scatter.grain_for(kernel, target)
@@ -229,10 +248,6 @@ def emit_objects(stages: Stages, compile_kernel: KernelCompiler | None = None) -
 
 
 def make_artifact(stages: Stages, objects: dict[str, bytes], seconds: float) -> Artifact:
-    names = [
-        f"k_{hashlib.sha256(f'{stages.target}{chr(10)}{text(launch.kernel)}'.encode()).hexdigest()[:16]}"
-        for launch in stages.launches
-    ]
     return Artifact(
         objects,
         input_count(stages.graph),
@@ -241,7 +256,7 @@ def make_artifact(stages: Stages, objects: dict[str, bytes], seconds: float) -> 
         max((kernel.scratch for kernel in stages.kernels), default=0),
         [
             (name, launch.about, launch.location)
-            for name, launch in zip(names, stages.launches, strict=True)
+            for name, launch in zip(stages.names, stages.launches, strict=True)
         ],
         seconds,
     )
@@ -257,9 +272,8 @@ def where(location: Location) -> str:
 
 def _render_fused(stages: Stages) -> str:
     lines = []
-    for number, (launch, group) in enumerate(
-        zip(stages.launches, _launch_groups(stages), strict=False)
-    ):
+    for number, launch in enumerate(stages.launches):
+        group = launch.group
         lines.append(
             f"kernel {number}: {launch.kernel.kind} {launch.about}{where(launch.location)}"
         )
@@ -276,22 +290,10 @@ def _render_fused(stages: Stages) -> str:
     return "\n".join(lines)
 
 
-def _launch_groups(stages: Stages) -> list[Group]:
-    groups = []
-    for group in stages.partition.groups:
-        if all(root.size == 0 for root in group.outputs):
-            continue
-        groups.append(group)
-        if group.kind == "scatter" and group.anchor is not None and group.anchor.inputs[1].size:
-            groups.append(group)
-    return groups
-
-
 def _per_kernel(stages: Stages, show: Callable[[CompiledKernel], str]) -> str:
     lines: dict[str, list[str]] = {}
-    for launch in stages.launches:
-        digest = hashlib.sha256(f"{stages.target}\n{text(launch.kernel)}".encode()).hexdigest()[:16]
-        lines.setdefault(f"k_{digest}", []).append(launch.about + where(launch.location))
+    for name, launch in zip(stages.names, stages.launches, strict=True):
+        lines.setdefault(name, []).append(launch.about + where(launch.location))
     parts = []
     for kernel in stages.kernels:
         heading = "\n".join(f"; {kernel.name}: {line}" for line in lines[kernel.name])

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lazygrad_compiler.ir.node import Graph, Node, topological
-from lazygrad_compiler.ir.ops import OPS
+from lazygrad_compiler.ir.ops import ARRAY_KINDS, OPS
 from lazygrad_compiler.loops.lower import (
     Group,
     NotAligned,
@@ -87,7 +87,7 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
         else:
             for place, value in enumerate(node.inputs):
                 users[value].append((node, place, False))
-    forced = reordered_operands(order)
+    forced = reordered_operands(order) | array_operands(order)
     roots: list[Node] = []
     cost: dict[Node, int] = {}
     size: dict[Node, int] = {}
@@ -95,13 +95,14 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
         kind = OPS[node.op].kind
         if node.op in ("input", "const", "iota"):
             cost[node] = size[node] = 0
-            root = node in outputs
+            root = node in outputs or (node in forced and node.op != "input")
         else:
             cost[node] = sum(cost[v] for v in node.inputs) + (
                 0 if is_free(node) else _own_cost(node)
             )
             size[node] = sum(size[v] for v in node.inputs) + (0 if is_free(node) else 1)
             root = node in outputs or kind in ("reduction", "contraction") or node.op == "scatter"
+            root = root or kind in ARRAY_KINDS
             root = root or node in forced
             if not root and not is_free(node):
                 root = _worth_storing(node, cost[node], size[node], users[node])
@@ -109,6 +110,11 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
             roots.append(node)
             cost[node] = size[node] = 0
     return roots
+
+
+def array_operands(order: Iterable[Node]) -> set[Node]:
+    """What kernels over whole arrays read: it has to lie in memory."""
+    return {value for node in order if OPS[node.op].kind in ARRAY_KINDS for value in node.inputs}
 
 
 def reordered_operands(order: Iterable[Node]) -> set[Node]:
@@ -233,7 +239,9 @@ class _Merger:
             return Reason.CYCLE
         if len(group.roots) >= MOST_ROOTS:
             return Reason.LIMIT
-        if OPS[root.op].kind in ("contraction",) or root.op == "scatter" or group.kind == "scatter":
+        if OPS[root.op].kind == "contraction" or root.op == "scatter" or group.kind == "scatter":
+            return Reason.KIND
+        if OPS[root.op].kind in ARRAY_KINDS or group.kind in ARRAY_KINDS:
             return Reason.KIND
         if root.size == 0:
             return Reason.SIZE
@@ -274,6 +282,8 @@ def _alone(root: Node) -> Group:
         return Group("contraction", [root], anchor=root)
     if root.op == "scatter":
         return Group("scatter", [root], anchor=root)
+    if OPS[root.op].kind in ARRAY_KINDS:
+        return Group(OPS[root.op].kind, [root], anchor=root)
     if is_reduction(root):
         length = math.prod(root.inputs[0].shape[axis] for axis in root.attrs[0])
         return Group("loops", [root], rows=root.size, inner=length)

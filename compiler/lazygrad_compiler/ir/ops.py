@@ -5,8 +5,9 @@ infers dtype and shape and refuses what does not fit.  The NumPy meaning of each
 `reference.py`, keyed by the same name; so are the tables of the transforms (gradients, code
 generation).  Adding an op is adding rows to those tables.
 
-Kinds: leaf, elementwise, movement, reduction, contraction, indexed (gather/scatter), marker.
-Movement ops never move data by themselves: they become index maps.
+Kinds: leaf, elementwise, movement, reduction, contraction, indexed (gather/scatter), scan, sort,
+library, marker.  Movement ops never move data by themselves: they become index maps.  The kinds in
+`ARRAY_KINDS` work on whole arrays: their operands lie in memory, row-major, before they run.
 """
 
 from __future__ import annotations
@@ -41,9 +42,20 @@ from lazygrad_compiler.ir.inference import (
 )
 from lazygrad_compiler.ir.node import Node
 
-__all__ = ["ELEMENTARY_UNARY", "OPS", "SCATTER_MODES", "OpDef", "kind_of", "listed"]
+__all__ = [
+    "ARRAY_KINDS",
+    "ELEMENTARY_UNARY",
+    "OPS",
+    "SCATTER_MODES",
+    "OpDef",
+    "kind_of",
+    "listed",
+]
 
 OPS: dict[str, OpDef] = {}
+
+ARRAY_KINDS = frozenset({"scan", "sort", "library"})
+"""Kinds of ops that read and write whole arrays in an order of their own."""
 
 
 def define(name: str, kind: str, arity: int, attributes: str, infer: Inference, about: str) -> None:

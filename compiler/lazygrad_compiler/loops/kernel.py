@@ -7,9 +7,11 @@ the schedule's (`schedule.py`) and the emitter's.
 
 Kinds:
   LoopKernel         for every row (parallel): stages in order; a stage runs over its inner axes,
-  stores and reduces. ContractionKernel  for every (batch, m, n): a sum over k of left * right, then
-  an epilogue that stores. ScatterKernel      updates applied in order to a buffer that already
-  holds the base.
+                     stores and reduces.
+  ContractionKernel  for every (batch, m, n): a sum over k of left * right, then an epilogue that
+                     stores.
+  ScatterKernel      updates applied in order to a buffer that already holds the base.
+  ArrayKernel        one step of an op on whole arrays: a scan, a sort, a library call.
 
 `text(kernel)` prints it; the text without names and locations is also what identifies a kernel: two
 kernels of the same text are the same code.
@@ -31,13 +33,17 @@ class Instr:
 
     op: an elementwise op of the op table (args: value numbers), or
       load         data (buffer number, Affine); args () or (mask,): where the mask fails nothing is
-      read and the value is 0 index        data (Affine,): the expression as an integer bounds
-      data (Affine, low, high): low <= expression < high divides      data (Affine, divisor):
-      expression % divisor == 0 const        data (number,) philox       args (seed, offset), data
-      (Affine,): random word at that position dynamic      args (index,) or (index, mask), data
-      (size, axis): wraps negatives; reports and clamps what is out of range checked      args
-      (value, dynamic, …): the value; the indices have been checked row          the result of a
-      reduction of an earlier stage accumulator  the sum of a contraction
+                   read and the value is 0
+      index        data (Affine,): the expression as an integer
+      bounds       data (Affine, low, high): low <= expression < high
+      divides      data (Affine, divisor): expression % divisor == 0
+      const        data (number,)
+      philox       args (seed, offset), data (Affine,): random word at that position
+      dynamic      args (index,) or (index, mask), data (size, axis): wraps negatives; reports and
+                   clamps what is out of range
+      checked      args (value, dynamic, …): the value; the indices have been checked
+      row          the result of a reduction of an earlier stage
+      accumulator  the sum of a contraction
     """
 
     op: str
@@ -133,19 +139,38 @@ class ScatterKernel:
     kind: str = "scatter"
 
 
-Kernel = LoopKernel | ContractionKernel | ScatterKernel
+@dataclass(frozen=True, slots=True)
+class ArrayKernel:
+    """One step of an op on whole arrays; its emitter knows the order of the work.
+
+    op, attrs: the graph op's.  step: which launch of the op this is, where it takes several.
+    shapes: of the buffers, in order.
+    """
+
+    op: str
+    step: str
+    attrs: tuple[Any, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    buffers: tuple[BufferRef, ...]
+    kind: str
+    values: tuple[Instr, ...] = ()
+
+
+Kernel = LoopKernel | ContractionKernel | ScatterKernel | ArrayKernel
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A kernel with its buffers bound to nodes of the graph (by their number among the materialised
-    values).
+    """A kernel with its buffers bound to nodes of the graph.
+
+    arguments: the nodes, in the order of the kernel's buffers.  group: what it was lowered from.
     """
 
     kernel: Kernel
-    arguments: tuple[Any, ...]  # the nodes bound to the kernel's buffers
+    arguments: tuple[Any, ...]
     location: Location
     about: str
+    group: Any = None
 
 
 def instr_text(number: int, instr: Instr) -> str:
@@ -198,6 +223,10 @@ def text(kernel: Kernel) -> str:
             lines += ["      " + instr_text(number, kernel.values[number]) for number in numbers]
         lines.append("    epilogue:")
         lines += _stage_lines(kernel.epilogue, kernel.values, "      ")
+    elif isinstance(kernel, ArrayKernel):
+        attributes = ", ".join(str(item) for item in kernel.attrs)
+        shapes = ", ".join(str(list(shape)) for shape in kernel.shapes)
+        lines.append(f"  {kernel.op}({attributes}) {kernel.step} of {shapes}")
     else:
         indent = "  "
         for axis in (*kernel.outer, *kernel.inner):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Location, Node, merge_locations
-from lazygrad_compiler.ir.ops import OPS
+from lazygrad_compiler.ir.ops import ARRAY_KINDS, OPS
 from lazygrad_compiler.loops.coalesce import coalesce
 from lazygrad_compiler.loops.index import (
     ZERO,
@@ -51,10 +51,10 @@ from lazygrad_compiler.loops.pull import Evaluator, Indices, NotAligned
 class Group:
     """What one kernel computes.
 
-    kind: "loops", "contraction" or "scatter".  roots: nodes computed here, inputs before users;
-    those in `outputs` are stored, the rest is used inside only.  row_axes: for each root of a row
-    kernel, which axes of its domain count rows (a reduction's domain is its input).  anchor: the
-    dot or scatter.
+    kind: "loops", "contraction", "scatter" or one of ARRAY_KINDS.  roots: nodes computed here,
+    inputs before users; those in `outputs` are stored, the rest is used inside only.  row_axes: for
+    each root of a row kernel, which axes of its domain count rows (a reduction's domain is its
+    input).  anchor: the dot, scatter or array op.
     """
 
     kind: str
@@ -63,6 +63,9 @@ class Group:
     rows: int = 1
     inner: int = 1
     anchor: Node | None = None
+
+
+NEVER_PULLED = ARRAY_KINDS | {"reduction", "contraction"}
 
 
 def is_reduction(node: Node) -> bool:
@@ -266,10 +269,7 @@ def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
                 found.add(current)
                 found |= reach.get(current, set())
                 continue
-            if OPS[current.op].kind in ("reduction", "contraction") or current.op in (
-                "input",
-                "scatter",
-            ):
+            if current.op in ("input", "scatter") or OPS[current.op].kind in NEVER_PULLED:
                 continue
             stack += current.inputs
         reach[root] = found

@@ -1,0 +1,1 @@
+"""One record per public operation; `test_operations.py` holds each against PyTorch."""
