@@ -27,7 +27,6 @@ from lazygrad._core import cell as cells
 from lazygrad._core import graph as build_graph
 from lazygrad._core.context import fail
 from lazygrad._core.tensor import Tensor, raw_node
-from lazygrad_compiler.artifact import canonical_graph
 from lazygrad_compiler.autodiff import backward as autodiff
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.ops import OPS
@@ -330,18 +329,13 @@ def install_from_environment() -> Dump | None:
 
 def recorded_graph(tensors: Sequence[Tensor]) -> tuple[Graph, list[Node]]:
     """The pending graph of tensors, canonical, and its leaves: the nodes whose values it takes."""
-    return _canonical(_value_nodes(tensors))
+    return program.pending_graph(_value_nodes(tensors))
 
 
 def _value_nodes(tensors: Sequence[Tensor]) -> list[Node]:
     """What a flush would compute for the tensors: without the mark of a history that was used."""
     nodes = [raw_node(tensor) for tensor in tensors]
     return [node.inputs[0] if cells.is_freed(node) else node for node in nodes]
-
-
-def _canonical(outputs: Sequence[Node]) -> tuple[Graph, list[Node]]:
-    _, leaves, _ = program.pending_key(outputs)
-    return canonical_graph(outputs, leaves), leaves
 
 
 def dump_ir(what: Any, *arguments: Any, stage: str | Iterable[str] = DEFAULT_STAGES,
@@ -368,7 +362,7 @@ def dump_ir(what: Any, *arguments: Any, stage: str | Iterable[str] = DEFAULT_STA
         raise fail("dump_ir", "nothing is pending: the values are there already, and the program "
                    "that made them is gone", "Call dump_ir before anything looks at the tensor "
                    "(print, .item(), .numpy()), or use `lazygrad dump-ir SCRIPT`.")
-    lowered = lower(_canonical(pending)[0], host())
+    lowered = lower(program.pending_graph(pending)[0], host())
     texts = {name: render(lowered, name, calls) for name in stages}
     return DumpedProgram(0, about(lowered), summary(lowered), texts).text()
 

@@ -7,10 +7,81 @@ compiler.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
-from lazygrad_compiler.ir.node import Graph, Location, Node, node, rebuild, topological
+from lazygrad_compiler.ir.composite import expand
+from lazygrad_compiler.ir.node import (
+    Graph,
+    Location,
+    Node,
+    node,
+    rebuild,
+    substitute,
+    topological,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryLaunch:
+    """A launch that calls a row of `LIBRARY`.
+
+    launch: its number.  call, options: of the row.  parts: which results are stored.  arguments:
+    (dtype name, shape) of the operands, then of those results.
+    """
+
+    launch: int
+    call: str
+    options: tuple[Any, ...]
+    parts: tuple[int, ...]
+    arguments: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @staticmethod
+    def from_list(described: list[Any]) -> LibraryLaunch:
+        return LibraryLaunch(*(_as_tuple(item) for item in described))
+
+
+NEVER = -1
+"""The launch that writes an output which may not take over any input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Donations:
+    """Which outputs may be written over which inputs, should the caller not need those any more.
+
+    reads: for each input the last launch that reads it, or -1.  writes: for each output the
+    launch that writes it first, or NEVER.  pairs: (input, output) where one launch does both and
+    may do so in place.
+    """
+
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+    pairs: frozenset[tuple[int, int]] = frozenset()
+
+    def allowed(self, number: int, output: int) -> bool:
+        """Whether the output may lie in the memory of the input.  Sizes are the caller's matter."""
+        read, write = self.reads[number], self.writes[output]
+        return write != NEVER and (read < write or (number, output) in self.pairs)
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "reads": list(self.reads),
+            "writes": list(self.writes),
+            "pairs": sorted(map(list, self.pairs)),
+        }
+
+    @staticmethod
+    def from_description(described: dict[str, Any]) -> Donations:
+        return Donations(
+            tuple(described["reads"]),
+            tuple(described["writes"]),
+            frozenset((number, output) for number, output in described["pairs"]),
+        )
+
+
+def _as_tuple(value: Any) -> Any:
+    """Lists of JSON as the tuples that they were."""
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +91,8 @@ class Artifact:
     objects: object code by name, "program" and one for each distinct kernel.  inputs: number of
     inputs.  outputs: (dtype name, shape) of each.  arena_bytes, scratch_bytes: memory to provide.
     launches: (kernel name, what it computes, user lines) in order, for messages.  seconds: what
-    compiling took.
+    compiling took.  library: the launches that are library calls.  donations: which outputs may be
+    written over which inputs.
     """
 
     objects: dict[str, bytes]
@@ -30,6 +102,8 @@ class Artifact:
     scratch_bytes: int
     launches: list[tuple[str, str, Location]]
     seconds: float
+    library: list[LibraryLaunch] = field(default_factory=list)
+    donations: Donations = Donations()
 
     def description(self) -> dict[str, Any]:
         """All but the object code, for JSON."""
@@ -44,6 +118,8 @@ class Artifact:
             ],
             "objects": list(self.objects),
             "seconds": self.seconds,
+            "library": [list(astuple(launch)) for launch in self.library],
+            "donations": self.donations.description(),
         }
 
     @staticmethod
@@ -59,13 +135,16 @@ class Artifact:
                 for kernel, about, where in described["launches"]
             ],
             described["seconds"],
+            [LibraryLaunch.from_list(launch) for launch in described["library"]],
+            Donations.from_description(described["donations"]),
         )
 
 
 def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
     """Recorded nodes as a graph of their own: the leaves become inputs 0, 1, …, autograd markers
-    are gone.
+    are gone, composites are expanded.
     """
+    expanded: dict[Node, list[Node]] = {}
     result: dict[Node, Node] = {
         leaf: node(
             "input", index=number, dtype=leaf.dtype, shape=leaf.shape, location=leaf.location
@@ -75,7 +154,33 @@ def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
     for current in topological(outputs, stop=lambda n: n in result):
         if current in result:
             continue
+        if current.op == "result":
+            result[current] = expanded[current.inputs[0]][current.attrs[0]]
+            continue
         inputs = [result[value] for value in current.inputs]
-        is_marker = current.op in ("variable", "stop_gradient")
-        result[current] = inputs[0] if is_marker else rebuild(current, inputs)
+        if current.op in ("variable", "stop_gradient"):
+            result[current] = inputs[0]
+        elif current.op == "call":
+            expanded[current] = expand(current, inputs)
+            result[current] = current
+        else:
+            result[current] = rebuild(current, inputs)
     return Graph(tuple(result[output] for output in outputs))
+
+
+def pruned(graph: Graph, leaves: Sequence[Node]) -> tuple[Graph, list[Node]]:
+    """The graph with its inputs numbered without gaps, and the leaves that it does read.
+
+    A leaf may be an argument of a call whose results make no use of it.
+    """
+    read = [leaf.attrs[0] for leaf in graph.inputs()]
+    if len(read) == len(leaves):
+        return graph, list(leaves)
+    renumbered = {
+        node("input", index=old, dtype=leaves[old].dtype, shape=leaves[old].shape): node(
+            "input", index=new, dtype=leaves[old].dtype, shape=leaves[old].shape
+        )
+        for new, old in enumerate(read)
+    }
+    outputs = substitute(graph.outputs, renumbered)
+    return Graph(outputs), [leaves[old] for old in read]

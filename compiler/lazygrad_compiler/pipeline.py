@@ -14,18 +14,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lazygrad_compiler.artifact import Artifact
+from lazygrad_compiler.artifact import Artifact, Donations, LibraryLaunch
 from lazygrad_compiler.fusion.partition import Partition, partition
 from lazygrad_compiler.fusion.prepare import prepare
+from lazygrad_compiler.in_place import donations
 from lazygrad_compiler.ir.node import Graph, Location, Node, node
 from lazygrad_compiler.ir.ops import ARRAY_KINDS
 from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.llvm import contraction, loops, scatter
-from lazygrad_compiler.llvm.arrays import emit_array
+from lazygrad_compiler.llvm.arrays import EMITTERS, emit_array
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import assembly, compile_text, optimize_text
-from lazygrad_compiler.llvm.entry import Binding, BoundLaunch, emit_entry
-from lazygrad_compiler.loops.arrays import lower_array
+from lazygrad_compiler.llvm.entry import LIBRARY_SYMBOL, Binding, BoundLaunch, emit_entry
+from lazygrad_compiler.llvm.scan import emit_scan
+from lazygrad_compiler.llvm.sort import emit_sort
+from lazygrad_compiler.loops.arrays import LOWERINGS, lower_array
 from lazygrad_compiler.loops.kernel import (
     ArrayKernel,
     ContractionKernel,
@@ -34,12 +37,21 @@ from lazygrad_compiler.loops.kernel import (
     LoopKernel,
     text,
 )
-from lazygrad_compiler.loops.lower import Group, lower_contraction, lower_rows, lower_scatter
+from lazygrad_compiler.loops.lower import lower_contraction, lower_rows
+from lazygrad_compiler.loops.scan import lower_scan
+from lazygrad_compiler.loops.scatter import lower_scatter
 from lazygrad_compiler.loops.schedule import schedule_loops
 from lazygrad_compiler.loops.schedule_contraction import schedule_contraction, scratch_bytes
+from lazygrad_compiler.loops.sort import lower_sort
 from lazygrad_compiler.memory_plan import MemoryPlan, plan_memory
+from lazygrad_compiler.passes.complex import split_complex
 from lazygrad_compiler.passes.optimize import optimize
 from lazygrad_compiler.target import Target
+
+LOWERINGS["scan"] = lower_scan
+EMITTERS["scan"] = emit_scan
+LOWERINGS["sort"] = lower_sort
+EMITTERS["sort"] = emit_sort
 
 STAGES = ("graph", "grad", "opt", "fused", "loops", "llvm", "llvm-opt", "asm")
 
@@ -100,7 +112,7 @@ def lower(graph: Graph, target: Target) -> Stages:
         times[name] = time.perf_counter() - begun
         return result
 
-    optimized = timed("opt", lambda: prepare(optimize(graph)))
+    optimized = timed("opt", lambda: prepare(optimize(split_complex(graph))))
     separate = timed("outputs", separate_outputs, optimized)
     parts = timed("fused", partition, separate)
     launches = timed("loops", lower_groups, parts)
@@ -147,27 +159,13 @@ def lower_groups(parts: Partition) -> list[Launch]:
         if group.kind == "contraction":
             made = [lower_contraction(group, stored)]
         elif group.kind == "scatter":
-            made = _lower_scatter(group, stored)
+            made = lower_scatter(group, stored)
         elif group.kind in ARRAY_KINDS:
             made = lower_array(group)
         else:
             made = [lower_rows(group, stored)]
         launches += [replace(launch, group=group) for launch in made]
     return launches
-
-
-def _lower_scatter(group: Group, stored: Callable[[Node], bool]) -> list[Launch]:
-    target = group.anchor
-    assert target is not None
-    base = target.inputs[0]
-    # a marker, since optimised graphs have none: no other node can be this copy
-    copy = node("stop_gradient", base, location=target.location)
-    filled = lower_rows(Group("loops", [copy], {copy}, rows=base.size), stored)
-    arguments = tuple(target if argument is copy else argument for argument in filled.arguments)
-    result = [Launch(filled.kernel, arguments, filled.location, "scatter base")]
-    if target.inputs[1].size:
-        result.append(lower_scatter(target, stored))
-    return result
 
 
 def emit_kernels(
@@ -177,6 +175,9 @@ def emit_kernels(
     kernels: dict[str, CompiledKernel] = {}
     names: list[str] = []
     for launch in launches:
+        if launch.kernel.kind == "library":  # no code of ours: the entry calls the runtime
+            names.append(LIBRARY_SYMBOL)
+            continue
         kernel_text = text(launch.kernel)
         digest = hashlib.sha256(f"{target}\n{kernel_text}".encode()).hexdigest()[:16]
         name = f"k_{digest}"
@@ -225,11 +226,14 @@ def bind(
     by_name = {kernel.name: kernel for kernel in kernels}
     bound = []
     for launch, name in zip(launches, names, strict=True):
-        kernel = by_name[name]
         arguments = tuple(
             Binding(slots[value]) if value in slots else Binding(arena, offsets[value])
             for value in launch.arguments
         )
+        if name == LIBRARY_SYMBOL:
+            bound.append(BoundLaunch(name, arguments, 1, 1, checks=True, library=True))
+            continue
+        kernel = by_name[name]
         checks = any(instr.op == "dynamic" for instr in launch.kernel.values)
         bound.append(BoundLaunch(name, arguments, kernel.tasks, kernel.grain, checks))
     return plan, bound
@@ -259,7 +263,28 @@ def make_artifact(stages: Stages, objects: dict[str, bytes], seconds: float) -> 
             for name, launch in zip(stages.names, stages.launches, strict=True)
         ],
         seconds,
+        library_launches(stages.launches),
+        donations_of(stages),
     )
+
+
+def donations_of(stages: Stages) -> Donations:
+    """Which outputs may be written over which inputs."""
+    inputs: list[Node | None] = [None] * input_count(stages.graph)
+    for leaf in stages.opt.inputs():
+        inputs[leaf.attrs[0]] = leaf
+    return donations(stages.launches, inputs, stages.opt.outputs)
+
+
+def library_launches(launches: Sequence[Launch]) -> list[LibraryLaunch]:
+    """What the runtime has to know of the library calls among the launches."""
+    found = []
+    for number, launch in enumerate(launches):
+        if isinstance(launch.kernel, ArrayKernel) and launch.kernel.kind == "library":
+            name, options, parts = launch.kernel.attrs
+            arguments = tuple((value.dtype.name, value.shape) for value in launch.arguments)
+            found.append(LibraryLaunch(number, name, options, parts, arguments))
+    return found
 
 
 def where(location: Location) -> str:

@@ -82,11 +82,11 @@ class CompiledFunction:
         return getattr(self._function, name)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        if now.recording is not None:
+        if now.recording is not None or now.traced is not None:
             return self._function(*arguments, **keywords)
         tensors: list[Tensor] = []
         try:
-            key: Any = _signature(arguments, tensors)
+            key: Any = tuple([_signature(value, tensors) for value in arguments])
             if keywords:
                 key = (key, _signature(keywords, tensors))
             key = (key, now.grad, default.dtype, _sharing(tensors))
@@ -131,7 +131,7 @@ def _signature(value: Any, tensors: list[Tensor]) -> Any:
         cell, view = value._cell, value._view
         if view is None:
             return (cell.node.dtype, cell.node.shape, cell.tracked and not value._detached)
-        return (cell.node.dtype, view.shape, value.requires_grad)
+        return (value.dtype, view.shape, value.requires_grad)
     kind = type(value)
     if kind is int or kind is str or kind is bool or value is None:
         return (kind, value)

@@ -10,7 +10,7 @@ one program.  Values without autograd history then become fresh leaves, which fr
 
 from __future__ import annotations
 
-import itertools
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -19,10 +19,10 @@ from weakref import ref
 import numpy
 
 from lazygrad._core import graph
-from lazygrad._core.context import fail, here, now
-from lazygrad_compiler.ir.dtypes import dtype_of_numpy
-from lazygrad_compiler.ir.node import Node, Shape, build
-from lazygrad_compiler.ir.ops import OPS, OpDef
+from lazygrad._core.context import TensorError, here, now
+from lazygrad_compiler.ir.dtypes import DType, dtype_of_numpy
+from lazygrad_compiler.ir.node import IRError, Node, Shape, build, fresh_input
+from lazygrad_compiler.ir.ops import OPS
 from lazygrad_runtime import program
 from lazygrad_runtime.memory import Buffer, allocate
 
@@ -34,24 +34,31 @@ MOST_PENDING_BYTES = 4 << 30
 
 _VARIABLE = OPS["variable"]
 _STOP = OPS["stop_gradient"]
-_input_numbers = itertools.count(1 << 32)  # far from the inputs of canonical graphs, counted from 0
 
 
 class View:
     """How a handle sees its cell: steps (definition, attrs, location), and its leaf marker.
 
     uid, depth: the variable marker is put after `depth` steps (uid None: there is none).
+    dtype: what the bits are read as, where that is not the cell's dtype.
     """
 
-    __slots__ = ("depth", "shape", "steps", "strides", "uid")
+    __slots__ = ("depth", "dtype", "shape", "steps", "strides", "uid")
 
     def __init__(self, steps: tuple, shape: Shape, strides: tuple[int, ...] | None,
-                 uid: int | None = None, depth: int = 0) -> None:
+                 uid: int | None = None, depth: int = 0, dtype: DType | None = None) -> None:
         self.steps = steps
         self.shape = shape
         self.strides = strides
         self.uid = uid
         self.depth = depth
+        self.dtype = dtype
+
+    def unmarked(self) -> View | None:
+        """The same view without the leaf marker; None where that is the whole cell."""
+        if not self.steps:
+            return None
+        return View(self.steps, self.shape, self.strides, dtype=self.dtype)
 
 
 class Cell:
@@ -133,6 +140,9 @@ def mark(node: Node, uid: int) -> Node:
 
 def register(cell: Cell) -> None:
     """Notes a cell that has no value yet; flushes where too much is pending."""
+    if now.traced is not None:
+        now.traced.register(cell)
+        return
     if observation_callbacks and now.recording is not None:
         now.recording.made.append(ref(cell))
     if cell.node.payload is None:
@@ -169,7 +179,7 @@ def live_cells() -> list[Cell]:
 
 def leaf(payload: Buffer, dtype: Any, shape: Shape) -> Node:
     """A node for a value that is there."""
-    node = build(OPS["input"], (), (next(_input_numbers), dtype, shape), now.location or here())
+    node = fresh_input(dtype, shape, now.location or here())
     node.payload = payload
     return node
 
@@ -188,8 +198,27 @@ def _observe() -> None:
         callback("{}:{}".format(*(now.location or here())[0]))
 
 
+_COMPUTING_ERRORS = (*program.FAILURES, TensorError)
+
+
+def _execute(outputs: list[Node], differentiable: list[Node]) -> None:
+    """Runs the program of the outputs.  What the compiler cannot lower is the user's error, too: a
+    node that it needs in between has, say, more elements than memory can hold.
+    """
+    try:
+        program.execute(outputs, differentiable)
+    except IRError as error:
+        file, number = (outputs[0].location or now.location or here())[0]
+        raise TensorError(f"{error}, in what was recorded at {os.path.basename(file)}:{number}. "
+                          "Use smaller sizes.") from error
+
+
 def flush(*required: Node) -> None:
     """Computes every live pending tensor, and the required nodes, in one program."""
+    if now.traced is not None:
+        if required:
+            now.traced.observed(required)
+        return
     _observe()
     with _lock:
         cells: dict[int, Cell] = {}
@@ -205,12 +234,12 @@ def flush(*required: Node) -> None:
         counter.nodes, counter.next_check = 0, 256
         try:
             if outputs:
-                program.execute(outputs, _with_gradients(waiting))
-        except (IndexError, MemoryError):
+                _execute(outputs, _with_gradients(waiting))
+        except _COMPUTING_ERRORS:
             _recover(waiting)
             if not required:
                 raise
-            program.execute(required)
+            _execute(list(required), [])
         else:
             _release(waiting)
         if len(_with_history) > 4096:
@@ -232,9 +261,9 @@ def _recover(cells: list[Cell]) -> None:
     good = []
     for cell in cells:
         try:
-            program.execute([_value_node(cell.node)], _with_gradients([cell]))
+            _execute([_value_node(cell.node)], _with_gradients([cell]))
             good.append(cell)
-        except (IndexError, MemoryError):
+        except _COMPUTING_ERRORS:
             if cell.settled is not None:
                 cell.node, cell.tracked = cell.settled
                 cell.settled, cell.cache = None, None
@@ -304,64 +333,3 @@ def cell_values(cell: Cell) -> numpy.ndarray:
     if observation_callbacks:
         _observe()
     return values(node)
-
-
-def view_array(array: numpy.ndarray, steps: tuple) -> numpy.ndarray:
-    """Applies a view's steps to an array: movement only, nothing is computed."""
-    for definition, attrs, _ in steps:
-        array = _ARRAY_STEPS[definition.name](array, attrs[0] if len(attrs) == 1 else attrs)
-    return array
-
-
-_ARRAY_STEPS: dict[str, Callable[[numpy.ndarray, Any], numpy.ndarray]] = {
-    "reshape": lambda array, shape: array.reshape(shape),
-    "permute": lambda array, order: array.transpose(order),
-    "expand": lambda array, shape: numpy.broadcast_to(array, shape),
-    "slice": lambda array, attrs: array[tuple(map(slice, *attrs))],
-    "flip": lambda array, axes: numpy.flip(array, axes),
-}
-
-
-def write_back(cell: Cell, view: View, value: Node) -> Node:
-    """The cell's new value once `value` is written through the view: the steps undone in turn."""
-    before = [cell.base_for_write()]
-    for definition, attrs, location in view.steps:
-        if definition.name == "expand":
-            raise fail("in-place", "several elements of an expanded view are one element in memory",
-                       "Write to a .clone() of it, or to the tensor before expand.")
-        before.append(build(definition, (before[-1],), attrs, location))
-    for (definition, attrs, _), old in zip(
-        reversed(view.steps), reversed(before[:-1]), strict=True
-    ):
-        value = _undo(definition, attrs, old, value)
-    return value
-
-
-def _undo(definition: OpDef, attrs: tuple, old: Node, value: Node) -> Node:
-    """The whole of `old` with the part that a step takes replaced by `value`."""
-    name = definition.name
-    if name == "reshape":
-        return graph.reshape(value, old.shape)
-    if name == "permute":
-        order = attrs[0]
-        return graph.permute(value, [order.index(axis) for axis in range(len(order))])
-    if name == "flip":
-        return build(definition, (value,), attrs, now.location)
-    if value.shape == old.shape:
-        return value
-    if value.size == 0:
-        return old
-    starts, _, steps = attrs
-    high = tuple(
-        size - start - (count - 1) * step - 1
-        for size, start, count, step in zip(old.shape, starts, value.shape, steps, strict=True)
-    )
-    between = tuple(step - 1 for step in steps)
-    zero = {"float": 0.0, "bool": False, "complex": 0j}.get(value.dtype.kind, 0)
-    spread = graph.make("pad", value, attrs=(starts, high, between, zero))
-    inside = graph.make("pad", graph.const(True, _BOOL, value.shape),
-                        attrs=(starts, high, between, False))
-    return graph.where(inside, spread, old)
-
-
-_BOOL = dtype_of_numpy(numpy.bool_)

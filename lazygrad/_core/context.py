@@ -17,7 +17,7 @@ import numpy
 
 import lazygrad_compiler
 import lazygrad_runtime
-from lazygrad_compiler.ir.node import IRError, Location
+from lazygrad_compiler.ir.node import IRError, IRTypeError, Location
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -29,6 +29,8 @@ class _Now(threading.local):
     inference: bool = False
     recording: Any = None
     """The `Recording` of a function being compiled in this thread."""
+    traced: Any = None
+    """The innermost `Trace`, where a function runs on stand-ins."""
     location: Location = ()
 
 
@@ -40,6 +42,10 @@ METHODS: dict[str, Callable[..., Any]] = {}
 
 class TensorError(RuntimeError, ValueError):
     """An operation was given tensors that do not fit together."""
+
+
+class TensorTypeError(TensorError, TypeError):
+    """An operation was given tensors of a dtype that it is not defined for."""
 
 
 def _folder(path: str) -> str:
@@ -82,6 +88,12 @@ def fail(name: str, problem: str, hint: str = "",
     return kind(f"[{name}] {problem} ({line()})." + (f" {hint}" if hint else ""))
 
 
+def refused(error: IRError, message: str) -> TensorError:
+    """What users see of an error of the IR."""
+    kind = TensorTypeError if isinstance(error, IRTypeError) else TensorError
+    return kind(f"{message} ({line()})")
+
+
 _PLAIN_ERRORS = (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError)
 
 
@@ -102,18 +114,47 @@ def _from_user(error: BaseException) -> bool:
     return False
 
 
+def _misused(value: Any, arguments: tuple, keywords: dict[str, Any]) -> Any:
+    """The argument (or element of one) that is no tensor where one was needed, found by what
+    lacked an attribute: itself, a value of its type, or a NumPy value that it led to.
+    """
+    if type(value).__module__.startswith("lazygrad"):
+        return _missing
+    given = [*arguments, *keywords.values()]
+    given += [each for nest in given if isinstance(nest, (list, tuple)) for each in nest]
+    from_numpy = type(value).__module__.startswith("numpy")
+    for each in given:
+        if each is value or type(each) is type(value) or (
+                from_numpy and type(each).__module__.startswith("numpy")):
+            return each
+    return _missing
+
+
+_missing = object()
+
+
 def operation(function: Function) -> Function:
-    """Marks a public operation: its line is found once and its errors name it."""
+    """Marks a public operation: its line is found once, its errors name it, `out=` is served."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
+        if keywords and "out" in keywords:
+            from lazygrad._core import outputs
+            if function.__name__ in outputs.NAMES:
+                return outputs.run(call, function.__name__, arguments, keywords)
         if now.location:
             return function(*arguments, **keywords)
         now.location = here()
         try:
             return function(*arguments, **keywords)
         except IRError as error:
-            raise TensorError(f"{_named(function, error)} ({line()})") from None
+            raise refused(error, _named(function, error)) from None
+        except AttributeError as error:
+            wrong = _misused(error.obj, arguments, keywords)
+            if wrong is _missing or _from_user(error):
+                raise
+            raise fail(function.__name__, f"takes no {type(wrong).__name__} here",
+                       "Tensors are made with lazygrad.tensor(...).", TypeError) from None
         except _PLAIN_ERRORS as error:
             if type(error) not in _PLAIN_ERRORS or str(error).startswith("[") or _from_user(error):
                 raise

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from lazygrad._core import cell as cells
-from lazygrad._core import graph
+from lazygrad._core import derived, graph
 from lazygrad._core.cell import FREED, mark
 from lazygrad._core.context import fail, now, operation
 from lazygrad._core.tensor import Tensor, _uids, node_of, shape_of, variables, wrap
@@ -74,7 +74,6 @@ def _reached(outputs: Sequence[Node]) -> list[Node]:
 def propagate(outputs: Sequence[Node], cotangents: Sequence[Node],
               wanted: Callable[[Node], bool]) -> tuple[dict[Node, Node], list[Node]]:
     """Gradients of the wanted nodes, and all nodes passed."""
-    from lazygrad_compiler.autodiff.backward import backward as differentiate
     gradients: dict[Node, Node] = {}
     waiting: dict[int, tuple[int, Boundary]] = {}
     passed: list[Node] = []
@@ -94,7 +93,7 @@ def propagate(outputs: Sequence[Node], cotangents: Sequence[Node],
                 targets.append(node)
         targets.sort(key=lambda node: node.serial)
         for node, gradient in zip(
-            targets, differentiate(outputs, cotangents, targets), strict=True
+            targets, derived.gradients(outputs, cotangents, targets), strict=True
         ):
             if gradient is not None:
                 have = gradients.get(node)
@@ -127,6 +126,10 @@ def _seeds(tensors: Sequence[Tensor], gradients: Sequence[Any],
                 raise fail(name, f"grad can be implicitly created only for scalar outputs, not for "
                            f"{listed(node.shape)}",
                            "Reduce it first (.sum(), .mean()) or give the gradient.")
+            if node.dtype.is_complex:
+                raise fail(name, "grad can be implicitly created only for real scalar outputs, not "
+                           f"for {node.dtype.name}", "Take .real or .abs() of it, or give the "
+                           "gradient.")
             cotangent = graph.like(1, node)
         else:
             cotangent = node_of(gradient)
@@ -224,6 +227,7 @@ def backward(tensors: Sequence[Tensor], gradients: Sequence[Any], retain_graph: 
                     gradient if have is None else graph.add(have[1], gradient),
                 )
         for owner, gradient in totals.values():
+            gradient = owner.__dict__.pop("_after_hooks", gradient)
             result = wrap(graph.reshape(gradient, shape_of(owner)))
             if owner._leaf_uid() is not None:
                 result = _apply_hooks(owner, result)
@@ -330,7 +334,7 @@ def register_hook(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Ha
 
 def _hook_boundary(tensor: Tensor, hooks: dict[int, Any]) -> None:
     """Puts a boundary after the tensor's value; uses from now on pass it."""
-    node = node_of(tensor)
+    node, owner = node_of(tensor), ref(tensor)
 
     def run(gradients: list[Node | None]) -> list[Node | None]:
         gradient = gradients[0]
@@ -339,6 +343,8 @@ def _hook_boundary(tensor: Tensor, hooks: dict[int, Any]) -> None:
         for hook in list(hooks.values()):
             changed = hook(result)
             result = result if changed is None else changed
+        if (kept := owner()) is not None and kept._retains_grad:
+            kept._after_hooks = node_of(result)  # what `.grad` gets
         return [node_of(result)]
 
     marked, = cut([node], Boundary(run, [node]))

@@ -110,6 +110,15 @@ def _seen(value: Any, kept: list[Any]) -> Any:
     return id(value)
 
 
+_EMPTY = object()
+"""Stands for a variable of a closure that has no value yet."""
+
+
+def _same_plain(left: Any, right: Any) -> bool:
+    """Whether two different objects are the same number, string or None."""
+    return type(left) in _PLAIN and _seen(left, []) == _seen(right, [])
+
+
 def watch_attributes(thing: Any, names: Container[str] | None = None) -> Callable[[], bool]:
     """A guard on the attributes of an object: plain values, tensors, and what the dicts, lists and
     tuples among them hold (a module's parameters, buffers, parts and hooks).  Lists may grow.
@@ -183,21 +192,26 @@ def watch_function(function: Any, recorded: Recording) -> None:
     variables = function.__globals__
     names = [name for name in code.co_names if name in variables]
     closure = function.__closure__ or ()
-    kept: list[Any] = []
 
-    def look(kept: list[Any]) -> list[Any]:
-        found = [_seen(variables.get(name), kept) for name in names]
+    def look() -> list[Any]:
+        found = [variables.get(name) for name in names]
         for enclosed in closure:
             try:
-                found.append(_seen(enclosed.cell_contents, kept))
+                found.append(enclosed.cell_contents)
             except ValueError:
-                found.append("empty")
+                found.append(_EMPTY)
         return found
 
-    before = look(kept)
+    before = look()
+    tensors = [(value, value._cell) for value in before if isinstance(value, Tensor)]
 
     def holds() -> bool:
-        return look([]) == before
+        for value, expected in zip(look(), before, strict=True):
+            if value is not expected and not _same_plain(value, expected):
+                return False
+        for tensor, cell in tensors:  # noqa: SIM110 - on the path of every replay
+            if tensor._cell is not cell:
+                return False
+        return True
 
-    holds.kept = kept  # type: ignore[attr-defined]
     recorded.guards.append(holds)

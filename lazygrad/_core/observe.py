@@ -8,6 +8,7 @@ import numpy as np
 
 from lazygrad._core import cell as cells
 from lazygrad._core.context import fail
+from lazygrad._core.steps import view_array
 from lazygrad_compiler.ir.ops import listed
 
 
@@ -21,7 +22,7 @@ def array_of(tensor: Any) -> np.ndarray:
     """The value as a read-only array."""
     array = cells.cell_values(tensor._cell)
     if tensor._view is not None:
-        array = cells.view_array(array, tensor._view.steps)
+        array = view_array(array, tensor._view.steps)
     array = array.view()
     array.flags.writeable = False
     return array
@@ -90,4 +91,4 @@ class Observed:
     def __format__(self, specification: str) -> str:
         if self.numel() == 1 and not shape_of(self):
             return format(self.item(), specification)
-        return format(str(self), specification)
+        return object.__format__(self, specification)

@@ -90,7 +90,7 @@ class Recorder:
         for position, tensor in enumerate(tensors):
             if id(tensor) not in self.stand_ins:
                 leaf = cells.leaf(
-                    replay.argument_buffer(tensor), tensor._cell.node.dtype, tuple(tensor.shape)
+                    replay.argument_buffer(tensor), tensor.dtype, tuple(tensor.shape)
                 )
                 self.positions[leaf] = position
                 stand_in = self.stand_ins[id(tensor)] = wrap(leaf)
@@ -164,7 +164,8 @@ class Recorder:
             raise NotCapturable("a result carries autograd history")
         build = replay.builder(replace(result, self._slot))
         effects = self._gradient_effects()
-        temporary = {id(tensor._cell) for tensor in returned} - set(self.outside)
+        temporary = {id(tensor._cell) for tensor in returned} - set(self.outside) - set(
+            self.position_of_cell)  # an argument that was written is, also where it is returned
         effects += self._cell_effects(temporary)
         program: programs.Program | None = None
         leaves: list[Node] = []
@@ -185,7 +186,7 @@ class Recorder:
         recorded.guards.append(self._handle_guard(set(touched)))
         if recorded.blocks:
             recorded.before.append(recorded.reserve)
-        kinds = [(node.dtype, node.shape) for node in self.outputs]
+        kinds = [(node.dtype, node.shape, node.location) for node in self.outputs]
         return Entry(program, sources, build, kinds, effects, recorded, conflicting.values())
 
     def _slot(self, tensor: Tensor) -> Any:
@@ -224,7 +225,7 @@ class Recorder:
                 continue
             if cell.tracked and cell.node.differentiable and not cells.is_freed(cell.node):
                 raise NotCapturable("a tensor outside is left with autograd history")
-            target = replay.set_cell(ref(cell))
+            target: Target = replay.SetCell(ref(cell))
             if identity in self.position_of_cell:
                 if identity not in self.written:
                     continue
@@ -270,7 +271,7 @@ class Recorder:
             self.gradients_matter = True
             return lambda tensors: replay.argument_buffer(owner()._grad)
         if cell is not None:
-            return lambda tensors: replay.buffer_of(cell)
+            return cell
         if leaf.serial < self.begin:
             raise NotCapturable("the function goes on from autograd history outside")
         payload = leaf.payload

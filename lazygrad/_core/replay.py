@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import ref
@@ -13,11 +14,13 @@ from lazygrad._core.cell import Cell
 from lazygrad._core.guards import Recording
 from lazygrad._core.nests import parts_of, rebuild
 from lazygrad._core.tensor import Tensor, raw_node, wrap, write
-from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.node import Node, fresh_input
 from lazygrad_runtime import program as programs
 from lazygrad_runtime.memory import Buffer
 
-Source = Callable[[Sequence[Tensor]], Buffer]
+Source = Cell | Callable[[Sequence[Tensor]], Buffer]
+"""Where an input comes from: the present value of a cell, or a function of the arguments."""
+
 Target = Callable[[Sequence[Tensor], Node], None]
 
 
@@ -29,7 +32,7 @@ class Entry:
         program: programs.Program | None,
         sources: list[Source],
         result: Callable[[Sequence[Tensor], list[Node]], Any],
-        kinds: list[tuple[Any, Any]],
+        kinds: list[tuple[Any, Any, Any]],
         effects: list[tuple[int, Target]],
         recorded: Recording,
         conflicting: Iterable[Cell],
@@ -37,11 +40,12 @@ class Entry:
         self.program = program
         self.sources = sources
         self.result = result
-        self.kinds = kinds  # (dtype, shape) of each output
+        self.kinds = kinds  # dtype, shape and line of each output
         self.effects = effects
         self.guards = recorded.guards
         self.before = recorded.before
         self.after = recorded.after
+        self.donors = donors(program, sources, kinds, effects)
         # Weak, but checked: the identity of a dead cell is given out again.
         self.conflicting = {id(cell): ref(cell) for cell in conflicting}
 
@@ -61,15 +65,74 @@ class Entry:
                 refresh()
             leaves = []
             if self.program is not None:
-                made = self.program.run([source(tensors) for source in self.sources])
-                leaves = [
-                    cells.leaf(buffer, *kind) for buffer, kind in zip(made, self.kinds, strict=True)
-                ]
+                donated = self._donated() if self.donors else None
+                made = self.program.run(self._inputs(tensors), donated)
+                for buffer, (dtype, shape, location) in zip(made, self.kinds, strict=True):
+                    leaf = fresh_input(dtype, shape, location)
+                    leaf.payload = buffer
+                    leaves.append(leaf)
             for number, target in self.effects:
                 target(tensors, leaves[number])
             for notice in self.after:
                 notice()
             return self.result(tensors, leaves)
+
+    def _donated(self) -> dict[int, Buffer]:
+        """The buffers of cells that this replay writes, where nobody else holds their values."""
+        found = {}
+        for cell, number in self.donors:
+            node = cell.node
+            buffer = node.payload
+            if (
+                buffer is not None
+                and buffer.owner is None
+                and sys.getrefcount(node) == _HELD_BY_CELL
+                and sys.getrefcount(buffer) == _HELD_BY_CELL
+            ):
+                found[number] = buffer
+        return found
+
+    def _inputs(self, tensors: Sequence[Tensor]) -> list[Buffer]:
+        found = []
+        for source in self.sources:
+            if source.__class__ is Cell:
+                buffer = source.node.payload
+                found.append(buffer_of(source) if buffer is None else buffer)
+            else:
+                found.append(source(tensors))  # type: ignore[operator]
+        return found
+
+
+_HELD_BY_CELL = 3
+"""References to what only its cell (or node) holds, counted while it is a local variable: the
+holder's, the variable's, and the argument of `getrefcount`.
+"""
+
+
+def donors(
+    program: programs.Program | None,
+    sources: Sequence[Source],
+    kinds: Sequence[tuple[Any, Any, Any]],
+    effects: Sequence[tuple[int, Target]],
+) -> list[tuple[Cell, int]]:
+    """Cells that a replay reads and then writes, with the number of the output that they take,
+    where that may be written over the old value.
+    """
+    if program is None:
+        return []
+    places = {id(source): number for number, source in enumerate(sources)
+              if source.__class__ is Cell}
+    written = [number for number, _ in effects]
+    found = []
+    for number, target in effects:
+        cell = target.reference() if isinstance(target, SetCell) else None
+        if cell is None or id(cell) not in places or written.count(number) > 1:
+            continue
+        dtype, shape, _ = kinds[number]
+        if (cell.node.dtype, cell.node.shape) == (dtype, shape) and \
+                program.artifact.donations.allowed(places[id(cell)], number):
+            found.append((cell, number))
+    return found
 
 
 def buffer_of(cell: Cell) -> Buffer:
@@ -92,18 +155,24 @@ def payload(node: Node) -> Buffer:
 def argument_buffer(tensor: Tensor) -> Buffer:
     """The present value of a tensor, row-major."""
     if tensor._view is None or not tensor._view.steps:
-        return buffer_of(tensor._cell)
+        buffer = tensor._cell.node.payload
+        return buffer_of(tensor._cell) if buffer is None else buffer
     return payload(cells._value_node(raw_node(tensor)))
 
 
-def set_cell(reference: Any) -> Target:
-    def put(tensors: Sequence[Tensor], leaf: Node) -> None:
-        cell = reference()
+class SetCell:
+    """Puts an output into a cell, if that still lives."""
+
+    __slots__ = ("reference",)
+
+    def __init__(self, reference: Any) -> None:
+        self.reference = reference
+
+    def __call__(self, tensors: Sequence[Tensor], leaf: Node) -> None:
+        cell = self.reference()
         if cell is not None:
             cell.node, cell.tracked, cell.cache, cell.settled = leaf, False, None, None
             cell.version += 1
-
-    return put
 
 
 def set_argument(position: int) -> Target:
@@ -117,7 +186,7 @@ def set_gradient(owner: Any) -> Target:
     def put(tensors: Sequence[Tensor], leaf: Node) -> None:
         tensor = owner()
         if tensor is not None:
-            set_cell(ref(tensor._grad._cell))(tensors, leaf)
+            SetCell(ref(tensor._grad._cell))(tensors, leaf)
 
     return put
 
@@ -163,20 +232,26 @@ def builder(shaped: Any) -> Callable[[Sequence[Tensor], list[Node]], Any]:
     """Makes a function from arguments and output leaves to the result's nest."""
 
     def build(tensors: Sequence[Tensor], leaves: list[Node]) -> Any:
-        made: dict[int, Tensor] = {}
-
-        def fill(part: Any) -> Any:
-            if part.__class__ is Output:
-                if part.identity not in made:
-                    made[part.identity] = wrap(leaves[part.number])
-                return made[part.identity]
-            if part.__class__ is Argument:
-                return tensors[part.position]
-            if part.__class__ is Same:
-                return part.tensor
-            items = parts_of(part)
-            return part if items is None else rebuild(part, [fill(item) for item in items])
-
-        return fill(shaped)
+        return _filled(shaped, tensors, leaves, {})
 
     return build
+
+
+def _filled(
+    part: Any, tensors: Sequence[Tensor], leaves: list[Node], made: dict[int, Tensor]
+) -> Any:
+    """A nest with tensors where places for them are.  (Not a closure that calls itself: such a
+    cycle would keep the leaves, and the memory behind them, until the garbage is collected.)
+    """
+    if part.__class__ is Output:
+        if part.identity not in made:
+            made[part.identity] = wrap(leaves[part.number])
+        return made[part.identity]
+    if part.__class__ is Argument:
+        return tensors[part.position]
+    if part.__class__ is Same:
+        return part.tensor
+    items = parts_of(part)
+    if items is None:
+        return part
+    return rebuild(part, [_filled(item, tensors, leaves, made) for item in items])

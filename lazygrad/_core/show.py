@@ -7,23 +7,40 @@ from typing import Any
 
 import numpy
 
+from lazygrad._core.context import fail
 from lazygrad._core.tensor import Tensor, array_of
-from lazygrad._core.types import default
+from lazygrad._core.types import complex_default, default
 from lazygrad_compiler.ir import dtypes
 
 
 class _Options:
-    precision, threshold, edgeitems, linewidth = 4, 1000, 3, 80
+    precision, edgeitems, linewidth = 4, 3, 80
+    threshold: float = 1000
     sci_mode: bool | None = None
 
 
 options = _Options()
 
 
-def set_printoptions(precision: int | None = None, threshold: int | None = None,
+_PROFILES: dict[str, tuple[int, float, int, int]] = {
+    "default": (4, 1000, 3, 80), "short": (2, 1000, 2, 80), "full": (4, math.inf, 3, 80),
+}
+
+
+def set_printoptions(precision: int | None = None, threshold: float | None = None,
                      edgeitems: int | None = None, linewidth: int | None = None,
                      profile: str | None = None, sci_mode: bool | None = None) -> None:
-    """How tensors print: digits, size from which they are shortened, items kept, width."""
+    """How tensors print: digits, size from which they are shortened, items kept, width.
+
+    profile: "default", "short" (2 digits) or "full" (never shortened), before the others.
+    """
+    if profile is not None:
+        if profile not in _PROFILES:
+            raise fail("set_printoptions", f"profile is {profile!r}",
+                       f"It is one of {', '.join(_PROFILES)}.")
+        for name, preset in zip(("precision", "threshold", "edgeitems", "linewidth"),
+                               _PROFILES[profile], strict=True):
+            setattr(options, name, preset)
     for name, value in (("precision", precision), ("threshold", threshold),
                         ("edgeitems", edgeitems), ("linewidth", linewidth)):
         if value is not None:
@@ -83,17 +100,19 @@ def _contents(array: numpy.ndarray, indent: int) -> str:
             _float_formatter(shown.real),
             _float_formatter(shown.imag),
         )
-        width = wide + narrow + 2
+        width = wide + narrow + 1
 
         def one(value: Any) -> str:
             text = imaginary(value.imag)
-            return f"{real(value.real)}{'' if text[0] == '-' else '+'}{text}j"
+            ahead = real(value.real).rjust(wide if array.ndim else 0)
+            return f"{ahead}{'' if text[0] == '-' else '+'}{text}j"
     else:
         if kind == "b":
             def one(value: Any) -> str:
                 return "True" if value else "False"
         width = max((len(one(value)) for value in shown.flat), default=0)
-    return _nested(array, indent, lambda value: one(value).rjust(width if array.ndim else 0), width,
+    filled = width if array.ndim and kind != "c" else 0
+    return _nested(array, indent, lambda value: one(value).rjust(filled), width,
                    array.size > options.threshold)
 
 
@@ -115,6 +134,16 @@ def _nested(array: numpy.ndarray, indent: int, one: Any, width: int, shorten: bo
     return "[" + ("," + "\n" * (array.ndim - 1) + " " * (indent + 1)).join(texts) + "]"
 
 
+def _with_suffixes(text: str, suffixes: list[str]) -> str:
+    """Each suffix on the last line where it fits, else on a new one under the contents."""
+    indent = len("tensor(")
+    for suffix in suffixes:
+        used = len(text) - text.rfind("\n") + 1
+        fits = used + len(suffix) + 2 <= options.linewidth
+        text += f", {suffix}" if fits else ",\n" + " " * indent + suffix
+    return text
+
+
 def show(tensor: Tensor) -> str:
     """tensor(...), with what is not the default: dtype, size if empty, requires_grad, grad_fn."""
     dtype = tensor.dtype
@@ -125,14 +154,15 @@ def show(tensor: Tensor) -> str:
             suffixes.append(f"size=({', '.join(map(str, tensor.shape))}{',' * (tensor.ndim == 1)})")
     else:
         contents = _contents(array_of(tensor), len("tensor("))
-    plain = dtype in (default.dtype, dtypes.bool_) or (dtype is dtypes.int64 and tensor.numel())
+    plain = dtype is default.dtype or (
+        dtype in (complex_default(), dtypes.int64, dtypes.bool_) and tensor.numel())
     if not plain:
         suffixes.append(f"dtype=lazygrad.{dtype.name}")
     if (function := tensor.grad_fn) is not None:
         suffixes.append(f"grad_fn={function!r}")
     elif tensor.requires_grad:
         suffixes.append("requires_grad=True")
-    text = ", ".join([f"tensor({contents}", *suffixes]) + ")"
+    text = _with_suffixes(f"tensor({contents}", suffixes) + ")"
     if type(tensor) is not Tensor and type(tensor).__name__ == "Parameter":
         return f"Parameter containing:\n{text}"
     return text

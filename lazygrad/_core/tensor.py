@@ -19,8 +19,9 @@ from lazygrad._core.cell import Cell, View, mark, register
 from lazygrad._core.context import fail, here, now, operation
 from lazygrad._core.observe import Observed, shape_of
 from lazygrad._core.observe import array_of as array_of
+from lazygrad._core.steps import first_byte, write_back
 from lazygrad._core.types import CATEGORY
-from lazygrad._core.values import CPU, Device, GradFunction, Size
+from lazygrad._core.values import CPU, STRIDED, Device, GradFunction, Size
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import OPS, listed
@@ -100,7 +101,8 @@ class Tensor(Observed):
 
     @property
     def dtype(self) -> DType:
-        return self._cell.node.dtype
+        view = self._view
+        return self._cell.node.dtype if view is None else view.dtype or self._cell.node.dtype
 
     @property
     def device(self) -> Device:
@@ -119,7 +121,7 @@ class Tensor(Observed):
         return self.numel() * self.dtype.itemsize
 
     is_cuda = is_sparse = is_quantized = is_meta = is_nested = property(lambda self: False)
-    layout = property(lambda self: "strided")
+    layout = property(lambda self: STRIDED)
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size of it."""
@@ -168,8 +170,13 @@ class Tensor(Observed):
         return self.dtype.is_signed
 
     def data_ptr(self) -> int:
-        """The address of the value (of the base tensor, for views), which gets computed."""
-        return cells.cell_values(self._cell).ctypes.data
+        """The address of the first element.  The value gets computed; a write moves it."""
+        start = first_byte(self._cell.node, self._view)
+        return cells.cell_values(self._cell).ctypes.data + start if self.numel() else 0
+
+    def storage_offset(self) -> int:
+        """Elements of the base tensor before the first one of this view."""
+        return first_byte(self._cell.node, self._view) // self.dtype.itemsize
 
     def __len__(self) -> int:
         shape = shape_of(self)
@@ -210,7 +217,7 @@ class Tensor(Observed):
                 )
             view = self._view
             assert view is not None
-            self._view = View(view.steps, view.shape, view.strides) if view.steps else None
+            self._view = view.unmarked()
             self._detached = True
             return self
         if not self.dtype.is_differentiable:
@@ -221,8 +228,9 @@ class Tensor(Observed):
             )
         steps = self._view.steps if self._view is not None else ()
         uid = next(_uids)
-        self._view = View(steps, shape_of(self), None if self._view is None else self._view.strides,
-                          uid, len(steps))
+        view = self._view
+        self._view = View(steps, shape_of(self), None if view is None else view.strides, uid,
+                          len(steps), None if view is None else view.dtype)
         variables[uid] = self
         return self
 
@@ -281,8 +289,8 @@ class Tensor(Observed):
         result = _new(Tensor)
         result._cell = self._cell
         view = self._view
-        if view is not None and view.steps:
-            result._view = View(view.steps, view.shape, view.strides)
+        if view is not None:
+            result._view = view.unmarked()
         result._detached = True
         return result
 
@@ -290,8 +298,7 @@ class Tensor(Observed):
         """Drops this tensor's history."""
         if self.requires_grad:
             if self._view is not None and self._view.uid is not None:
-                view = self._view
-                self._view = View(view.steps, view.shape, view.strides) if view.steps else None
+                self._view = self._view.unmarked()
             self._detached = True
         return self
 
@@ -348,17 +355,13 @@ class Tensor(Observed):
             result.requires_grad_()
         return result
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError("tensors are not pickled; use lazygrad.save and lazygrad.load")
-
     @staticmethod
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
         """A handle of a subclass of Tensor on the memory of `data`."""
         result: Any = _new(cls)
         result._cell, result._detached = data._cell, True
-        if data._view is not None and data._view.steps:
-            view = data._view
-            result._view = View(view.steps, view.shape, view.strides)
+        if data._view is not None:
+            result._view = data._view.unmarked()
         if require_grad:
             result.requires_grad_()
         return result
@@ -392,11 +395,8 @@ def raw_node(tensor: Tensor) -> Node:
     view = tensor._view
     if view is None:
         return tensor._cell.node
-    if not view.steps:
-        return tensor._cell.node
-    if view.uid is None:
-        return tensor._cell.read(view)
-    return tensor._cell.read(View(view.steps, view.shape, view.strides))
+    plain = view if view.uid is None else view.unmarked()
+    return tensor._cell.node if plain is None else tensor._cell.read(plain)
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -431,7 +431,7 @@ def make_views(tensor: Tensor, entries: tuple, shape: tuple[int, ...],
         result._view = View(entries, shape, strides)
     else:
         uid = view.uid if now.grad else None
-        result._view = View(view.steps + entries, shape, strides, uid, view.depth)
+        result._view = View(view.steps + entries, shape, strides, uid, view.depth, view.dtype)
     if tensor._detached or not now.grad:
         result._detached = True
     return result
@@ -449,7 +449,7 @@ def write(tensor: Tensor, name: str, value: Node) -> Tensor:
             "Do it within `with lazygrad.no_grad():`, or use the operation that returns a new "
             "tensor.",
         )
-    shape, dtype = shape_of(tensor), cell.node.dtype
+    shape, dtype = shape_of(tensor), tensor.dtype
     if CATEGORY[value.dtype] > CATEGORY[dtype]:
         raise fail(name, f"a {value.dtype.name} result cannot be put into a {dtype.name} tensor",
                    "Use the operation that returns a new tensor, or convert first.")
@@ -461,7 +461,7 @@ def write(tensor: Tensor, name: str, value: Node) -> Tensor:
         value = graph.broadcast(value, shape)
     if now.grad and value.differentiable and tensor._detached:
         tensor._detached = False
-    node = value if view is None or not view.steps else cells.write_back(cell, view, value)
+    node = value if view is None or not view.steps else write_back(cell, view, value, name)
     if cell.tracked and now.grad and not node.differentiable and node.dtype.is_differentiable:
         # Overwritten by a constant: the tensor still requires gradients, though none flow further.
         node = mark(node, next(_uids))

@@ -55,6 +55,31 @@ class Device:
 CPU = Device("cpu")
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryFormat:
+    """A name that PyTorch scripts pass as memory_format=; accepted, and changes nothing: how values
+    lie in memory is the compiler's choice.
+    """
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"lazygrad.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a tensor is stored; all are strided."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"lazygrad.{self.name}"
+
+
+STRIDED = Layout("strided")
+
+
 def device(type: Any, index: int | None = None) -> Device:
     """The device of a name; only the CPU holds tensors so far."""
     if isinstance(type, Device):

@@ -28,5 +28,16 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     _backward(tensors, grad_tensors, retain_graph, create_graph, inputs)
 
 
+def __getattr__(name: str) -> Any:
+    """`functional`, `gradcheck` and `gradgradcheck` are there when asked for."""
+    import importlib
+
+    if name == "functional":
+        return importlib.import_module("lazygrad.autograd.functional")
+    if name in ("gradcheck", "gradgradcheck", "GradcheckError"):
+        return getattr(importlib.import_module("lazygrad.autograd.checking"), name)
+    raise AttributeError(f"module 'lazygrad.autograd' has no attribute {name!r}")
+
+
 __all__: Sequence[str] = ["grad", "backward", "Function", "Variable", "no_grad", "enable_grad",
                           "set_grad_enabled", "inference_mode"]

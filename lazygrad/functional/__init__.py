@@ -6,9 +6,14 @@ import importlib
 from typing import Any
 
 MODULES = (
-    "activations", "attention", "conversion", "convolution", "creation", "elementwise",
-    "gathering", "joining", "losses", "normalization", "ordering", "pooling", "products",
-    "random", "reductions", "views",
+    "activations", "arranging", "attention", "complex_numbers", "contractions", "conversion",
+    "convolution", "counting", "creation", "distances", "draws", "dropouts", "elementwise",
+    "embeddings", "gathering", "generators", "joining", "linalg_former", "losses", "margins",
+    "masking", "multihead", "noise", "normalization", "norms", "number_parts", "ordering",
+    "padding", "pooling", "products", "properties", "quantiles", "random", "rearranging",
+    "reductions", "resizing", "sampling", "scans", "sequence_losses", "special_bessel",
+    "special_gamma", "spectrograms", "statistics", "strided", "uniqueness", "unpooling",
+    "views", "windows",
 )
 
 

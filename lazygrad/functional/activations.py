@@ -8,17 +8,18 @@ from typing import Any
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
-from lazygrad._core.tensor import Tensor, node_of, wrap, write
+from lazygrad._core.tensor import Tensor, wrap, write
 from lazygrad._core.types import as_dtype
-from lazygrad.functional._operands import as_node, axis_of
-from lazygrad.functional.elementwise import INPLACE, sigmoid_node
+from lazygrad.functional._operands import as_node, axes_of, axis_of
+from lazygrad.functional.elementwise import INPLACE, clamp_node, sigmoid_node
 from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["relu", "gelu", "silu", "mish", "softplus", "leaky_relu", "elu", "selu", "celu", "relu6",
            "hardtanh", "hardsigmoid", "hardswish", "hardshrink", "softshrink", "tanhshrink",
            "softsign", "logsigmoid", "threshold", "prelu", "glu", "softmax", "log_softmax",
-           "softmin", "normalize", "relu_", "leaky_relu_", "elu_", "cosine_similarity",
-           "pairwise_distance", "swish"]
+           "softmin", "normalize", "relu_", "leaky_relu_", "elu_", "celu_", "selu_", "hardtanh_",
+           "threshold_", "swish"]
 
 
 def relu_node(x: Node) -> Node:
@@ -40,7 +41,10 @@ def _finish(input: Tensor, name: str, node: Node, inplace: bool) -> Tensor:
 @method
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0)."""
-    return _finish(input, "relu", relu_node(as_node("relu", input)), inplace)
+    x = as_node("relu", input)
+    if x.dtype.kind in ("bool", "complex"):
+        raise fail("relu", f"is not defined for {x.dtype.name}")
+    return _finish(input, "relu", relu_node(x), inplace)
 
 
 @operation
@@ -137,9 +141,9 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 
 def _between(x: Node, low: float, high: float) -> Node:
-    """clamp whose slope is 0 at the bounds, too."""
+    """clamp whose slope is 0 at the bounds, too; NaN stays."""
     x = graph.where(graph.binary("le", x, low), low, x)
-    return graph.where(graph.binary("lt", x, high), x, high)
+    return graph.where(graph.make("le", graph.like(high, x), x), high, x)
 
 
 @operation
@@ -185,7 +189,10 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x moved towards 0 by lambd, and 0 within it."""
     x = _floats("softshrink", input)
-    below = graph.where(graph.binary("lt", x, -lambd), graph.add(x, lambd), 0)
+    if lambd < 0:
+        raise fail("softshrink", f"lambd {lambd} must be greater or equal to 0")
+    within = graph.where(graph.make("ne", x, x), x, 0)
+    below = graph.where(graph.binary("lt", x, -lambd), graph.add(x, lambd), within)
     return wrap(
         graph.where(graph.binary("lt", graph.like(lambd, x), x), graph.sub(x, lambd), below)
     )
@@ -217,10 +224,17 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 @method
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where positive, else weight * x; one weight, or one a channel (axis 1)."""
-    x, slope = _floats("prelu", input), node_of(weight)
+    x, slope = _floats("prelu", input), as_node("prelu", weight)
+    if slope.dtype is not x.dtype:
+        raise fail("prelu", f"input is {x.dtype.name}, weight {slope.dtype.name}",
+                   "Convert one with .to(...).")
+    channels = x.shape[1] if x.ndim > 1 else 1
+    if slope.ndim > 1 or slope.size not in (1, channels):
+        raise fail("prelu", f"the weight {listed(slope.shape)} has neither 1 number nor one for "
+                   f"each of the {channels} channels of {listed(x.shape)}")
     if slope.size == 1:
         slope = graph.reshape(slope, (1,) * x.ndim)
-    elif slope.ndim == 1:
+    else:
         slope = graph.reshape(slope, (1, slope.size, *(1,) * (x.ndim - 2)))
     return wrap(graph.where(_positive(x), x, graph.mul(x, slope)))
 
@@ -229,6 +243,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """The first half along an axis times the sigmoid of the second."""
     x = _floats("glu", input)
+    if not x.ndim:
+        raise fail("glu", "does not take a 0-d tensor: there is no axis to halve")
     axis = axis_of("glu", dim, x.ndim)
     size = x.shape[axis]
     if size % 2:
@@ -274,7 +290,7 @@ def _over_axis(name: str, compute: Callable[[Node, int], Node], about: str) -> A
         return wrap(compute(node, axis))
     apply.__name__ = apply.__qualname__ = name
     apply.__doc__ = about
-    return method(apply)
+    return (operation if name == "softmin" else method)(apply)
 
 
 softmax = _over_axis(
@@ -287,33 +303,21 @@ softmin = _over_axis("softmin", lambda x, axis: softmax_node(graph.unary("neg", 
 
 @operation
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Tensor:
-    """x over its p-norm along an axis (at least eps)."""
-    from lazygrad.functional.reductions import norm
-    return input / norm(input, p, dim, True).clamp_min(eps)
-
-
-@operation
-def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """The cosine of the angle between vectors along an axis."""
-    from lazygrad.functional.reductions import norm
-    left, right = (x / norm(x, 2, dim, True).clamp_min(eps) for x in (x1, x2))
-    return (left * right).sum(dim)
-
-
-@operation
-def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
-                      keepdim: bool = False) -> Tensor:
-    """The p-norm of x1 - x2 + eps along the last axis."""
-    return (x1 - x2 + eps).norm(p, -1, keepdim)
+    """x over its p-norm along an axis or several (at least eps)."""
+    from lazygrad.functional.norms import norm_node
+    x = _floats("normalize", input)
+    size = norm_node(x, p, axes_of("normalize", dim, x.ndim), True)
+    return wrap(graph.div(x, clamp_node(size, eps, None)))
 
 
 def _in_place(function: Any) -> Any:
-    def apply(input: Tensor, *arguments: Any) -> Tensor:
-        return function(input, *arguments, inplace=True)
+    def apply(input: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        return function(input, *arguments, **keywords, inplace=True)
     apply.__name__ = apply.__qualname__ = function.__name__ + "_"
     apply.__doc__ = f"{function.__name__}, written into the tensor."
     return apply
 
 
-relu_, leaky_relu_, elu_ = (_in_place(each) for each in (relu, leaky_relu, elu))
+relu_, leaky_relu_, elu_, celu_, selu_, hardtanh_, threshold_ = (
+    _in_place(each) for each in (relu, leaky_relu, elu, celu, selu, hardtanh, threshold))
 INPLACE.append("relu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lazygrad._core import graph
-from lazygrad._core.context import METHODS, method
+from lazygrad._core.context import METHODS, fail, method
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad._core.types import as_dtype
 from lazygrad_compiler.ir import dtypes
@@ -18,13 +18,18 @@ def to(input: Tensor, *arguments: Any, dtype: Any = None, device: Any = None,
        non_blocking: bool = False, copy: bool = False, memory_format: Any = None) -> Tensor:
     """The tensor in another dtype; itself where nothing changes."""
     from lazygrad._core.values import Device, check_device
+    flags = []
     for argument in arguments:
         if isinstance(argument, Tensor):
             dtype = argument.dtype
+        elif isinstance(argument, bool):
+            flags.append(argument)
         elif isinstance(argument, (str, Device)):
             device = argument
-        elif argument is not None and not isinstance(argument, bool):
+        elif argument is not None:
             dtype = argument
+    if len(flags) > 1:  # non_blocking, copy
+        copy = flags[1]
     check_device(device, "to")
     target = input.dtype if dtype is None else as_dtype(dtype)
     if target is input.dtype:
@@ -73,4 +78,21 @@ def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
 
 
 METHODS["cpu"] = lambda self: self
-METHODS["type"] = lambda self, dtype=None: self.dtype if dtype is None else to(self, dtype)
+
+
+@method
+def to_device(input: Tensor, device: Any, /, *, stream: Any = None) -> Tensor:
+    """The tensor on a device, by the array API standard; there is only the CPU."""
+    return to(input, device=device)
+
+
+def _array_namespace(self: Tensor, *, api_version: str | None = None) -> Any:
+    """The array API standard's functions: `lazygrad.array_api`."""
+    from lazygrad import array_api
+    if api_version not in (None, "2021.12", "2022.12", "2023.12", "2024.12"):
+        raise fail("__array_namespace__", f"there is no version {api_version!r}",
+                   "The newest is '2024.12'.", ValueError)
+    return array_api
+
+
+METHODS["__array_namespace__"] = _array_namespace

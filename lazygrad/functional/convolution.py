@@ -1,31 +1,19 @@
-"""Convolutions, transposed convolutions, padding."""
+"""Convolutions and transposed convolutions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node
+from lazygrad.functional._windows import Sizes, per_axis
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-           "pad"]
-
-
-def per_axis(name: str, value: Any, rank: int, what: str) -> tuple[int, ...]:
-    """One number for every axis, given as a number or a sequence."""
-    if isinstance(value, int):
-        return (value,) * rank
-    values = tuple(int(each) for each in value)
-    if len(values) == 1:
-        return values * rank
-    if len(values) != rank:
-        raise fail(name, f"{what} {values} does not have {rank} numbers")
-    return values
+           "conv_tbc"]
 
 
 def _batched(name: str, input: Tensor, rank: int) -> tuple[Node, bool]:
@@ -39,21 +27,46 @@ def _batched(name: str, input: Tensor, rank: int) -> tuple[Node, bool]:
     return node, False
 
 
-def _check_weight(name: str, node: Node, weight: Node, channels: int, groups: int) -> None:
+def _check_weight(name: str, node: Node, weight: Node, channels: int, outputs: int,
+                  groups: int) -> None:
+    """channels: what the weight takes; outputs: what has to split into the groups."""
     if weight.ndim != node.ndim:
         raise fail(name, f"the weight {listed(weight.shape)} does not have {node.ndim} axes")
+    if groups < 1 or outputs % groups:
+        raise fail(name, f"the weight {listed(weight.shape)} does not split into {groups} groups",
+                   "in_channels and out_channels are multiples of groups.")
     if weight.dtype is not node.dtype:
         raise fail(name, f"input is {node.dtype.name}, weight {weight.dtype.name}",
                    "Convert one with .to(...).")
+    if not node.dtype.is_differentiable:
+        raise fail(name, f"needs a floating dtype, not {node.dtype.name}", "Convert with .float().")
     if node.shape[1] != channels:
         raise fail(name, f"the weight {listed(weight.shape)} with groups={groups} takes {channels} "
                    f"channels, the input {listed(node.shape)} has {node.shape[1]}")
 
 
-def _with_bias(node: Node, bias: Tensor | None, unbatched: bool) -> Tensor:
+def _settings(name: str, rank: int, **values: Any) -> list[Sizes]:
+    """Settings of each axis: stride and dilation are at least 1, paddings at least 0."""
+    result = []
+    for what, value in values.items():
+        sizes = per_axis(name, value, rank, what)
+        least = 0 if "padding" in what else 1
+        if min(sizes) < least:
+            hint = "Take a slice of the input instead." if what == "padding" else ""
+            raise fail(name, f"{what} {value} is below {least}", hint)
+        result.append(sizes)
+    return result
+
+
+def _with_bias(name: str, node: Node, bias: Tensor | None, unbatched: bool) -> Tensor:
     if bias is not None:
+        given = node_of(bias)
+        if given.shape != (node.shape[1],) or given.dtype is not node.dtype:
+            raise fail(name, f"the bias is {given.dtype.name} {listed(given.shape)}, and there are "
+                       f"{node.shape[1]} output channels of {node.dtype.name}",
+                       "It is a vector with one number for each output channel.")
         shape = (1, node.shape[1], *(1,) * (node.ndim - 2))
-        node = graph.add(node, graph.reshape(node_of(bias), shape))
+        node = graph.add(node, graph.reshape(given, shape))
     return wrap(graph.reshape(node, node.shape[1:]) if unbatched else node)
 
 
@@ -61,9 +74,9 @@ def _convolve(name: str, rank: int, input: Tensor, weight: Tensor, bias: Tensor 
               padding: Any, dilation: Any, groups: int) -> Tensor:
     node, unbatched = _batched(name, input, rank)
     kernel = node_of(weight)
-    _check_weight(name, node, kernel, kernel.shape[1] * groups if kernel.ndim > 1 else 0, groups)
-    steps = per_axis(name, stride, rank, "stride")
-    gaps = per_axis(name, dilation, rank, "dilation")
+    _check_weight(name, node, kernel, kernel.shape[1] * groups if kernel.ndim > 1 else 0,
+                  kernel.shape[0] if kernel.ndim else 0, groups)
+    steps, gaps = _settings(name, rank, stride=stride, dilation=dilation)
     if padding == "same":
         if any(step != 1 for step in steps):
             raise fail(name, "padding='same' needs a stride of 1")
@@ -74,11 +87,10 @@ def _convolve(name: str, rank: int, input: Tensor, weight: Tensor, bias: Tensor 
     elif isinstance(padding, str):
         raise fail(name, f"padding {padding!r}; there are 'same', 'valid' and numbers")
     else:
-        pairs = tuple((size, size) for size in per_axis(name, padding, rank, "padding"))
-        if any(size < 0 for size, _ in pairs):
-            raise fail(name, f"padding {padding} is below 0", "Take a slice of the input instead.")
+        cuts, = _settings(name, rank, padding=padding)
+        pairs = tuple((size, size) for size in cuts)
     result = graph.make("conv", node, kernel, attrs=(steps, pairs, (1,) * rank, gaps, groups))
-    return _with_bias(result, bias, unbatched)
+    return _with_bias(name, result, bias, unbatched)
 
 
 def _conv(rank: int) -> Any:
@@ -110,11 +122,13 @@ def _conv_transpose(rank: int) -> Any:
     ) -> Tensor:
         node, unbatched = _batched(name, input, rank)
         kernel = node_of(weight)
-        _check_weight(name, node, kernel, kernel.shape[0], groups)
-        steps = per_axis(name, stride, rank, "stride")
-        cuts = per_axis(name, padding, rank, "padding")
-        extra = per_axis(name, output_padding, rank, "output_padding")
-        gaps = per_axis(name, dilation, rank, "dilation")
+        inputs = kernel.shape[0] if kernel.ndim else 0
+        _check_weight(name, node, kernel, inputs, inputs, groups)
+        steps, cuts, extra, gaps = _settings(name, rank, stride=stride, padding=padding,
+                                             output_padding=output_padding, dilation=dilation)
+        if any(more >= max(step, gap) for more, step, gap in zip(extra, steps, gaps, strict=True)):
+            raise fail(name, f"output_padding {extra} must be smaller than stride {steps} or "
+                       f"dilation {gaps}")
         space = kernel.shape[2:]
         # (groups * in, out) to (groups * out, in), kernels turned round.
         inside, outside = kernel.shape[0] // groups, kernel.shape[1]
@@ -127,7 +141,7 @@ def _conv_transpose(rank: int) -> Any:
             for gap, size, cut, more in zip(gaps, space, cuts, extra, strict=True)
         )
         result = graph.make("conv", node, kernel, attrs=((1,) * rank, pairs, steps, gaps, groups))
-        return _with_bias(result, bias, unbatched)
+        return _with_bias(name, result, bias, unbatched)
     apply.__name__ = apply.__qualname__ = name
     apply.__doc__ = f"The gradient of conv{rank}d for its input; weight (in, out / groups, kernel)."
     return operation(apply)
@@ -136,58 +150,13 @@ def _conv_transpose(rank: int) -> Any:
 conv_transpose1d, conv_transpose2d, conv_transpose3d = (_conv_transpose(rank) for rank in (1, 2, 3))
 
 
-def _wrapped_pad(node: Node, axis: int, low: int, high: int, mode: str) -> Node:
-    """Padding of one axis by its own values."""
-    size = node.shape[axis]
-    limit = {"reflect": size - 1, "circular": size}.get(mode)
-    if limit is not None and max(low, high) > limit:
-        raise fail("pad", f"{mode} padding of {max(low, high)} for an axis of size {size}")
-
-    def cut(start: int, stop: int) -> Node:
-        return graph.slice_axis(node, axis, start, stop)
-
-    def turned(part: Node) -> Node:
-        return graph.make("flip", part, attrs=((axis,),))
-
-    pieces = []
-    if mode == "reflect":
-        before, after = turned(cut(1, low + 1)), turned(cut(size - 1 - high, size - 1))
-    elif mode == "circular":
-        before, after = cut(size - low, size), cut(0, high)
-    else:
-        shape = list(node.shape)
-        shape[axis] = low
-        before = graph.broadcast(cut(0, 1), tuple(shape))
-        shape[axis] = high
-        after = graph.broadcast(cut(size - 1, size), tuple(shape))
-    pieces = [piece for piece, wanted in ((before, low), (node, True), (after, high)) if wanted]
-    return graph.concat(pieces, axis)
-
-
 @operation
-def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Tensor:
-    """Values added around the last axes: (before last, after last, before the one ahead, …)."""
-    node = as_node("pad", input)
-    amounts = [int(each) for each in pad]
-    if len(amounts) % 2 or len(amounts) // 2 > node.ndim:
-        raise fail(
-            "pad", f"pad {tuple(amounts)} for {listed(node.shape)}: give pairs, last axis first"
-        )
-    low, high = [0] * node.ndim, [0] * node.ndim
-    for place in range(len(amounts) // 2):
-        low[node.ndim - 1 - place], high[node.ndim - 1 - place] = amounts[2 * place:2 * place + 2]
-    if mode == "constant":
-        if any(size + a + b < 0 for size, a, b in zip(node.shape, low, high, strict=True)):
-            raise fail("pad", f"pad {tuple(amounts)} cuts more than {listed(node.shape)} has")
-        return wrap(graph.pad(node, low, high, 0 if value is None else value))
-    if mode not in ("reflect", "replicate", "circular"):
-        raise fail(
-            "pad", f"mode {mode!r}; there are 'constant', 'reflect', 'replicate', 'circular'"
-        )
-    for axis in range(node.ndim):
-        before, after = max(low[axis], 0), max(high[axis], 0)
-        if before or after:
-            node = _wrapped_pad(node, axis, before, after, mode)
-        cut = max(-low[axis], 0), max(-high[axis], 0)
-        node = graph.slice_axis(node, axis, cut[0], node.shape[axis] - cut[1])
-    return wrap(node)
+def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
+    """conv1d with time first: (T, N, in) with weight (kernel, in, out) gives (T', N, out)."""
+    node, kernel = as_node("conv_tbc", input), node_of(weight)
+    if node.ndim != 3 or kernel.ndim != 3:
+        raise fail("conv_tbc", f"takes (T, N, in) and a weight (kernel, in, out), not "
+                   f"{listed(node.shape)} and {listed(kernel.shape)}")
+    result = _convolve("conv_tbc", 1, input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, 1, pad,
+                       1, 1)
+    return result.permute(2, 0, 1)

@@ -11,7 +11,7 @@ from lazygrad._core import cell as cells
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
 from lazygrad._core.tensor import Tensor, array_of, node_of, wrap
-from lazygrad._core.types import as_dtype, default, scalar_dtype
+from lazygrad._core.types import as_dtype, complex_default, default, promote_types, scalar_dtype
 from lazygrad._core.values import check_device
 from lazygrad.functional._operands import result_dtype, sizes_of
 from lazygrad_compiler.ir import dtypes
@@ -20,7 +20,7 @@ from lazygrad_compiler.ir.node import Node
 
 __all__ = ["tensor", "as_tensor", "from_numpy", "asarray", "zeros", "ones", "full", "empty", "eye",
            "arange", "linspace", "logspace", "zeros_like", "ones_like", "full_like", "empty_like",
-           "scalar_tensor", "complex"]
+           "scalar_tensor", "frombuffer", "range"]
 
 
 def finish(node: Node, requires_grad: bool) -> Tensor:
@@ -35,35 +35,89 @@ def _array_of(data: Any, dtype: DType | None, name: str) -> numpy.ndarray:
         array = array_of(data)
     elif isinstance(data, (numpy.ndarray, numpy.generic)):
         array = numpy.asarray(data)
-    elif (scalar := scalar_dtype(data)) is not None:
-        return numpy.full((), data, (dtype or scalar).numpy)
+    elif (scalar := scalar_dtype(data)) is not None and not isinstance(data, numpy.generic):
+        return _converted(numpy.array(data), dtype or scalar, name, True)
     elif hasattr(data, "__array__") and not isinstance(data, (list, tuple)):
         array = numpy.asarray(data)
     else:
         if _holds_tensors(data):
+            dtype = dtype or _common_dtype(data)
             data = _without_tensors(data)
         try:
             array = numpy.array(data)
         except ValueError:
             raise fail(name, "the nested lists have rows of different lengths",
                        "Pad them to one length.") from None
-        if array.dtype == object:
-            raise fail(name, f"cannot make numbers of {data!r:.60}", kind=TypeError)
+        if array.dtype == object and dtype is not None and _whole(array):
+            return _converted(array, dtype, name, True)
+        if array.dtype.kind in "OUSV" or (
+                dtype is None and array.dtype == numpy.uint64 and not _holds_numpy(data)):
+            raise _no_numbers(name, data, array)
         if dtype is None:
             if array.size == 0 and array.dtype == numpy.float64:
                 return array.astype(default.dtype.numpy)
             if not _holds_numpy(data):
                 inferred = {"f": default.dtype, "b": dtypes.bool_, "i": dtypes.int64,
-                            "u": dtypes.int64, "c": dtypes.complex64}.get(array.dtype.kind)
+                            "u": dtypes.int64, "c": complex_default()}.get(array.dtype.kind)
                 if inferred is None:
                     raise fail(name, f"cannot make numbers of {data!r:.60}", kind=TypeError)
                 return array.astype(inferred.numpy)
     if dtype is None:
         dtype_of_numpy(array.dtype)
         return array
-    if dtype.is_integer and array.dtype.kind == "f":
+    return _converted(array, dtype, name, isinstance(data, (list, tuple)))
+
+
+def _whole(array: numpy.ndarray) -> bool:
+    return all(isinstance(each, int) for each in array.flat)
+
+
+def _no_numbers(name: str, data: Any, array: numpy.ndarray) -> Exception:
+    if array.dtype == numpy.uint64 or _whole(array):
+        return fail(name, f"{data!r:.60} does not fit into int64", "Give dtype=lazygrad.uint64 or "
+                    "a floating dtype.", OverflowError)
+    return fail(name, f"cannot make numbers of {data!r:.60}", kind=TypeError)
+
+
+def _converted(array: numpy.ndarray, dtype: DType, name: str,
+               checked: bool = False) -> numpy.ndarray:
+    """The array in a dtype; what has no place there is refused, not cut off.
+
+    checked: the numbers are Python's, which must fit.  (Negative ones wrap in unsigned dtypes.)
+    """
+    kind = array.dtype.kind
+    if kind == "O" and not _whole(array):
+        raise _no_numbers(name, array, array)
+    if kind in "USmM":
+        raise fail(name, f"cannot make numbers of {array.dtype}", kind=TypeError)
+    if kind == "c" and not dtype.is_complex and dtype.kind != "bool":
+        raise fail(name, f"complex numbers do not become {dtype.name}", "Take .real first.",
+                   TypeError)
+    if not dtype.is_integer:
+        return array.astype(dtype.numpy, copy=False)
+    if kind == "f":
+        if not numpy.isfinite(array).all():
+            raise fail(name, f"infinity or NaN does not become {dtype.name}", kind=ValueError)
         return array.astype(numpy.int64).astype(dtype.numpy)
+    if checked and array.size and kind in "iuO":
+        low, high = (int(limit) for limit in dtype.limits())
+        if int(array.max()) > high or int(array.min()) < (low or -high):
+            raise fail(name, f"a number does not fit into {dtype.name}, {low}..{high}",
+                       kind=OverflowError)
     return array.astype(dtype.numpy, copy=False)
+
+
+def _common_dtype(data: Any) -> DType:
+    """The common dtype of nested lists that hold tensors."""
+    if isinstance(data, (list, tuple)):
+        found = [_common_dtype(each) for each in data]
+        result = found[0]
+        for each in found[1:]:
+            result = promote_types(result, each)
+        return result
+    if isinstance(data, Tensor):
+        return data.dtype
+    return scalar_dtype(data) or default.dtype
 
 
 def _holds_tensors(data: Any) -> bool:
@@ -127,8 +181,53 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
 
 
 @operation
-def asarray(obj: Any, *, dtype: Any = None, copy: bool | None = None) -> Tensor:
-    return tensor(obj, dtype=dtype) if copy else as_tensor(obj, dtype)
+def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
+            requires_grad: bool = False) -> Tensor:
+    """`as_tensor`, or with copy=True `tensor`; also of objects that speak DLPack."""
+    if isinstance(obj, Tensor):
+        made = obj.clone() if copy else obj
+        made = made if dtype is None else made.to(as_dtype(dtype))
+        if requires_grad and not made.requires_grad:
+            made = made.detach().requires_grad_()
+        return made
+    if not isinstance(obj, numpy.ndarray) and hasattr(obj, "__dlpack__"):
+        from lazygrad._core.interop import from_dlpack
+        made = from_dlpack(obj, copy=copy)
+        made = made if dtype is None else made.to(as_dtype(dtype))
+    else:
+        made = tensor(obj, dtype=dtype, device=device) if copy else as_tensor(obj, dtype, device)
+    return made.requires_grad_() if requires_grad else made
+
+
+@operation
+def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0,
+               requires_grad: bool = False) -> Tensor:
+    """A tensor over the bytes of a buffer (do not change them after): `count` elements from byte
+    `offset` on, all for -1.
+    """
+    target, size = as_dtype(dtype), memoryview(buffer).nbytes
+    rest = size - offset
+    if not size or count == 0:
+        raise fail("frombuffer", f"{size} bytes and {count} elements: there must be some")
+    if not 0 <= offset < size or (count < 0 and rest % target.itemsize) \
+            or count * target.itemsize > rest:
+        raise fail("frombuffer", f"{rest} bytes from {offset} on are not "
+                   f"{'a whole number of' if count < 0 else count} elements of {target.itemsize}")
+    array = numpy.frombuffer(buffer, target.numpy, count, offset)
+    return finish(_leaf(array), requires_grad)
+
+
+@operation
+def range(start: Any = 0, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
+          requires_grad: bool = False) -> Tensor:
+    """Numbers from start to end, which is included where the steps meet it (arange is clearer)."""
+    if end is None:
+        raise fail("range", "needs an end", "Say range(start, end).", TypeError)
+    if step == 0 or (end - start) * step < 0:
+        raise fail("range", f"a step of {step} does not lead from {start} to {end}")
+    target = default.dtype if dtype is None else as_dtype(dtype)
+    count = math.floor((end - start) / step) + 1
+    return finish(counting(count, start, step, target), requires_grad)
 
 
 @operation
@@ -161,6 +260,8 @@ def _filled(name: str, value: float, about: str) -> Any:
     ) -> Tensor:
         check_device(device, name)
         target = default.dtype if dtype is None else as_dtype(dtype)
+        if not sizes and size is None:
+            raise fail(name, "needs sizes", f"Say {name}(()) for a 0-d tensor.", TypeError)
         shape = sizes_of(name, sizes if size is None else (size,))
         return finish(graph.const(value, target, shape), requires_grad)
     make.__name__ = make.__qualname__ = name
@@ -266,6 +367,10 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     if (end - start) * step < 0:
         raise fail("arange", f"a step of {step} does not lead from {start} to {end}")
     target = as_dtype(dtype) if dtype is not None else result_dtype([start, end, step])
+    if target is dtypes.int64:
+        start, end, step = int(start), int(end), int(step)
+        if step == 0:
+            raise fail("arange", "the step is 0 as an integer", "Give a floating dtype.")
     count = max(math.ceil((end - start) / step), 0)
     return finish(counting(count, start, step, target), requires_grad)
 
@@ -296,11 +401,3 @@ def logspace(
     exponents = node_of(linspace(start, end, steps, dtype=dtypes.float64))
     node = graph.binary("pow", graph.const(base, dtypes.float64, exponents.shape), exponents)
     return wrap(graph.cast(node, default.dtype if dtype is None else as_dtype(dtype)))
-
-
-@operation
-def complex(real: Tensor, imag: Tensor) -> Tensor:
-    """Complex numbers of their parts."""
-    target = dtypes.complex128 if real.dtype is dtypes.float64 else dtypes.complex64
-    rotated = graph.mul(graph.cast(node_of(imag), target), 1j)
-    return wrap(graph.add(graph.cast(node_of(real), target), rotated))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +10,23 @@ from typing import Any
 import numpy
 
 from lazygrad._core import graph
-from lazygrad._core.context import METHODS, TensorError, fail, here, line, method, now, operation
+from lazygrad._core.context import (
+    METHODS,
+    TensorTypeError,
+    fail,
+    here,
+    method,
+    now,
+    operation,
+    refused,
+)
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node, floating, pair, result_dtype, several
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import IRError, Node, build
 from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, OPS
 
+abs_of = builtins.abs  # this module's own abs is that of tensors
 _NUMBERS = (Tensor, int, float, complex, numpy.generic, numpy.ndarray)
 
 INPLACE: list[str] = []
@@ -104,21 +115,45 @@ def _logical(name: str) -> Callable[[Node, Node], Node]:
 
 
 def _hypot(a: Node, b: Node) -> Node:
-    return graph.unary("sqrt", graph.add(graph.mul(a, a), graph.mul(b, b)))
+    """The root of a² + b²: in float64 after scaling by powers of two, else by way of float64, so
+    that squares neither overflow nor vanish; infinite where either is, even beside NaN.
+    """
+    if a.dtype.is_complex:
+        raise fail("hypot", f"is not defined for {a.dtype.name}", "Take .abs() of the operands.",
+                   TensorTypeError)
+    dtype = a.dtype
+    a, b = graph.cast(a, dtypes.float64), graph.cast(b, dtypes.float64)
+    sizes = [graph.unary("abs", graph.stop_gradient(x)) for x in (a, b)]
+    infinite = graph.make("or", *(graph.binary("eq", size, math.inf) for size in sizes))
+    if dtype is not dtypes.float64:
+        root = graph.unary("sqrt", graph.add(graph.mul(a, a), graph.mul(b, b)))
+        return graph.cast(graph.where(infinite, math.inf, root), dtype)
+    size = graph.make("maximum", *sizes)
+    large = graph.binary("lt", graph.like(1e150, size), size)
+    small = graph.binary("lt", size, 1e-150)
+    shrink = graph.where(large, graph.like(2.0**-600, size), 1.0)
+    shrink = graph.where(small, 2.0**600, shrink)
+    grow = graph.where(small, 2.0**-600, graph.where(large, graph.like(2.0**600, size), 1.0))
+    a, b = graph.mul(a, shrink), graph.mul(b, shrink)
+    root = graph.mul(graph.unary("sqrt", graph.add(graph.mul(a, a), graph.mul(b, b))), grow)
+    return graph.where(infinite, math.inf, root)
 
 
-def _logaddexp(a: Node, b: Node) -> Node:
-    top, bottom = graph.make("maximum", a, b), graph.make("minimum", a, b)
-    gap = graph.sub(bottom, top)
-    result = graph.add(top, graph.unary("log1p", graph.unary("exp", gap)))
-    return graph.where(graph.make("eq", a, b), graph.add(a, math.log(2.0)), result)
-
-
-def _fmax(name: str) -> Callable[[Node, Node], Node]:
+def _log_of_sum(exponential: str, unit: float) -> Callable[[Node, Node], Node]:
+    """The logarithm of the sum of two powers: the larger exponent, and what the gap adds."""
     def compute(a: Node, b: Node) -> Node:
-        both = graph.make(name, a, b)
-        both = graph.where(graph.make("ne", a, a), b, both)
-        return graph.where(graph.make("ne", b, b), a, both)
+        top, bottom = graph.make("maximum", a, b), graph.make("minimum", a, b)
+        gap = graph.where(graph.make("eq", a, b), 0.0, graph.sub(bottom, top))
+        rest = graph.unary("log1p", graph.unary(exponential, gap))
+        return graph.add(top, rest if unit == 1 else graph.mul(rest, unit))
+    return compute
+
+
+def _fmax(larger: bool) -> Callable[[Node, Node], Node]:
+    """The larger (smaller) of two numbers, the other one where one is NaN."""
+    def compute(a: Node, b: Node) -> Node:
+        first = graph.make("le", b, a) if larger else graph.make("le", a, b)
+        return graph.where(graph.make("or", first, graph.make("ne", b, b)), a, b)
     return compute
 
 
@@ -127,14 +162,15 @@ BINARY: dict[str, Callable[[Node, Node], Node]] = {
     "floor_divide": _floor_divide, "pow": _power,
     "fmod": lambda a, b: graph.make("rem", _bool_as_int(a), _bool_as_int(b)),
     "maximum": _plain("maximum"), "minimum": _plain("minimum"),
-    "fmax": _fmax("maximum"), "fmin": _fmax("minimum"),
+    "fmax": _fmax(larger=True), "fmin": _fmax(larger=False),
     "eq": _plain("eq"), "ne": _plain("ne"), "lt": _plain("lt"), "le": _plain("le"),
     "gt": _swapped("lt"), "ge": _swapped("le"),
     "bitwise_and": _plain("and"), "bitwise_or": _plain("or"), "bitwise_xor": _plain("xor"),
     "bitwise_left_shift": _plain("shl"), "bitwise_right_shift": _plain("shr"),
     "logical_and": _logical("and"), "logical_or": _logical("or"), "logical_xor": _logical("xor"),
     "atan2": lambda a, b: graph.make("atan2", floating(a), floating(b)),
-    "hypot": _hypot, "logaddexp": _logaddexp,
+    "hypot": _hypot, "logaddexp": _log_of_sum("exp", 1.0),
+    "logaddexp2": _log_of_sum("exp2", 1 / math.log(2.0)),
 }
 """Node functions of two operands of one dtype and shape."""
 
@@ -153,7 +189,7 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
             a, b = pair(name, right, left) if reflected else pair(name, left, right)
             return wrap(compute(a, b))
         except IRError as error:
-            raise TensorError(f"{error} ({line()})") from None
+            raise refused(error, str(error)) from None
         finally:
             if outermost:
                 now.location = ()
@@ -236,9 +272,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 
 def sigmoid_node(x: Node) -> Node:
     """1 / (1 + exp(-x)), with the exponential of -|x| only: nothing overflows either way."""
-    negative = graph.binary("lt", x, 0)
-    power = graph.unary("exp", graph.where(negative, x, graph.unary("neg", x)))
-    return graph.div(graph.where(negative, power, 1), graph.add(power, 1))
+    if x.dtype.is_complex:
+        power = graph.unary("exp", graph.unary("neg", x))
+        return graph.div(graph.like(1, x), graph.add(power, 1))
+    return graph.unary("sigmoid", x)
 
 
 def _frac(x: Node) -> Node:
@@ -246,13 +283,18 @@ def _frac(x: Node) -> Node:
 
 
 def _whole(name: str) -> Callable[[Node], Node]:
-    return lambda x: graph.unary(name, x) if x.dtype.is_floating else x
+    return lambda x: graph.unary(name, x) if x.dtype.is_differentiable else x
 
 
 def _abs(x: Node) -> Node:
-    if x.dtype.is_complex:
-        raise fail("abs", "complex tensors have no abs here yet")
     return x if x.dtype.kind in ("bool", "unsigned") else graph.unary("abs", x)
+
+
+def _sign(x: Node) -> Node:
+    if x.dtype.is_complex:
+        raise fail("sign", f"is not defined for {x.dtype.name}", "Use sgn, which is x / |x|.",
+                   TensorTypeError)
+    return x if x.dtype is dtypes.bool_ else graph.unary("sign", x)
 
 
 def _neg(x: Node) -> Node:
@@ -268,7 +310,7 @@ def _same(x: Node) -> Node:
 _ANY: dict[str, Callable[[Node], Node]] = {
     "neg": _neg,
     "abs": _abs,
-    "sign": lambda x: x if x.dtype is dtypes.bool_ else graph.unary("sign", x),
+    "sign": _sign,
     "floor": _whole("floor"),
     "ceil": _whole("ceil"),
     "trunc": _whole("trunc"),
@@ -329,18 +371,28 @@ INPLACE += ["true_divide", "divide"]
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """To the nearest whole number (or decimal), ties to even."""
     node = as_node("round", input)
-    if not node.dtype.is_floating:
+    if not node.dtype.is_differentiable:
         return wrap(node)
     if decimals:
-        scale = 10.0 ** decimals
+        scale = 10.0 ** abs_of(decimals)
+        if decimals < 0:
+            return wrap(graph.mul(graph.unary("round", graph.div(node, scale)), scale))
         return wrap(graph.div(graph.unary("round", graph.mul(node, scale)), scale))
     return wrap(graph.unary("round", node))
+
+
+def parts(node: Node) -> tuple[Node, Node]:
+    """Real and imaginary part of a complex node."""
+    return graph.unary("real", node), graph.unary("imag", node)
 
 
 @method
 def isinf(input: Tensor) -> Tensor:
     """Where values are infinite."""
     node = as_node("isinf", input)
+    if node.dtype.is_complex:
+        return wrap(graph.make("or", *(graph.binary("eq", graph.unary("abs", part), math.inf)
+                                       for part in parts(node))))
     if not node.dtype.is_floating:
         return wrap(graph.const(False, dtypes.bool_, node.shape))
     return wrap(graph.binary("eq", graph.unary("abs", node), math.inf))
@@ -350,6 +402,9 @@ def isinf(input: Tensor) -> Tensor:
 def isfinite(input: Tensor) -> Tensor:
     """Where values are neither infinite nor NaN."""
     node = as_node("isfinite", input)
+    if node.dtype.is_complex:
+        return wrap(graph.make("and", *(graph.binary("lt", graph.unary("abs", part), math.inf)
+                                        for part in parts(node))))
     if not node.dtype.is_floating:
         return wrap(graph.const(True, dtypes.bool_, node.shape))
     return wrap(graph.binary("lt", graph.unary("abs", node), math.inf))
@@ -361,6 +416,9 @@ def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None,
     """NaN and infinities replaced, by default with 0 and the largest finite numbers."""
     from lazygrad._core.types import finfo
     node = as_node("nan_to_num", input)
+    if node.dtype.is_complex:
+        clean = (node_of(nan_to_num(wrap(part), nan, posinf, neginf)) for part in parts(node))
+        return wrap(graph.make("complex", *clean))
     if not node.dtype.is_floating:
         return wrap(node)
     limits = finfo(node.dtype)
@@ -387,9 +445,21 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         raise fail("clamp", "needs min, max or both")
     dtype = result_dtype([value for value in (input, min, max) if value is not None])
     node = graph.cast(as_node("clamp", input), dtype)
-    bounds = [graph.cast(node_of(value), dtype) if isinstance(value, Tensor) else value
-              for value in (min, max)]
-    return wrap(clamp_node(node, *bounds))
+    for name, bound in (("lt", min), ("gt", max)):
+        if bound is None:
+            continue
+        limit = graph.cast(as_node("clamp", bound), dtype)
+        if not node.differentiable and not limit.differentiable:
+            node = graph.binary("maximum" if name == "lt" else "minimum", node, limit)
+            continue
+        # a choice instead of an extremum: at the bound itself the gradient is that of the value
+        outside = graph.binary("lt", node, limit) if name == "lt" else \
+            graph.binary("lt", limit, node)
+        if isinstance(bound, Tensor) or bound != bound:
+            outside = graph.make("or", *graph.together("clamp", outside,
+                                                       graph.make("ne", limit, limit)))
+        node = graph.where(outside, limit, node)
+    return wrap(node)
 
 
 METHODS["clip"] = clip = clamp
@@ -409,7 +479,7 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
 def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """`input` where the condition holds, else `other`; with the condition alone, its positions."""
     if input is None and other is None:
-        from lazygrad.functional.gathering import nonzero
+        from lazygrad.functional.masking import nonzero
         return nonzero(condition, as_tuple=True)
     dtype = result_dtype([input, other])
     yes, no = (graph.cast(as_node("where", value), dtype) for value in (input, other))
@@ -434,9 +504,18 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 @method
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-    """input + weight * (end - input)."""
+    """input + weight * (end - input), from whichever end is nearer: exact at weights 0 and 1."""
     start, stop, share = several("lerp", input, end, weight)
-    return wrap(graph.add(start, graph.mul(share, graph.sub(stop, start))))
+    gap = graph.sub(stop, start)
+    if isinstance(weight, Tensor):
+        size = graph.unary("abs", graph.stop_gradient(share))
+        near = graph.binary("lt", size, 0.5)
+        from_start = graph.add(start, graph.mul(share, gap))
+        from_end = graph.sub(stop, graph.mul(gap, graph.sub(graph.like(1, share), share)))
+        return wrap(graph.where(near, from_start, from_end))
+    if -0.5 < abs_of(weight) < 0.5:
+        return wrap(graph.add(start, graph.mul(gap, share)))
+    return wrap(graph.sub(stop, graph.mul(gap, graph.like(1 - weight, gap))))
 
 
 @method
@@ -465,7 +544,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
     """|input - other| <= atol + rtol * |other|, elementwise."""
     a, b = pair("isclose", input, other)
     same = graph.make("eq", a, b)
-    if not a.dtype.is_floating:
+    if not a.dtype.is_differentiable:
         a, b = graph.cast(a, dtypes.float64), graph.cast(b, dtypes.float64)
     allowed = graph.add(graph.mul(graph.unary("abs", b), rtol), atol)
     near = graph.make("le", graph.unary("abs", graph.sub(a, b)), allowed)
@@ -496,17 +575,8 @@ def result_type(tensor1: Any, tensor2: Any) -> Any:
     return result_dtype([tensor1, tensor2])
 
 
-@method
-def copysign(input: Tensor, other: Any) -> Tensor:
-    """The size of `input` with the sign of `other` (of -0.0 that of 0.0)."""
-    a, b = pair("copysign", input, other)
-    a, b = floating(a), floating(b)
-    size = graph.unary("abs", a)
-    return wrap(graph.where(graph.binary("lt", b, 0), graph.unary("neg", size), size))
-
-
 PUBLIC = [*BINARY, *_ANY, *_FLOAT, *ALIASES.values(), "rsub", "round", "isinf", "isfinite",
           "nan_to_num", "clamp", "clip", "clamp_min", "clamp_max", "where", "masked_fill", "lerp",
           "addcmul", "addcdiv", "isclose", "allclose", "equal", "result_type", "true_divide",
-          "divide", "copysign"]
+          "divide"]
 __all__ = list(dict.fromkeys(PUBLIC))

@@ -15,7 +15,6 @@ from lazygrad._core.cell import leaf_of_array
 from lazygrad._core.context import fail, method, now, operation
 from lazygrad._core.tensor import (
     Tensor,
-    array_of,
     make_views,
     node_of,
     shape_of,
@@ -24,6 +23,7 @@ from lazygrad._core.tensor import (
     write,
 )
 from lazygrad.functional._operands import as_node
+from lazygrad.functional.masking import places_by_axis, rows_where
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import OPS, listed
@@ -47,8 +47,9 @@ def _place(tensor: Tensor, index: int) -> Tensor:
 def _as_tuple(index: Any) -> tuple:
     if isinstance(index, tuple):
         return index
-    if isinstance(index, list) and any(
-        isinstance(each, (slice, type(None), type(...))) or (isinstance(each, Tensor) and each.ndim)
+    # PyTorch's rule for lists that stand for tuples.
+    if isinstance(index, list) and len(index) < 32 and any(
+        isinstance(each, (slice, type(None), type(...), list, tuple, range, Tensor, numpy.ndarray))
         for each in index
     ):
         return tuple(index)
@@ -79,14 +80,22 @@ def _masks_to_indices(items: list[Any]) -> list[Any]:
     for item in items:
         if isinstance(item, Tensor) and item.dtype in (dtypes.bool_, dtypes.uint8):
             if not item.ndim:
-                result += [None, wrap(leaf_of_array(numpy.zeros(int(bool(item)), numpy.int64)))]
+                result.append(_Fresh(
+                    wrap(leaf_of_array(numpy.zeros(int(bool(item)), numpy.int64)))))
                 continue
-            places = numpy.nonzero(array_of(item))
-            result += [_Masked(wrap(leaf_of_array(numpy.ascontiguousarray(each))), size)
+            places = places_by_axis(graph.cast(node_of(item), dtypes.bool_))
+            result += [_Masked(wrap(each), size)
                        for each, size in zip(places, item.shape, strict=True)]
         else:
             result.append(item)
     return result
+
+
+class _Fresh:
+    """The index that a 0-d mask is: it takes or leaves a new axis of size 1."""
+
+    def __init__(self, index: Tensor) -> None:
+        self.index = index
 
 
 class _Masked:
@@ -96,15 +105,25 @@ class _Masked:
         self.index, self.size = index, size
 
 
+def _one_ellipsis(items: list[Any], left: int) -> list[Any]:
+    """PyTorch takes a second '...' where no axis is left for it or no index comes after it."""
+    places = [k for k, item in enumerate(items) if item is ...]
+    if len(places) < 2:
+        return items
+    if left and any(item is not None and item is not ... for item in items[places[1]:]):
+        raise fail("index", "there is more than one '...'", kind=IndexError)
+    return [item for k, item in enumerate(items) if item is not ... or k == places[0]]
+
+
 def _basic(tensor: Tensor, items: list[Any]) -> tuple[Tensor, list[tuple[int, Tensor]]]:
     """The view of the basic part, and the index tensors with the axis of the view they apply to."""
     shape, strides = shape_of(tensor), strides_of(tensor)
-    used = sum(1 for item in items if item is not None and item is not ...)
+    used = sum(1 for item in items
+               if item is not None and item is not ... and not isinstance(item, _Fresh))
     if used > len(shape):
         raise fail("index", f"{used} indices for the {len(shape)} axes of {listed(shape)}",
                    kind=IndexError)
-    if sum(1 for item in items if item is ...) > 1:
-        raise fail("index", "there is more than one '...'", kind=IndexError)
+    items = _one_ellipsis(items, len(shape) - used)
     if not any(item is ... for item in items):
         items = [*items, ...]
     starts, stops, steps = [0] * len(shape), list(shape), [1] * len(shape)
@@ -113,7 +132,9 @@ def _basic(tensor: Tensor, items: list[Any]) -> tuple[Tensor, list[tuple[int, Te
     advanced: list[tuple[int, Tensor]] = []
     axis, changed, reshaped = 0, False, False
     for item in items:
-        if item is None:
+        if item is None or isinstance(item, _Fresh):
+            if item is not None:
+                advanced.append((len(sizes), item.index))
             sizes.append(1)
             new_strides.append(1)
             reshaped = True
@@ -178,13 +199,19 @@ def _index_nodes(advanced: list[tuple[int, Tensor]], shape: tuple[int, ...]) -> 
     return list(graph.together("index", *nodes))
 
 
-def _result_order(axes: list[int], index_ndim: int, ndim: int) -> list[int] | None:
-    """The order that brings the axes of gather's result to NumPy's places; None: as they are."""
-    adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
-    first = axes[0] if adjacent else 0
-    if first == 0:
+def _result_order(advanced: list[tuple[int, Tensor]], index_ndim: int,
+                  ndim: int) -> list[int] | None:
+    """The order that brings the axes of gather's result to NumPy's places; None: as they are.
+
+    0-d index tensors count as numbers, as in PyTorch: their axes are gone before it is asked
+    whether the others are next to each other.
+    """
+    gone = [axis for axis, item in advanced if not item.ndim]
+    left = [axis for axis in range(ndim) if axis not in gone]
+    places = [left.index(axis) for axis, item in advanced if item.ndim]
+    if not places or places != list(range(places[0], places[0] + len(places))) or not places[0]:
         return None
-    rest = ndim - len(axes)
+    first, rest = places[0], ndim - len(advanced)
     return [*range(index_ndim, index_ndim + first), *range(index_ndim),
             *range(index_ndim + first, index_ndim + rest)]
 
@@ -199,14 +226,20 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     """x[index]: a view for the basic forms, a copy where index tensors take part."""
     if index.__class__ is int:
         return _place(input, index)
-    view, advanced = _basic(input, _masks_to_indices(_prepare(index)))
+    items = _prepare(index)
+    if len(items) == 1 and isinstance(items[0], Tensor):
+        mask = items[0]
+        if mask.ndim and mask.dtype in (dtypes.bool_, dtypes.uint8) \
+                and shape_of(mask) == shape_of(input)[:mask.ndim]:
+            return wrap(rows_where(node_of(input), graph.cast(node_of(mask), dtypes.bool_)))
+    view, advanced = _basic(input, _masks_to_indices(items))
     if not advanced:
         return view
     node = node_of(view)
     axes = [axis for axis, _ in advanced]
     indices = _index_nodes(advanced, node.shape)
     result = graph.make("gather", node, *indices, attrs=(tuple(axes),))
-    order = _result_order(axes, indices[0].ndim, node.ndim)
+    order = _result_order(advanced, indices[0].ndim, node.ndim)
     return wrap(result if order is None else graph.permute(result, order))
 
 
@@ -246,7 +279,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
             return
     view, advanced = _basic(input, _masks_to_indices(items))
     if not advanced:
-        write(view, "setitem", _fit("setitem", new, shape_of(view)))
+        write(view, "setitem", _fit("setitem", graph.cast(new, input.dtype), shape_of(view)))
         return
     write(view, "setitem", _scattered(view, advanced, new, "set"))
 
@@ -258,7 +291,7 @@ def _scattered(view: Tensor, advanced: list[tuple[int, Tensor]], new: Node, mode
     index_ndim = indices[0].ndim
     rest = [size for axis, size in enumerate(node.shape) if axis not in axes]
     shape = (*indices[0].shape, *rest)
-    order = _result_order(axes, index_ndim, node.ndim)
+    order = _result_order(advanced, index_ndim, node.ndim)
     seen = shape if order is None else tuple(shape[axis] for axis in order)
     new = _fit("setitem", graph.cast(new, node.dtype), seen)
     if order is not None:

@@ -7,9 +7,10 @@ from typing import Any
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
-from lazygrad._core.tensor import Tensor, node_of, wrap
+from lazygrad._core.tensor import Tensor, array_of, node_of, wrap
 from lazygrad._core.types import promote_types
 from lazygrad.functional._operands import as_node, axis_of, sizes_of
+from lazygrad.functional.elementwise import INPLACE
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -126,24 +127,51 @@ def tile(input: Tensor, *dims: Any) -> Tensor:
 
 
 @method
-def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None) -> Tensor:
-    """Every element (or row along dim) repeated in place."""
+def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *,
+                      output_size: int | None = None) -> Tensor:
+    """Every element (or row along dim) repeated in place, as often as `repeats` says: a number, or
+    a tensor with one for each, which is looked at.  Of one tensor: the numbers of its elements,
+    each so often.
+    """
+    if repeats is None:
+        if input.ndim != 1:
+            raise fail("repeat_interleave", f"repeats are a vector, not {listed(input.shape)}")
+        return _repeated_rows(None, 0, input)
     node = node_of(input)
     if dim is None:
         node, dim = graph.reshape(node, (node.size,)), 0
     axis = axis_of("repeat_interleave", dim, node.ndim)
-    if isinstance(repeats, Tensor) and repeats.numel() > 1:
-        import numpy
-
-        from lazygrad.functional.gathering import index_select
-        index = numpy.repeat(numpy.arange(node.shape[axis]), repeats.detach().numpy())
-        from lazygrad.functional.creation import from_numpy
-        return index_select(wrap(node), axis, from_numpy(index))
+    if isinstance(repeats, (list, tuple)):
+        from lazygrad.functional.creation import tensor
+        repeats = tensor(repeats)
+    if isinstance(repeats, Tensor) and repeats.numel() != 1:
+        if repeats.ndim != 1 or repeats.numel() != node.shape[axis]:
+            raise fail("repeat_interleave", f"repeats {listed(repeats.shape)} for axis {axis} of "
+                       f"{listed(node.shape)}", "Give a number, or a vector with one for each.")
+        return _repeated_rows(node, axis, repeats)
     count = int(repeats)
-    shape = node.shape
+    if count < 0:
+        raise fail("repeat_interleave", f"{count} repeats", "There must be at least 0.")
+    shape = node.shape or (1,)
+    node = graph.reshape(node, shape)
     node = graph.broadcast(graph.unsqueeze(node, axis + 1),
                            (*shape[:axis + 1], count, *shape[axis + 1:]))
     return wrap(graph.reshape(node, (*shape[:axis], shape[axis] * count, *shape[axis + 1:])))
+
+
+def _repeated_rows(node: Node | None, axis: int, repeats: Tensor) -> Tensor:
+    """Rows repeated by a vector of counts (their numbers, for no node)."""
+    import numpy
+
+    from lazygrad.functional.creation import from_numpy
+    from lazygrad.functional.gathering import index_select
+    if not repeats.dtype.is_integer:
+        raise fail("repeat_interleave", f"repeats are integers, not {repeats.dtype.name}")
+    counts = array_of(repeats)
+    if counts.size and counts.min() < 0:
+        raise fail("repeat_interleave", f"{counts.min()} repeats", "There must be at least 0.")
+    index = from_numpy(numpy.repeat(numpy.arange(counts.size), counts))
+    return index if node is None else index_select(wrap(node), axis, index)
 
 
 @method
@@ -151,6 +179,8 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
     """Axes reversed."""
     node = node_of(input)
     axes = tuple(axis_of("flip", dim, node.ndim) for dim in sizes_of("flip", dims))
+    if not node.ndim:
+        return wrap(node)
     return wrap(graph.make("flip", node, attrs=(tuple(sorted(axes)),)) if axes else node)
 
 
@@ -171,8 +201,11 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     if dims is None or dims == ():
         flat = roll(wrap(graph.reshape(node, (node.size,))), shifts, 0)
         return wrap(graph.reshape(node_of(flat), node.shape))
-    for shift, dim in zip([shifts] if isinstance(shifts, int) else shifts,
-                          [dims] if isinstance(dims, int) else dims, strict=True):
+    places = [shifts] if isinstance(shifts, int) else list(shifts)
+    axes = [dims] if isinstance(dims, int) else list(dims)
+    if len(places) != len(axes):
+        raise fail("roll", f"{len(places)} shifts for {len(axes)} dims", "Give one for each.")
+    for shift, dim in zip(places, axes, strict=True):
         axis = axis_of("roll", dim, node.ndim)
         size = node.shape[axis]
         at = -shift % size if size else 0
@@ -185,7 +218,11 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
 @method
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Turned by quarter turns in the plane of two axes."""
-    first, second = dims
+    if len(dims) != 2:
+        raise fail("rot90", f"turns in the plane of two axes, not of {tuple(dims)}")
+    first, second = (axis_of("rot90", dim, input.ndim) for dim in dims)
+    if first == second:
+        raise fail("rot90", f"the axes of the plane are both {first}")
     for _ in range(k % 4):
         input = flip(input, second).transpose(first, second)
     return input
@@ -202,6 +239,7 @@ def _triangular(name: str, input: Tensor, diagonal: int) -> Tensor:
     node = node_of(input)
     if node.ndim < 2:
         raise fail(name, f"needs at least 2 axes, not {listed(node.shape)}")
+    (diagonal,) = sizes_of(name, (diagonal,))
     mask = triangle(0, node.shape[-2:], diagonal, name == "tril")
     return wrap(graph.where(mask, node, 0))
 
@@ -218,24 +256,34 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     return _triangular("triu", input, diagonal)
 
 
-def _triangle_indices(row: int, col: int, offset: int, lower: bool) -> Tensor:
+def _triangle_indices(name: str, row: int, col: int, offset: int, dtype: Any,
+                      device: Any) -> Tensor:
     import numpy
 
+    from lazygrad._core.types import as_dtype
+    from lazygrad._core.values import check_device
     from lazygrad.functional.creation import from_numpy
-    places = numpy.tril_indices(row, offset, col) if lower else numpy.triu_indices(row, offset, col)
-    return from_numpy(numpy.stack(places).astype(numpy.int64))
+    check_device(device, name)
+    row, col, offset = sizes_of(name, (row, col, offset))
+    if row < 0 or col < 0:
+        raise fail(name, f"{row} rows and {col} columns", "Sizes are at least 0.")
+    choose = numpy.tril_indices if name == "tril_indices" else numpy.triu_indices
+    target = numpy.int64 if dtype is None else as_dtype(dtype).numpy
+    return from_numpy(numpy.stack(choose(row, offset, col)).astype(target))
 
 
 @operation
-def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None,
+                 layout: Any = None) -> Tensor:
     """Row and column numbers of a lower triangle."""
-    return _triangle_indices(row, col, offset, True)
+    return _triangle_indices("tril_indices", row, col, offset, dtype, device)
 
 
 @operation
-def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None,
+                 layout: Any = None) -> Tensor:
     """Row and column numbers of an upper triangle."""
-    return _triangle_indices(row, col, offset, False)
+    return _triangle_indices("triu_indices", row, col, offset, dtype, device)
 
 
 @operation
@@ -249,6 +297,11 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     for each in tensors:
         if each.ndim > 1:
             raise fail("meshgrid", f"takes vectors, not {listed(each.shape)}")
+    if indexing not in ("ij", "xy"):
+        raise fail("meshgrid", f"indexing is {indexing!r}", "It is 'ij' or 'xy'.")
+    if len({each.dtype for each in tensors}) > 1:
+        raise fail("meshgrid", "dtypes differ: " + ", ".join(each.dtype.name for each in tensors),
+                   "Convert with .to(...).")
     sizes = tuple(each.numel() for each in tensors)
     return tuple(each.reshape([-1 if k == axis else 1 for k in range(len(sizes))]).expand(sizes)
                  for axis, each in enumerate(tensors))
@@ -263,8 +316,15 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 @operation
 def block_diag(*tensors: Tensor) -> Tensor:
-    """Matrices along a diagonal, zeros elsewhere."""
-    nodes = _common("block_diag", tensors)
+    """Matrices along a diagonal, zeros elsewhere; vectors count as rows, 0-d tensors as 1 x 1."""
+    if not tensors:
+        from lazygrad.functional.creation import zeros
+        return zeros(1, 0)
+    nodes = []
+    for node in _common("block_diag", tensors):
+        if node.ndim > 2:
+            raise fail("block_diag", f"takes matrices, not {listed(node.shape)}")
+        nodes.append(graph.reshape(node, (1,) * (2 - node.ndim) + node.shape))
     width = sum(node.shape[1] for node in nodes)
     rows, left = [], 0
     for node in nodes:
@@ -295,10 +355,19 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """The diagonal of a matrix, or a matrix with the vector as its diagonal."""
     if input.ndim == 1:
         return diag_embed(input, diagonal)
-    return input.diagonal(diagonal)
+    if input.ndim != 2:
+        raise fail("diag", f"takes a vector or a matrix, not {listed(input.shape)}",
+                   "Use diagonal or diag_embed.")
+    return wrap(node_of(input.diagonal(diagonal)))
 
 
 @method
 def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal."""
+    if input.ndim != 2:
+        raise fail("trace", f"takes a matrix, not {listed(input.shape)}",
+                   "Use x.diagonal(dim1=-2, dim2=-1).sum(-1) for batches.")
     return input.diagonal().sum()
+
+
+INPLACE += ["tril", "triu"]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from typing import Any
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
-from lazygrad.functional._operands import as_node
+from lazygrad.functional._operands import as_node, axis_of
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
-__all__ = ["matmul", "mm", "bmm", "mv", "dot", "inner", "outer", "einsum", "addmm", "baddbmm",
-           "tensordot", "linear", "bilinear", "vdot", "ger", "chain_matmul"]
+__all__ = ["matmul", "mm", "bmm", "mv", "inner", "einsum", "tensordot", "linear", "bilinear",
+           "chain_matmul"]
 
 
 def contract(left: Node, right: Node, left_batch: Sequence[int], right_batch: Sequence[int],
@@ -94,15 +95,6 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
 
 
 @method
-def dot(input: Tensor, tensor: Tensor) -> Tensor:
-    """Product of two vectors."""
-    return _exact("dot", input, tensor, (1, 1))
-
-
-vdot = dot
-
-
-@method
 def inner(input: Tensor, other: Tensor) -> Tensor:
     """Sums of products over the last axes."""
     a, b = node_of(input), node_of(other)
@@ -110,34 +102,6 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
         return wrap(graph.mul(a, b))
     _check_dtypes("inner", a, b)
     return wrap(contract(a, b, (), (), (a.ndim - 1,), (b.ndim - 1,)))
-
-
-@method
-def outer(input: Tensor, vec2: Tensor) -> Tensor:
-    """All products of the elements of two vectors."""
-    from lazygrad.functional.elementwise import mul  # type: ignore[attr-defined]
-    return mul(input.unsqueeze(1), vec2.unsqueeze(0))
-
-
-ger = outer
-
-
-@method
-def addmm(
-    input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
-) -> Tensor:
-    """beta * input + alpha * (mat1 @ mat2)."""
-    product = matmul_node(node_of(mat1), node_of(mat2), "addmm")
-    product = product if alpha == 1 else graph.mul(product, alpha)
-    base = node_of(input)
-    return wrap(graph.add(base if beta == 1 else graph.mul(base, beta), product))
-
-
-@method
-def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1,
-            alpha: float = 1) -> Tensor:
-    """beta * input + alpha * (batch1 @ batch2), for batches."""
-    return addmm(input, batch1, batch2, beta=beta, alpha=alpha)
 
 
 @operation
@@ -153,12 +117,30 @@ def chain_matmul(*matrices: Tensor) -> Tensor:
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """Sums of products over the given axes of both (a number: the last of a, the first of b)."""
     left, right = node_of(a), node_of(b)
+    _check_dtypes("tensordot", left, right)
+    if isinstance(dims, Tensor):
+        dims = dims.tolist()
     if isinstance(dims, int):
+        if not 0 <= dims <= min(left.ndim, right.ndim):
+            raise fail("tensordot", f"{dims} axes of {listed(left.shape)} and "
+                       f"{listed(right.shape)}", "dims is at most the number of axes of either.")
         left_axes = tuple(range(left.ndim - dims, left.ndim))
         right_axes = tuple(range(dims))
     else:
-        left_axes, right_axes = (tuple(axis % node.ndim for axis in axes) for axes, node
-                                 in zip(dims, (left, right), strict=True))
+        first, second = ([each] if isinstance(each, int) else each for each in dims)
+        left_axes = tuple(axis_of("tensordot", axis, left.ndim) for axis in first)
+        right_axes = tuple(axis_of("tensordot", axis, right.ndim) for axis in second)
+        if len(left_axes) != len(right_axes):
+            raise fail("tensordot", f"{len(left_axes)} axes of one, {len(right_axes)} of the other")
+    # A summed axis of size 1 goes with any size.
+    for x, y in zip(left_axes, right_axes, strict=True):
+        if left.shape[x] != right.shape[y]:
+            if 1 not in (left.shape[x], right.shape[y]):
+                raise fail("tensordot", f"axis {x} of {listed(left.shape)} and axis {y} of "
+                           f"{listed(right.shape)} differ in size")
+            size = left.shape[x] * right.shape[y]
+            left = graph.broadcast(left, (*left.shape[:x], size, *left.shape[x + 1:]))
+            right = graph.broadcast(right, (*right.shape[:y], size, *right.shape[y + 1:]))
     return wrap(contract(left, right, (), (), left_axes, right_axes))
 
 
@@ -187,12 +169,45 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     return result if bias is None else result + bias
 
 
+def _from_sublists(first: Any, rest: tuple) -> tuple[str, tuple]:
+    """einsum(a, [0, 1], b, [1, 2], [0, 2]) as equation and operands."""
+    given = (first, *rest)
+    pairs, output = given[:len(given) // 2 * 2], given[len(given) // 2 * 2:]
+
+    def letters(numbers: Any) -> str:
+        result = ""
+        for number in numbers:
+            if number is ...:
+                result += "..."
+            elif isinstance(number, int) and 0 <= number < 52:
+                result += _LETTERS[number]
+            else:
+                raise fail("einsum", f"{number!r} numbers no axis", "Axes are 0 to 51, or ....")
+        return result
+
+    equation = ",".join(letters(numbers) for numbers in pairs[1::2])
+    if output:
+        equation += "->" + letters(output[0])
+    return equation, pairs[::2]
+
+
+_LETTERS = string.ascii_uppercase + string.ascii_lowercase
+
+
 @operation
-def einsum(equation: str, *operands: Any) -> Tensor:
-    """Sums of products by letters, as in "bij,bjk->bik"; "..." stands for leading axes."""
+def einsum(equation: Any, *operands: Any) -> Tensor:
+    """Sums of products by letters, as in "bij,bjk->bik"; "..." stands for axes not named.
+
+    Also as operands each followed by a list of axis numbers: einsum(a, [0, 1], b, [1, 2], [0, 2]).
+    """
+    if not isinstance(equation, str):
+        equation, operands = _from_sublists(equation, operands)
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
+    if not operands:
+        raise fail("einsum", "needs at least one operand")
     inputs, output = _letters(equation.replace(" ", ""), [node_of(each) for each in operands])
+    _check_dtypes("einsum", *(node_of(each) for each in operands))
     nodes = [_diagonals(node_of(each), letters)
              for each, letters in zip(operands, inputs, strict=True)]
     left, names = nodes[0]
@@ -214,6 +229,10 @@ def _letters(equation: str, nodes: list[Node]) -> tuple[list[list[str]], list[st
     inputs, most = [], 0
     for term, node in zip(terms, nodes, strict=True):
         before, dots, after = term.partition("...")
+        for letter in before + after:
+            if letter not in _LETTERS:
+                raise fail("einsum", f"{letter!r} in {equation!r} names no axis",
+                           "Names are letters; '...' stands for the rest, once an operand.")
         extra = node.ndim - len(before) - len(after) if dots else 0
         if extra < 0 or (not dots and len(term) != node.ndim):
             raise fail("einsum", f"{term!r} does not name the axes of {listed(node.shape)}")
@@ -226,6 +245,8 @@ def _letters(equation: str, nodes: list[Node]) -> tuple[list[list[str]], list[st
     else:
         used = [name for names in inputs for name in names if name not in rest]
         output = rest + sorted(name for name in set(used) if used.count(name) == 1)
+    if len(set(output)) != len(output):
+        raise fail("einsum", f"the result of {equation!r} names an axis twice")
     for name in output:
         if not any(name in names for names in inputs):
             raise fail("einsum", f"{name!r} in the result of {equation!r} is in no operand")
@@ -239,6 +260,9 @@ def _diagonals(node: Node, names: list[str]) -> tuple[Node, list[str]]:
         while names.count(name) > 1:
             first = names.index(name)
             second = names.index(name, first + 1)
+            if node.shape[first] != node.shape[second]:
+                raise fail("einsum", f"axis {name!r} is repeated in {listed(node.shape)} with "
+                           f"sizes {node.shape[first]} and {node.shape[second]}")
             same = graph.make("eq", graph.iota(first, node.shape), graph.iota(second, node.shape))
             node = graph.reduce("sum", graph.where(same, node, 0), (second,))
             del names[second]

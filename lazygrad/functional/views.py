@@ -19,14 +19,13 @@ from lazygrad._core.tensor import (
     strides_of,
     wrap,
 )
-from lazygrad._core.types import as_dtype
 from lazygrad.functional._operands import axis_of, sizes_of
 from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "permute",
            "transpose", "swapaxes", "swapdims", "t", "movedim", "moveaxis", "broadcast_to",
            "narrow", "select", "split", "chunk", "unbind", "tensor_split", "hsplit", "vsplit",
-           "diagonal", "atleast_1d", "atleast_2d", "atleast_3d"]
+           "atleast_1d", "atleast_2d", "atleast_3d"]
 
 
 def slice_view(tensor: Tensor, starts: Sequence[int], stops: Sequence[int],
@@ -125,8 +124,8 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
 def view(input: Tensor, *shape: Any) -> Tensor:
     """A view in another shape; with a dtype, the same bits read as that."""
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, Tensor)):
-        target = as_dtype(shape[0])
-        return wrap(graph.make("bitcast", node_of(input), attrs=(target,)))
+        from lazygrad.functional.strided import reinterpret
+        return reinterpret(input, shape[0])
     sizes = _infer("view", shape_of(input), sizes_of("view", shape))
     result = reshape_view(input, sizes)
     if result is None:
@@ -186,6 +185,8 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
         gone = [axis for axis, size in enumerate(shape) if size == 1]
     else:
         dims = [dim] if isinstance(dim, int) else list(dim)
+        if len({axis_of("squeeze", each, len(shape)) for each in dims}) != len(dims):
+            raise fail("squeeze", f"dim {tuple(dims)} names an axis twice")
         gone = [axis for each in dims if shape
                 and shape[axis := axis_of("squeeze", each, len(shape))] == 1]
     strides = strides_of(input)
@@ -247,6 +248,12 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
         [axis_of("movedim", dim, ndim) for dim in ([dims] if isinstance(dims, int) else dims)]
         for dims in (source, destination)
     )
+    if len(sources) != len(places) or len(set(sources)) != len(sources) \
+            or len(set(places)) != len(places):
+        raise fail("movedim", f"moves axes {source} to {destination}",
+                   "Name as many places as axes, each once.")
+    if not ndim:
+        return permute(input, ())
     rest = iter(axis for axis in range(ndim) if axis not in sources)
     moved = dict(zip(places, sources, strict=True))
     return permute(
@@ -334,7 +341,7 @@ def select(input: Tensor, dim: int, index: Any) -> Tensor:
 @method
 def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of consecutive pieces: of one size (the last may be smaller), or of the sizes given."""
-    axis = axis_of("split", dim, input.ndim)
+    axis = _axis_to_split("split", input, dim)
     size = shape_of(input)[axis]
     if isinstance(split_size_or_sections, int):
         step = split_size_or_sections
@@ -343,8 +350,9 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
         sizes = [min(step, size - start) for start in range(0, size, step)] if size else [0]
     else:
         sizes = list(split_size_or_sections)
-        if sum(sizes) != size:
-            raise fail("split", f"sizes {sizes} add up to {sum(sizes)}, axis {dim} has {size}")
+        if sum(sizes) != size or min(sizes, default=0) < 0:
+            raise fail("split", f"sizes {sizes} add up to {sum(sizes)}, axis {dim} has {size}",
+                       "They must be at least 0 and add up to the axis.")
     pieces, start = [], 0
     for length in sizes:
         pieces.append(slice_one(input, axis, start, start + length))
@@ -356,66 +364,69 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of equal size (the last may be smaller)."""
     if chunks < 1:
-        raise fail("chunk", f"{chunks} pieces")
-    size = shape_of(input)[axis_of("chunk", dim, input.ndim)]
+        raise fail("chunk", f"{chunks} pieces", "There must be at least one.")
+    axis = _axis_to_split("chunk", input, dim)
+    size = shape_of(input)[axis]
     if size == 0:
         return split(input, [0] * chunks, dim)
     return split(input, -(-size // chunks), dim)
 
 
+def _axis_to_split(name: str, input: Tensor, dim: int) -> int:
+    if not shape_of(input):
+        raise fail(name, "a 0-d tensor has no axis to split", "Add one with unsqueeze.")
+    return axis_of(name, dim, input.ndim)
+
+
 @method
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces as equal as can be, or between the indices given."""
-    axis = axis_of("tensor_split", dim, input.ndim)
+    axis = _axis_to_split("tensor_split", input, dim)
+    if isinstance(indices_or_sections, Tensor):
+        indices_or_sections = indices_or_sections.tolist()
     size = shape_of(input)[axis]
     if isinstance(indices_or_sections, int):
         count = indices_or_sections
+        if count < 1:
+            raise fail("tensor_split", f"{count} pieces", "There must be at least one.")
+        if count > 1 << 20 and count > size:
+            raise fail("tensor_split", f"{count} pieces of an axis of size {size}, most of them "
+                       "empty", kind=MemoryError)
         small, larger = divmod(size, count)
         return split(input, [small + (k < larger) for k in range(count)], dim)
-    cuts = [0, *(min(cut if cut >= 0 else cut + size, size) for cut in indices_or_sections), size]
+    cuts = [0, *(min(max(cut if cut >= 0 else cut + size, 0), size)
+                 for cut in indices_or_sections), size]
     return tuple(slice_one(input, axis, start, stop) for start, stop in itertools.pairwise(cuts))
+
+
+def split_evenly(name: str, input: Tensor, cuts: Any, axis: int) -> tuple[Tensor, ...]:
+    """`tensor_split`, where a number of pieces must divide the axis."""
+    if isinstance(cuts, int) and (cuts < 1 or shape_of(input)[axis] % cuts):
+        raise fail(name, f"{listed(input.shape)} does not split evenly into {cuts} along axis "
+                   f"{axis}", "Use tensor_split for pieces of different sizes.")
+    return tensor_split(input, cuts, axis)
 
 
 @method
 def hsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
-    return tensor_split(input, indices_or_sections, 0 if input.ndim == 1 else 1)
+    """Pieces along axis 1, or 0 of vectors."""
+    _axis_to_split("hsplit", input, 0)
+    return split_evenly("hsplit", input, indices_or_sections, 0 if input.ndim == 1 else 1)
 
 
 @method
 def vsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
-    return tensor_split(input, indices_or_sections, 0)
+    """Pieces along axis 0 of tensors with at least 2 axes."""
+    if input.ndim < 2:
+        raise fail("vsplit", f"needs at least 2 axes, not {listed(input.shape)}")
+    return split_evenly("vsplit", input, indices_or_sections, 0)
 
 
 @method
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """All places of an axis, one view each."""
-    axis = axis_of("unbind", dim, input.ndim)
+    axis = _axis_to_split("unbind", input, dim)
     return tuple(select(input, axis, index) for index in range(shape_of(input)[axis]))
-
-
-@method
-def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """Windows along an axis, their elements as a new last axis (a copy, not a view)."""
-    axis = axis_of("unfold", dimension, input.ndim)
-    return wrap(graph.make("window", node_of(input), attrs=((axis,), (size,), (step,), (1,))))
-
-
-@method
-def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """The diagonal of two axes, as the last axis (a copy, not a view)."""
-    first, second = (axis_of("diagonal", dim, input.ndim) for dim in (dim1, dim2))
-    if first == second:
-        raise fail("diagonal", f"dim1 and dim2 are both {dim1}")
-    rest = [axis for axis in range(input.ndim) if axis not in (first, second)]
-    node = graph.permute(node_of(input), (*rest, first, second))
-    rows, columns = node.shape[-2:]
-    count = max(min(rows + min(offset, 0), columns - max(offset, 0)), 0)
-    down, right = max(-offset, 0) if count else 0, max(offset, 0) if count else 0
-    node = graph.slice_axis(node, node.ndim - 2, down, down + count)
-    node = graph.slice_axis(node, node.ndim - 1, right, right + count)
-    # Row k of the diagonal block starts at k * count, its diagonal element at k * (count + 1).
-    flat = graph.reshape(node, (*node.shape[:-2], count * count))
-    return wrap(graph.slice_axis(flat, flat.ndim - 1, 0, count * count, count + 1))
 
 
 def _at_least(ndim: int, name: str) -> Any:
@@ -446,8 +457,15 @@ def _transposed(name: str) -> property:
         if name in ("mT", "mH") or self.ndim == 2:
             if self.ndim < 2:
                 raise fail(name, f"needs at least 2 axes, not {listed(self.shape)}")
-            return transpose(self, -2, -1)
-        return permute(self, tuple(range(self.ndim))[::-1])
+            turned = transpose(self, -2, -1)
+        elif name == "H" and self.ndim:
+            raise fail(name, f"is of matrices, not of {listed(self.shape)}", "Use .mH for batches.")
+        else:
+            turned = permute(self, tuple(range(self.ndim))[::-1])
+        if name in ("H", "mH") and self.dtype.is_complex:
+            from lazygrad.functional.complex_numbers import conj
+            return conj(turned)
+        return turned
     return property(operation(get))
 
 
@@ -457,17 +475,18 @@ for _name, _alias in (("swapaxes", transpose), ("swapdims", transpose), ("moveax
     setattr(Tensor, _name, _alias)
 
 
-def _shape_changing(name: str, function: Any) -> Any:
+def shape_changing(name: str, function: Any) -> Any:
     """unsqueeze_ and its kin: the handle itself becomes the view."""
-    def apply(self: Tensor, *arguments: Any) -> Tensor:
-        result = function(self, *arguments)
+    def apply(self: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        result = function(self, *arguments, **keywords)
         self._view = result._view
         return self
     apply.__name__ = name
     return operation(apply)
 
 
-_RESHAPING: dict[str, Any] = {"unsqueeze_": unsqueeze, "squeeze_": squeeze, "t_": t,
-                              "transpose_": transpose}
+_RESHAPING: dict[str, Any] = {
+    "unsqueeze_": unsqueeze, "squeeze_": squeeze, "t_": t, "transpose_": transpose,
+    "swapaxes_": transpose, "swapdims_": transpose}
 for _name, _function in _RESHAPING.items():
-    setattr(Tensor, _name, _shape_changing(_name, _function))
+    setattr(Tensor, _name, shape_changing(_name, _function))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lazygrad as lg
@@ -85,27 +84,19 @@ class MultiheadAttention(Module):
         is_causal: a hint that attn_mask is the causal one.
         """
         self._check(query, key, value)
-        if is_causal and attn_mask is None:
-            raise fail("MultiheadAttention", "is_causal is a hint about attn_mask, and there is "
-                                             "no attn_mask",
-                       "Pass attn_mask=nn.Transformer.generate_square_subsequent_mask(L).")
-        batched = query.ndim == 3
+        swap = self.batch_first and query.ndim == 3
         one = query is key and key is value
-        if not batched:
-            query, key, value = (tensor.unsqueeze(0) for tensor in (query, key, value))
-            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-        elif not self.batch_first:
-            query, key, value = (tensor.transpose(0, 1) for tensor in (query, key, value))
-        heads = self._project(query, query if one else key, query if one else value)
-        causal = is_causal and key_padding_mask is None and not need_weights
-        output, weights = self._attend(heads, key_padding_mask, attn_mask, need_weights, causal)
-        output = self.out_proj(output)
-        if weights is not None:
-            weights = weights.mean(1) if average_attn_weights else weights
-            weights = weights if batched else weights.squeeze(0)
-        if not batched:
-            return output.squeeze(0), weights
-        return (output if self.batch_first else output.transpose(0, 1)), weights
+        if swap:
+            query = query.transpose(0, 1)
+            key, value = (query, query) if one else (key.transpose(0, 1), value.transpose(0, 1))
+        output, weights = F.multi_head_attention_forward(
+            query, key, value, self.embed_dim, self.num_heads, self.in_proj_weight,
+            self.in_proj_bias, self.bias_k, self.bias_v, self.add_zero_attn, self.dropout,
+            self.out_proj.weight, self.out_proj.bias, self.training, key_padding_mask,
+            need_weights, attn_mask, not self._qkv_same_embed_dim, self.q_proj_weight,
+            self.k_proj_weight, self.v_proj_weight, average_attn_weights=average_attn_weights,
+            is_causal=is_causal)
+        return (output.transpose(0, 1) if swap else output), weights
 
     def _check(self, query: lg.Tensor, key: lg.Tensor, value: lg.Tensor) -> None:
         named = (("query", query, self.embed_dim), ("key", key, self.kdim),
@@ -118,73 +109,3 @@ class MultiheadAttention(Module):
             if tensor.shape[-1] != size:
                 raise fail("MultiheadAttention", f"{name} should end in {size} features, and has "
                                                  f"shape {tuple(tensor.shape)}")
-        if key.shape[:-1] != value.shape[:-1]:
-            raise fail("MultiheadAttention", f"key {tuple(key.shape)} and value "
-                                             f"{tuple(value.shape)} differ in length or batch")
-
-    def _project(self, query: lg.Tensor, key: lg.Tensor, value: lg.Tensor) -> list[lg.Tensor]:
-        """Projected and split into heads: (N, heads, length, head_dim) each."""
-        size = self.embed_dim
-        if self.in_proj_weight is not None and query is key and key is value:
-            projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-            parts = [projected[..., k * size:(k + 1) * size] for k in range(3)]
-        else:
-            if self.in_proj_weight is not None:
-                weights = [self.in_proj_weight[k * size:(k + 1) * size] for k in range(3)]
-            else:
-                weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
-            biases = [None if self.in_proj_bias is None
-                      else self.in_proj_bias[k * size:(k + 1) * size] for k in range(3)]
-            parts = [F.linear(*given) for given in zip((query, key, value), weights, biases)]
-        if self.bias_k is not None:
-            batch = query.shape[0]
-            parts[1] = lg.cat([parts[1], self.bias_k.expand(batch, 1, size)], dim=1)
-            parts[2] = lg.cat([parts[2], self.bias_v.expand(batch, 1, size)], dim=1)
-        heads = [part.reshape(part.shape[0], part.shape[1], self.num_heads,
-                              self.head_dim).transpose(1, 2) for part in parts]
-        if self.add_zero_attn:
-            zeros = lg.zeros(query.shape[0], self.num_heads, 1, self.head_dim, dtype=query.dtype)
-            heads[1:] = [lg.cat([part, zeros], dim=2) for part in heads[1:]]
-        return heads
-
-    def _mask(self, key_padding_mask: lg.Tensor | None, attn_mask: lg.Tensor | None, batch: int,
-              dtype: Any) -> lg.Tensor | None:
-        """Both masks as one tensor to be added to the scores, or None; broadcasts to (N, heads, L,
-        S).
-        """
-        parts = []
-        added = int(self.bias_k is not None) + int(self.add_zero_attn)
-        if attn_mask is not None:
-            if attn_mask.ndim == 3:
-                attn_mask = attn_mask.reshape(batch, self.num_heads, *attn_mask.shape[1:])
-            parts.append(attn_mask)
-        if key_padding_mask is not None:
-            parts.append(key_padding_mask.reshape(batch, 1, 1, key_padding_mask.shape[-1]))
-        total = None
-        for part in parts:
-            if added:
-                part = lg.cat([part, lg.zeros(*part.shape[:-1], added, dtype=part.dtype)], dim=-1)
-            if not part.is_floating_point():
-                part = lg.zeros(part.shape, dtype=dtype).masked_fill(part.to(lg.bool),
-                                                                     float("-inf"))
-            total = part if total is None else total + part
-        return total
-
-    def _attend(self, heads: list[lg.Tensor], key_padding_mask: lg.Tensor | None,
-                attn_mask: lg.Tensor | None, need_weights: bool,
-                is_causal: bool) -> tuple[lg.Tensor, lg.Tensor | None]:
-        """(N, L, E) and, where asked for, the weights (N, heads, L, S)."""
-        query, key, value = heads
-        batch, _, length, _ = query.shape
-        dropout = self.dropout if self.training else 0.0
-        mask = None if is_causal else self._mask(key_padding_mask, attn_mask, batch, query.dtype)
-        weights = None
-        if need_weights:
-            scores = (query * (1.0 / math.sqrt(self.head_dim))) @ key.transpose(-2, -1)
-            weights = F.softmax(scores if mask is None else scores + mask, -1)
-            if dropout > 0.0:
-                weights = F.dropout(weights, dropout)
-            output = weights @ value
-        else:
-            output = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal)
-        return output.transpose(1, 2).reshape(batch, length, self.embed_dim), weights

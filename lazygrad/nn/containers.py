@@ -21,6 +21,15 @@ def _position(index: Any, length: int, what: str) -> int:
     return index % length
 
 
+class Container(Module):
+    """PyTorch's old container of named modules."""
+
+    def __init__(self, **kwargs: Module) -> None:
+        super().__init__()
+        for name, module in kwargs.items():
+            self.add_module(name, module)
+
+
 class Sequential(Module):
     """Modules called one after the other: `Sequential(a, b)` or `Sequential(OrderedDict(first=a,
     then=b))`.
@@ -72,6 +81,30 @@ class Sequential(Module):
         if not isinstance(other, Sequential):
             return NotImplemented
         return Sequential(*self, *other)
+
+    def __iadd__(self, other: Any) -> Sequential:
+        if not isinstance(other, Sequential):
+            return NotImplemented
+        return self.extend(list(other))
+
+    def _times(self, count: Any) -> int:
+        if not isinstance(count, int):
+            raise TypeError(f"a Sequential is multiplied by a whole number, not "
+                            f"{type(count).__name__}")
+        if count <= 0:
+            raise ValueError(f"a Sequential is multiplied by a number above 0, not {count}")
+        return count
+
+    def __mul__(self, count: int) -> Sequential:
+        return Sequential(*(module for _ in range(self._times(count)) for module in self))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, count: int) -> Sequential:
+        modules = list(self)
+        for _ in range(self._times(count) - 1):
+            self.extend(modules)
+        return self
 
     def append(self, module: Module) -> Sequential:
         self.add_module(str(len(self)), module)
@@ -314,6 +347,39 @@ class ParameterDict(Module):
 
     def values(self) -> Iterator[Any]:
         return (self[key] for key in self._keys)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self._keys))
+
+    def __or__(self, other: ParameterDict) -> ParameterDict:
+        merged = self.copy()
+        merged.update(other)
+        return merged
+
+    def __ror__(self, other: ParameterDict) -> ParameterDict:
+        merged = other.copy()
+        merged.update(self)
+        return merged
+
+    def __ior__(self, other: ParameterDict) -> ParameterDict:
+        self.update(other)
+        return self
+
+    def copy(self) -> ParameterDict:
+        """Another dictionary of the same parameters."""
+        return ParameterDict(OrderedDict(self.items()))
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self._keys:
+            self[key] = default
+        return self[key]
+
+    def popitem(self) -> tuple[str, Any]:
+        key = list(self._keys)[-1]
+        return key, self.pop(key)
+
+    def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
+        return ParameterDict((key, default) for key in keys)
 
     def get(self, key: str, default: Any = None) -> Any:
         return default if key not in self._keys else self[key]

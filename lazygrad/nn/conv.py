@@ -76,22 +76,25 @@ class _Conv(Module):
             if fan_in != 0:
                 init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
-    def _check(self, input: lg.Tensor) -> None:
+    def _checked_weight(self, input: lg.Tensor) -> lg.Tensor:
+        """The weight, read once: a parametrized one is computed, and may be updated, by reading."""
+        weight = self.weight
         if isinstance(input, lg.Tensor) and input.ndim not in (self.rank + 1, self.rank + 2):
             axes = ", ".join(("depth", "height", "width")[-self.rank:] if self.rank > 1
                              else ("length",))
             raise fail(self._get_name(), f"takes (batch, channels, {axes}) or (channels, {axes}), "
                                          f"and got shape {tuple(input.shape)}")
-        check_input(self, input, -self.rank - 1, self.in_channels, self.weight)
+        check_input(self, input, -self.rank - 1, self.in_channels, weight)
+        return weight
 
     def forward(self, input: lg.Tensor) -> lg.Tensor:
-        self._check(input)
+        weight = self._checked_weight(input)
         convolve = getattr(F, f"conv{self.rank}d")
         if self.padding_mode == "zeros":
-            return convolve(input, self.weight, self.bias, self.stride, self.padding, self.dilation,
+            return convolve(input, weight, self.bias, self.stride, self.padding, self.dilation,
                             self.groups)
         padded = F.pad(input, self._pads(), mode=self.padding_mode)
-        return convolve(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return convolve(padded, weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
     def _pads(self) -> list[int]:
         """What `F.pad` takes: (low, high) an axis, the last axis first."""
@@ -157,12 +160,12 @@ class _ConvTranspose(_Conv):
         self.output_padding = _sizes(output_padding, self.rank)
 
     def forward(self, input: lg.Tensor, output_size: Any = None) -> lg.Tensor:
-        self._check(input)
+        weight = self._checked_weight(input)
         output_padding = self.output_padding
         if output_size is not None:
             output_padding = self._output_padding(input, output_size)
         convolve = getattr(F, f"conv_transpose{self.rank}d")
-        return convolve(input, self.weight, self.bias, self.stride, self.padding, output_padding,
+        return convolve(input, weight, self.bias, self.stride, self.padding, output_padding,
                         self.groups, self.dilation)
 
     def _output_padding(self, input: lg.Tensor, output_size: Any) -> tuple[int, ...]:

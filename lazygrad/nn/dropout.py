@@ -50,3 +50,9 @@ class AlphaDropout(_Dropout):
     """Dropout that keeps mean and variance under SELU."""
 
     function = "alpha_dropout"
+
+
+class FeatureAlphaDropout(_Dropout):
+    """`AlphaDropout` of whole channels."""
+
+    function = "feature_alpha_dropout"

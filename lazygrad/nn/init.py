@@ -6,6 +6,7 @@ Every function fills the tensor it is given, without recording gradients, and re
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import lazygrad as lg
@@ -166,25 +167,20 @@ def kaiming_normal_(tensor: lg.Tensor, a: float = 0, mode: str = "fan_in",
 
 
 def orthogonal_(tensor: lg.Tensor, gain: float = 1, generator: Any = None) -> lg.Tensor:
-    """Saxe et al. 2013: rows or columns orthonormal.  Computed with NumPy's QR from this library's
-    random numbers.
-    """
+    """Saxe et al. 2013: rows or columns orthonormal, uniformly drawn."""
     if tensor.ndim < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     if 0 in tensor.shape:
         return tensor
-    import numpy
-
     rows = tensor.shape[0]
     columns = math.prod(tensor.shape) // rows
-    flat = normal_(lg.empty(rows, columns), 0.0, 1.0, generator).numpy().astype(numpy.float64)
-    factor, triangle = numpy.linalg.qr(flat.T if rows < columns else flat)
-    factor = factor * numpy.sign(numpy.diag(triangle))
-    factor = factor.T if rows < columns else factor
-    values = numpy.ascontiguousarray(factor
-                                     * gain).reshape(tuple(tensor.shape)).astype(numpy.float32)
     with lg.no_grad():
-        return tensor.copy_(lg.from_numpy(values))
+        draw = normal_(lg.empty(rows, columns, dtype=tensor.dtype), 0.0, 1.0, generator)
+        factor, triangle = lg.linalg.qr(draw.t() if rows < columns else draw)
+        # The signs of the triangle's diagonal make the draw uniform (Mezzadri 2007).
+        factor = factor * triangle.diagonal().sign()
+        factor = factor.t() if rows < columns else factor
+        return tensor.copy_((factor * gain).reshape(tensor.shape))
 
 
 def sparse_(tensor: lg.Tensor, sparsity: float, std: float = 0.01,
@@ -200,3 +196,21 @@ def sparse_(tensor: lg.Tensor, sparsity: float, std: float = 0.01,
     with lg.no_grad():
         normal_(tensor, 0.0, std, generator)
         return tensor.mul_(lg.from_numpy(order >= zeros).to(tensor.dtype))
+
+
+def _old_name(name: str, function: Any) -> Any:
+    def apply(*arguments: Any, **keywords: Any) -> lg.Tensor:
+        warnings.warn(f"`nn.init.{name}` is now deprecated in favor of `nn.init.{name}_`.",
+                      FutureWarning, stacklevel=2)
+        return function(*arguments, **keywords)
+    apply.__name__ = apply.__qualname__ = name
+    apply.__doc__ = f"The old name of `{name}_`."
+    return apply
+
+
+uniform, normal, constant, eye, dirac = (
+    _old_name(each.__name__[:-1], each) for each in (uniform_, normal_, constant_, eye_, dirac_))
+xavier_uniform, xavier_normal, kaiming_uniform, kaiming_normal = (
+    _old_name(each.__name__[:-1], each)
+    for each in (xavier_uniform_, xavier_normal_, kaiming_uniform_, kaiming_normal_))
+orthogonal, sparse = _old_name("orthogonal", orthogonal_), _old_name("sparse", sparse_)

@@ -91,9 +91,10 @@ class Bilinear(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input1: lg.Tensor, input2: lg.Tensor) -> lg.Tensor:
+        weight = self.weight
         for input, expected in ((input1, self.in1_features), (input2, self.in2_features)):
-            check_input(self, input, -1, expected, self.weight)
-        return F.bilinear(input1, input2, self.weight, self.bias)
+            check_input(self, input, -1, expected, weight)
+        return F.bilinear(input1, input2, weight, self.bias)
 
     def extra_repr(self) -> str:
         return (f"in1_features={self.in1_features}, in2_features={self.in2_features}, "

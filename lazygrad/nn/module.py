@@ -17,7 +17,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import lazygrad as lg
 from lazygrad._core.context import now
-from lazygrad.nn.module_hooks import HookHandle, run_forward_hooks, run_forward_pre_hooks
+from lazygrad.nn.module_hooks import (
+    HookHandle,
+    run_forward_hooks,
+    run_forward_pre_hooks,
+    run_with_backward_hooks,
+)
 from lazygrad.nn.module_state import ModuleState
 from lazygrad.nn.parameter import Buffer, Parameter
 
@@ -34,6 +39,8 @@ class Module(ModuleState):
     _buffers: dict[str, lg.Tensor | None]
     _modules: dict[str, Module | None]
     call_super_init = False
+    dump_patches = False
+    _compiled_call_impl: Callable[..., Any] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if args or kwargs:
@@ -45,7 +52,8 @@ class Module(ModuleState):
         for registry in ("_parameters", "_buffers", "_modules"):
             set_plainly(registry, {})
         set_plainly("_non_persistent_buffers_set", set())
-        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_state_dict_hooks",
+        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
+                      "_backward_pre_hooks", "_state_dict_hooks",
                       "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
                       "_load_state_dict_post_hooks"):
             set_plainly(hooks, OrderedDict())
@@ -57,11 +65,18 @@ class Module(ModuleState):
             f"{type(self).__name__} has no forward(); define `def forward(self, ...)` in the class")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._compiled_call_impl is not None and now.recording is None:
+            return self._compiled_call_impl(*args, **kwargs)
+        return self._call_impl(*args, **kwargs)
+
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         if now.recording is not None:
             now.recording.watch(self)
         try:
             if self._forward_pre_hooks:
                 args, kwargs = run_forward_pre_hooks(self, args, kwargs)
+            if self._backward_hooks or self._backward_pre_hooks:
+                return run_with_backward_hooks(self, args, kwargs)
             if not self._forward_hooks:
                 return self.forward(*args, **kwargs)
             return run_forward_hooks(self, args, kwargs)
@@ -314,6 +329,19 @@ class Module(ModuleState):
         fn(self)
         return self
 
+    def xpu(self: Self, device: Any = None) -> Self:
+        return self._to_device("xpu", device)
+
+    def ipu(self: Self, device: Any = None) -> Self:
+        return self._to_device("ipu", device)
+
+    def mtia(self: Self, device: Any = None) -> Self:
+        return self._to_device("mtia", device)
+
+    def _to_device(self: Self, kind: str, device: Any) -> Self:
+        return self.to(kind if device is None else f"{kind}:{device}" if isinstance(device, int)
+                       else device)
+
     def _apply(self: Self, fn: Callable[[lg.Tensor], lg.Tensor], recurse: bool = True) -> Self:
         """Replaces the values of all parameters, their gradients and the buffers; parameters stay
         the same objects.
@@ -391,8 +419,7 @@ class Module(ModuleState):
         return self.to("cpu")
 
     def cuda(self: Self, device: Any = None) -> Self:
-        return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int)
-                       else device)
+        return self._to_device("cuda", device)
 
     def train(self: Self, mode: bool = True) -> Self:
         """Sets training mode (dropout on, batch statistics) here and everywhere inside."""
@@ -420,10 +447,49 @@ class Module(ModuleState):
                     parameter.grad = lg.zeros_like(parameter.grad)
 
     def share_memory(self: Self) -> Self:
-        raise NotImplementedError("lazygrad does not share parameters between processes; pass a "
-                                  "state_dict instead")
+        """Does nothing: parameters are not shared between processes."""
+        return self
 
-    # ---- forward hooks
+    def to_empty(self: Self, *, device: Any, recurse: bool = True) -> Self:
+        """Moves parameters and buffers without their values."""
+        return self._apply(lambda tensor: lg.empty_like(tensor, device=device), recurse)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """From now on calls of this module go through `lazygrad.compile`."""
+        compiled = lg.compile(self._call_impl, *args, **kwargs)
+        object.__setattr__(self, "_compiled_call_impl", compiled)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.pop("_compiled_call_impl", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Modules stored by earlier versions lack the hooks that came later."""
+        fresh: dict[str, Any] = {}
+        for name in ("_backward_hooks", "_backward_pre_hooks"):
+            fresh[name] = OrderedDict()
+        self.__dict__.update({**fresh, **state})
+
+    # ---- hooks
+
+    def register_full_backward_hook(self, hook: Callable, prepend: bool = False) -> HookHandle:
+        """`hook(module, grad_input, grad_output)` when the gradients of the module's inputs are
+        there; what it returns (unless None) replaces grad_input.
+
+        grad_input has an entry for each positional argument, None where no gradient flows.
+        """
+        return HookHandle(self._backward_hooks, hook, prepend)
+
+    register_backward_hook = register_full_backward_hook
+
+    def register_full_backward_pre_hook(self, hook: Callable,
+                                        prepend: bool = False) -> HookHandle:
+        """`hook(module, grad_output)` ahead of the module's backward; what it returns (unless None)
+        replaces grad_output.
+        """
+        return HookHandle(self._backward_pre_hooks, hook, prepend)
+
 
     def register_forward_pre_hook(self, hook: Callable, *, prepend: bool = False,
                                   with_kwargs: bool = False) -> HookHandle:

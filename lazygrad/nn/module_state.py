@@ -68,6 +68,13 @@ class ModuleState:
         """
         return HookHandle(self._load_state_dict_pre_hooks, hook)
 
+    def _register_load_state_dict_pre_hook(self, hook: Callable,
+                                           with_module: bool = False) -> HookHandle:
+        """The form that gets the module only on request."""
+        if with_module:
+            return self.register_load_state_dict_pre_hook(hook)
+        return self.register_load_state_dict_pre_hook(lambda module, *rest: hook(*rest))
+
     def register_load_state_dict_post_hook(self, hook: Callable) -> HookHandle:
         """`hook(module, incompatible_keys)`, which may edit the two lists."""
         return HookHandle(self._load_state_dict_post_hooks, hook)

@@ -278,3 +278,69 @@ class GroupNorm(Module):
     def extra_repr(self) -> str:
         return (f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
                 f"bias={self.bias is not None}")
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalisation of any (N, C, *space).  There is one process, whose batch is all there
+    is, so that it does what `BatchNorm2d` does.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
+                 affine: bool = True, track_running_stats: bool = True, process_group: Any = None,
+                 device: Any = None, dtype: Any = None, *, bias: bool = True) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype,
+                         bias=bias)
+        self.process_group = process_group
+
+    allowed_ndim = (2, 3, 4, 5)
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """The module with every BatchNorm in it replaced, parameters and buffers kept."""
+        result = module
+        if isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm):
+            result = cls(module.num_features, module.eps, module.momentum, module.affine,
+                         module.track_running_stats, process_group)
+            for name, parameter in module._parameters.items():
+                result._parameters[name] = parameter
+            for name, buffer in module._buffers.items():
+                result._buffers[name] = buffer
+            result.training = module.training
+        for name, child in module.named_children():
+            result.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return result
+
+
+class LocalResponseNorm(Module):
+    """Divides by a power of the mean square over neighbouring channels (Krizhevsky et al. 2012)."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+
+    def forward(self, input: lg.Tensor) -> lg.Tensor:
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class CrossMapLRN2d(LocalResponseNorm):
+    """`LocalResponseNorm` of images, the window reaching (size - 1) / 2 channels to either side.
+
+    PyTorch's sums, which it updates from channel to channel, never lose the first one; this
+    computes what both document.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1) -> None:
+        super().__init__(size, alpha, beta, k)
+
+    def forward(self, input: lg.Tensor) -> lg.Tensor:
+        if input.ndim != 4:
+            raise fail("CrossMapLRN2d", f"takes (N, C, H, W), not shape {tuple(input.shape)}")
+        side = int((self.size - 1) / 2)
+        return F.local_response_norm(input, 2 * side + 1,
+                                     self.alpha * (2 * side + 1) / self.size, self.beta, self.k)

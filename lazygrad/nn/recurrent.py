@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lazygrad as lg
@@ -15,6 +16,7 @@ from lazygrad.nn import functional as F
 from lazygrad.nn import init
 from lazygrad.nn.module import Module
 from lazygrad.nn.parameter import Parameter
+from lazygrad.nn.utils.rnn import PackedSequence
 
 State = tuple[lg.Tensor, ...]
 
@@ -90,6 +92,14 @@ class RNNBase(Module):
         for weight in self.parameters():
             init.uniform_(weight, -bound, bound)
 
+    @property
+    def all_weights(self) -> list[list[Parameter]]:
+        """The weights of each layer and direction, in the order of the state_dict."""
+        kinds = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if self.bias else []) + (
+            ["weight_hr"] if self.proj_size else [])
+        return [[getattr(self, f"{kind}_{suffix}") for kind in kinds]
+                for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
+
     def flatten_parameters(self) -> None:
         """Does nothing; PyTorch packs the weights for cuDNN here."""
 
@@ -100,6 +110,8 @@ class RNNBase(Module):
         """input (L, N, features), (N, L, features) with batch_first, or (L, features).  Returns
         (output, last state).
         """
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx)
         name = self._get_name()
         if not isinstance(input, lg.Tensor) or input.ndim not in (2, 3):
             got = tuple(input.shape) if isinstance(input, lg.Tensor) else type(input).__name__
@@ -108,33 +120,97 @@ class RNNBase(Module):
             raise fail(name, f"{name}({self.extra_repr()}) expects {self.input_size} features in "
                              f"the last axis, and got {input.shape[-1]}: the input has shape "
                              f"{tuple(input.shape)}")
+        if not input.shape[-2 if self.batch_first or input.ndim == 2 else 0]:
+            raise fail(name, "expects a sequence of at least one step, and the input has shape "
+                             f"{tuple(input.shape)}")
         batched = input.ndim == 3
         if not batched:
             input = input.unsqueeze(1)
         elif self.batch_first:
             input = input.transpose(0, 1)
-        initial = self._initial(input, hx, batched)
-        output, final = input, []
-        for layer in range(self.num_layers):
-            directions = []
-            for direction, suffix in enumerate(self._suffixes(layer)):
-                number = len(self._suffixes(layer)) * layer + direction
-                outputs, state = self._run(output, tuple(part[number] for part in initial), suffix,
-                                           direction == 1)
-                directions.append(outputs)
-                final.append(state)
-            output = directions[0] if len(directions) == 1 else lg.cat(directions, dim=-1)
-            if self.dropout and self.training and layer < self.num_layers - 1:
-                output = F.dropout(output, self.dropout)
-        last = tuple(lg.stack(list(parts)) for parts in zip(*final))
+        initial = self._initial(input, input.shape[1], hx, batched)
+        output, last = self._layers(input, initial, self._run)
         if not batched:
             output, last = output.squeeze(1), tuple(part.squeeze(1) for part in last)
         elif self.batch_first:
             output = output.transpose(0, 1)
         return output, last if self.states > 1 else last[0]
 
-    def _initial(self, input: lg.Tensor, hx: Any, batched: bool) -> State:
-        layers, batch = self.num_layers * (2 if self.bidirectional else 1), input.shape[1]
+    def _layers(self, input: lg.Tensor, initial: State,
+                run: Callable[..., tuple[lg.Tensor, State]]) -> tuple[lg.Tensor, State]:
+        """All layers and directions: the last layer's outputs, and all last states."""
+        output, final = input, []
+        for layer in range(self.num_layers):
+            directions = []
+            for direction, suffix in enumerate(self._suffixes(layer)):
+                number = len(self._suffixes(layer)) * layer + direction
+                outputs, state = run(output, tuple(part[number] for part in initial), suffix,
+                                     direction == 1)
+                directions.append(outputs)
+                final.append(state)
+            output = directions[0] if len(directions) == 1 else lg.cat(directions, dim=-1)
+            if self.dropout and self.training and layer < self.num_layers - 1:
+                output = F.dropout(output, self.dropout)
+        return output, tuple(lg.stack(list(parts)) for parts in zip(*final))
+
+    def _forward_packed(self, input: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
+        """Sequences of different lengths; states are in the order of the batch."""
+        sizes = input.sizes
+        if input.data.ndim != 2 or input.data.shape[-1] != self.input_size:
+            raise fail(self._get_name(), f"expects packed data (total, {self.input_size}), and got "
+                                         f"{tuple(input.data.shape)}")
+        initial = self._initial(input.data, sizes[0], hx, True)
+        if hx is not None and input.sorted_indices is not None:
+            initial = tuple(part.index_select(1, input.sorted_indices) for part in initial)
+        output, last = self._layers(input.data, initial, partial(self._run_packed, sizes))
+        if input.unsorted_indices is not None:
+            last = tuple(part.index_select(1, input.unsorted_indices) for part in last)
+        return input.with_data(output), last if self.states > 1 else last[0]
+
+    def _run_packed(self, sizes: list[int], data: lg.Tensor, initial: State, suffix: str,
+                    reverse: bool) -> tuple[lg.Tensor, State]:
+        """`_run` where step t has the first sizes[t] sequences only.
+
+        Forwards, states of sequences that end are put aside; backwards, sequences that have not
+        begun yet join with their initial state.
+        """
+        step = self._stepper(data, suffix)
+        starts = [sum(sizes[:t]) for t in range(len(sizes))]
+        outputs: list[Any] = [None] * len(sizes)
+        ended: list[State] = []
+        running = sizes[-1] if reverse else sizes[0]
+        state = tuple(part[:running] for part in initial)
+        for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
+            size = sizes[t]
+            if size < running:
+                ended.append(tuple(part[size:] for part in state))
+                state = tuple(part[:size] for part in state)
+            elif size > running:
+                state = tuple(lg.cat([part, first[running:size]])
+                              for part, first in zip(state, initial))
+            running = size
+            state = step(slice(starts[t], starts[t] + size), state)
+            outputs[t] = state[0]
+        parts = [state, *reversed(ended)]
+        return lg.cat(outputs), tuple(lg.cat(list(each)) for each in zip(*parts))
+
+    def _stepper(self, input: lg.Tensor, suffix: str) -> Callable[[Any, State], State]:
+        """One step of a layer in one direction: (place in the input, state) to the next state."""
+        weight = getattr(self, f"weight_hh_{suffix}")
+        bias = getattr(self, f"bias_hh_{suffix}") if self.bias else None
+        projected = F.linear(input, getattr(self, f"weight_ih_{suffix}"),
+                             getattr(self, f"bias_ih_{suffix}") if self.bias else None)
+
+        def step(place: Any, state: State) -> State:
+            state = self._step(projected[place], F.linear(state[0], weight, bias), state)
+            if self.proj_size:
+                state = (F.linear(state[0], getattr(self, f"weight_hr_{suffix}")), *state[1:])
+            return state
+
+        return step
+
+    def _initial(self, input: lg.Tensor, batch: int, hx: Any, batched: bool) -> State:
+        layers = self.num_layers * (2 if self.bidirectional else 1)
         sizes = (self.proj_size or self.hidden_size, self.hidden_size)[:self.states]
         if hx is None:
             return tuple(lg.zeros(layers, batch, size, dtype=input.dtype) for size in sizes)
@@ -154,19 +230,12 @@ class RNNBase(Module):
     def _run(self, input: lg.Tensor, state: State, suffix: str, reverse: bool) -> tuple[lg.Tensor,
                                                                                         State]:
         """One layer in one direction: all outputs (L, N, size) and the last state."""
-        weight = getattr(self, f"weight_hh_{suffix}")
-        bias = getattr(self, f"bias_hh_{suffix}") if self.bias else None
-        projected = F.linear(input, getattr(self, f"weight_ih_{suffix}"),
-                             getattr(self, f"bias_ih_{suffix}") if self.bias else None)
+        step = self._stepper(input, suffix)
         length = input.shape[0]
         outputs: list[Any] = [None] * length
         for time in reversed(range(length)) if reverse else range(length):
-            state = self._step(projected[time], F.linear(state[0], weight, bias), state)
-            if self.proj_size:
-                state = (F.linear(state[0], getattr(self, f"weight_hr_{suffix}")), *state[1:])
+            state = step(time, state)
             outputs[time] = state[0]
-        if not length:
-            raise fail(self._get_name(), "expects a sequence of at least one step, and got none")
         return lg.stack(outputs), state
 
     def extra_repr(self) -> str:
@@ -242,19 +311,18 @@ class GRU(RNNBase):
         return _gru_step(from_input, from_hidden, state)
 
 
-class _Cell(Module):
+class RNNCellBase(Module):
     """One step of a recurrent network."""
 
-    gates = 1
     states = 1
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
-                 dtype: Any = None) -> None:
+    def __init__(self, input_size: int, hidden_size: int, bias: bool, num_chunks: int,
+                 device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
-        rows = self.gates * hidden_size
+        rows = num_chunks * hidden_size
         made = {"device": device, "dtype": dtype}
         self.weight_ih = Parameter(lg.empty(rows, input_size, **made))
         self.weight_hh = Parameter(lg.empty(rows, hidden_size, **made))
@@ -289,12 +357,12 @@ class _Cell(Module):
                                                            else f", bias={self.bias}")
 
 
-class RNNCell(_Cell):
+class RNNCell(RNNCellBase):
     """One step of `RNN`."""
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True,
                  nonlinearity: str = "tanh", device: Any = None, dtype: Any = None) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias, 1, device, dtype)
         _nonlinearity(nonlinearity)
         self.nonlinearity = nonlinearity
 
@@ -306,20 +374,25 @@ class RNNCell(_Cell):
                                        else f", nonlinearity={self.nonlinearity}")
 
 
-class LSTMCell(_Cell):
+class LSTMCell(RNNCellBase):
     """One step of `LSTM`."""
 
-    gates = 4
     states = 2
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
+                 dtype: Any = None) -> None:
+        super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
     def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
         return _lstm_step(from_input, from_hidden, state)
 
 
-class GRUCell(_Cell):
+class GRUCell(RNNCellBase):
     """One step of `GRU`."""
 
-    gates = 3
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
+                 dtype: Any = None) -> None:
+        super().__init__(input_size, hidden_size, bias, 3, device, dtype)
 
     def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
         return _gru_step(from_input, from_hidden, state)

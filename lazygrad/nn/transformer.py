@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lazygrad as lg
+from lazygrad._core.context import fail
 from lazygrad.nn import functional as F
 from lazygrad.nn import init
 from lazygrad.nn.attention import MultiheadAttention
@@ -185,9 +186,7 @@ class Transformer(Module):
             TransformerEncoderLayer(d_model, nhead, **settings), num_encoder_layers, norm())
         self.decoder = custom_decoder if custom_decoder is not None else TransformerDecoder(
             TransformerDecoderLayer(d_model, nhead, **settings), num_decoder_layers, norm())
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                init.xavier_uniform_(parameter)
+        self._reset_parameters()
         self.d_model = d_model
         self.nhead = nhead
         self.batch_first = batch_first
@@ -198,10 +197,22 @@ class Transformer(Module):
                 tgt_key_padding_mask: lg.Tensor | None = None,
                 memory_key_padding_mask: lg.Tensor | None = None, src_is_causal: bool | None = None,
                 tgt_is_causal: bool | None = None, memory_is_causal: bool = False) -> lg.Tensor:
+        batch_axis = 0 if self.batch_first else 1
+        if src.ndim == 3 and src.shape[batch_axis] != tgt.shape[batch_axis]:
+            raise fail("Transformer", f"src {tuple(src.shape)} and tgt {tuple(tgt.shape)} differ "
+                       "in batch")
+        if src.shape[-1] != self.d_model or tgt.shape[-1] != self.d_model:
+            raise fail("Transformer", f"src {tuple(src.shape)} and tgt {tuple(tgt.shape)} should "
+                       f"end in d_model = {self.d_model} features")
         memory = self.encoder(src, mask=src_mask, src_key_padding_mask=src_key_padding_mask,
                               is_causal=src_is_causal)
         return self.decoder(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask,
                             memory_key_padding_mask, tgt_is_causal, memory_is_causal)
+
+    def _reset_parameters(self) -> None:
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                init.xavier_uniform_(parameter)
 
     @staticmethod
     def generate_square_subsequent_mask(sz: int, device: Any = None,

@@ -11,16 +11,45 @@ from typing import Any
 
 import lazygrad as lg
 from lazygrad._core import graph
-from lazygrad._core.tensor import raw_node, write
-from lazygrad.optim.optimizer import (
-    Optimizer,
-    check_betas,
-    check_not_negative,
-    value_of,
-    with_values,
-)
+from lazygrad._core.composite import Composite
+from lazygrad._core.tensor import raw_node
+from lazygrad.optim.arithmetic import compute_dtype, descent, rounded, shrunk, widened
+from lazygrad.optim.optimizer import Optimizer, check_betas, check_not_negative
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node
+
+
+@Composite
+def adam(value: Node, gradient: Node, first: Node, second: Node, *rest: Any) -> list[Node]:
+    """The new value, first moment, second moment, and for AMSGrad the largest second moment.
+
+    rest: the largest second moment where there is one, then count, lr, weight_decay, maximize,
+    decoupled, beta2, 1 - beta1, 1 - beta2, log(beta1), log(beta2), eps.
+    """
+    count, lr, weight_decay, maximize, decoupled, beta2, rest1, rest2, log1, log2, eps = rest[-11:]
+    dtype = value.dtype
+    value, first, second, *largest = widened(value, first, second, *rest[:-11])
+    gradient = descent(value, gradient, maximize, 0 if decoupled else weight_decay)
+    count = graph.cast(count, value.dtype)
+    if decoupled:
+        value = shrunk(value, lr, weight_decay)
+    first = graph.add(first, graph.mul(graph.sub(gradient, first), rest1))
+    second = graph.add(graph.mul(second, beta2), graph.mul(graph.mul(gradient, gradient), rest2))
+    results = [first, second]
+    if largest:
+        results.append(graph.binary("maximum", largest[0], second))
+    root = graph.unary("sqrt", correction(count, log2))
+    divisor = graph.add(graph.div(graph.unary("sqrt", results[-1]), root), eps)
+    step = graph.div(lr, correction(count, log1))
+    value = graph.sub(value, graph.div(graph.mul(first, step), divisor))
+    return rounded(dtype, value, *results)
+
+
+def correction(count: Node, logarithm: Any) -> Node:
+    """1 - beta^count, from log(beta); log(0) is given as None."""
+    if logarithm is None:
+        return graph.like(1.0, count)
+    return graph.unary("neg", graph.unary("expm1", graph.mul(count, logarithm)))
 
 
 class Adam(Optimizer):
@@ -39,8 +68,6 @@ class Adam(Optimizer):
         name = type(self).__name__
         check_not_negative(name, lr=lr, eps=eps, weight_decay=weight_decay)
         check_betas(name, betas)
-        if differentiable:
-            raise NotImplementedError(f"{name}: differentiable=True is not supported")
         super().__init__(params,
                          {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
                           "amsgrad": amsgrad, "maximize": maximize, "foreach": foreach,
@@ -48,71 +75,26 @@ class Adam(Optimizer):
                           "fused": fused, "decoupled_weight_decay": decoupled_weight_decay})
 
     def _update_group(self, index: int, group: dict[str, Any], parameters: list[lg.Tensor]) -> None:
-        decoupled, amsgrad, eps = group["decoupled_weight_decay"], group["amsgrad"], group["eps"]
-        factors: dict[tuple[int, DType], tuple[Any, ...]] = {}
-        # Broadcast once for each shape: most of a recorded update would be broadcasting otherwise.
-        broadcast: dict[tuple[int, DType, Any], list[Any]] = {}
-        name = type(self).__name__
-        for parameter, dtype, value in with_values(parameters):
-            count = self.state[parameter]["step"]
-            key = (id(count), dtype)
-            if key not in factors:
-                factors[key] = self._factors(index, group, raw_node(count), dtype)
-            shaped = broadcast.get((*key, value.shape))
-            if shaped is None:
-                shaped = broadcast[(*key, value.shape)] = [
-                    _shaped(factor, dtype, value.shape) for factor in (*factors[key], eps)]
-            beta2, rest1, rest2, step_size, root_correction, kept, weight_decay, tiny = shaped
-            gradient = self._gradient(parameter, group, value, 0 if decoupled else weight_decay)
-            if kept is not None:
-                value = graph.mul(value, kept)
-            average = self._state_tensor(parameter, "exp_avg")
-            squares = self._state_tensor(parameter, "exp_avg_sq")
-            first = value_of(average, dtype)
-            first = graph.add(first, graph.mul(graph.sub(gradient, first), rest1))
-            second = graph.add(graph.mul(value_of(squares, dtype), beta2),
-                               graph.mul(graph.mul(gradient, gradient), rest2))
-            write(average, name, first)
-            write(squares, name, second)
-            if amsgrad:
-                largest = self._state_tensor(parameter, "max_exp_avg_sq")
-                second = graph.binary("maximum", value_of(largest, dtype), second)
-                write(largest, name, second)
-            divisor = graph.add(graph.div(graph.unary("sqrt", second), root_correction), tiny)
-            write(parameter, name,
-                  graph.sub(value, graph.div(graph.mul(first, step_size), divisor)))
-
-    def _factors(self, index: int, group: dict[str, Any], count: Node, dtype: DType) -> tuple[Any,
-                                                                                              ...]:
-        """The 0-d numbers that all parameters with the same step count share."""
         beta1, beta2 = (float(beta) for beta in group["betas"])
-        lr = self._number(index, "lr", group["lr"], dtype)
-        weight_decay = self._number(index, "weight_decay", group["weight_decay"], dtype)
-        kept = None
-        if group["decoupled_weight_decay"] and group["weight_decay"] != 0:
-            kept = graph.sub(graph.const(1.0, dtype), graph.mul(lr, weight_decay))
-        count = graph.cast(count, dtype)
-        corrections = []
-        for position, beta in ((1, beta1), (2, beta2)):
-            if beta == 0.0:
-                corrections.append(graph.const(1.0, dtype))
-                continue
-            logarithm = self._number(index, f"log(beta{position})", math.log(beta), dtype)
-            corrections.append(graph.unary("neg",
-                                           graph.unary("expm1", graph.mul(count, logarithm))))
-        return (self._number(index, "beta2", beta2, dtype),
-                self._number(index, "1 - beta1", 1.0 - beta1, dtype),
-                self._number(index, "1 - beta2", 1.0 - beta2, dtype), graph.div(lr, corrections[0]),
-                graph.unary("sqrt", corrections[1]), kept, weight_decay)
+        states = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+        settings: dict[Any, tuple[Any, ...]] = {}
 
+        def of_group(dtype: DType) -> tuple[Any, ...]:
+            def number(name: str, value: Any) -> Any:
+                return self._number(index, name, value, dtype)
 
-def _shaped(factor: Any, dtype: DType, shape: Any) -> Any:
-    """A factor as a node of a shape; None and 0 mean that there is nothing to do, and stay."""
-    if factor is None or (factor.__class__ is not Node and factor == 0):
-        return factor
-    if factor.__class__ is Node:
-        return graph.broadcast(factor, shape)
-    return graph.const(factor, dtype, shape)
+            return (number("lr", group["lr"]), number("weight_decay", group["weight_decay"]),
+                    group["maximize"], group["decoupled_weight_decay"], number("beta2", beta2),
+                    number("1 - beta1", 1.0 - beta1), number("1 - beta2", 1.0 - beta2),
+                    number("log(beta1)", math.log(beta1)) if beta1 else None,
+                    number("log(beta2)", math.log(beta2)) if beta2 else None, group["eps"])
+
+        for parameter in parameters:
+            dtype = compute_dtype(parameter)
+            if dtype not in settings:
+                settings[dtype] = of_group(dtype)
+            count = raw_node(self.state[parameter]["step"])
+            self._update(adam, parameter, states, count, *settings[dtype])
 
 
 class AdamW(Adam):

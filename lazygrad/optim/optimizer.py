@@ -8,8 +8,8 @@ constant of the graph, or every step would compile anew:
 - the learning rate is a 0-d tensor, refreshed only when `group["lr"]` changes;
 - any other number of a group is a constant until it changes for the first time, and a 0-d tensor
   from then on;
-- the step count is a 0-d tensor, counted in the graph and shared by all parameters that have it in
-  common.
+- the step count, and what else is one number that moves with it, are 0-d tensors, advanced in the
+  graph and shared by all parameters of a group that have them in common.
 
 `state_dict()` has PyTorch's layout.
 """
@@ -19,8 +19,8 @@ from __future__ import annotations
 import copy
 import functools
 import operator
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -28,9 +28,11 @@ import numpy
 import lazygrad as lg
 from lazygrad._core import cell as cells
 from lazygrad._core import graph
+from lazygrad._core.composite import Composite
 from lazygrad._core.context import now, operation
 from lazygrad._core.tensor import raw_node, write
-from lazygrad.nn.module_hooks import HookHandle
+from lazygrad.optim.arithmetic import compute_dtype
+from lazygrad.optim.optimizer_hooks import GLOBAL_POST_HOOKS, GLOBAL_PRE_HOOKS, Hooked
 from lazygrad_compiler.ir.dtypes import DType, float32
 from lazygrad_compiler.ir.node import Node
 
@@ -64,19 +66,29 @@ def _scalar(value: float, dtype: DType) -> lg.Tensor:
     return lg.from_numpy(numpy.array(value, dtype.numpy))
 
 
-class Optimizer:
+class Optimizer(Hooked):
     """Base class.  A subclass passes `defaults` on and defines `_update_group`."""
 
     step_is_counted = False
     """Whether parameters have a `step` in their state."""
 
+    moving_numbers: Mapping[str, Any] = {}
+    """Other 0-d states that parameters with a common step count share, and their first values; the
+    name of a setting stands for its value."""
+
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if defaults.get("differentiable"):
+            raise NotImplementedError(f"{name}: differentiable=True is not supported; write the "
+                                      "update with tensors, which autograd follows")
+        if defaults.get("foreach") and defaults.get("fused"):
+            raise RuntimeError(f"{name}: `fused` and `foreach` cannot be `True` together; both are "
+                               "accepted and change nothing here")
         self.defaults = defaults
         self.state: defaultdict[lg.Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         self._numbers: dict[tuple[int, str, DType], _Number] = {}
-        self._step_pre_hooks: OrderedDict[int, Any] = OrderedDict()
-        self._step_post_hooks: OrderedDict[int, Any] = OrderedDict()
         self.steps_taken = 0
         if isinstance(params, lg.Tensor):
             raise TypeError("params argument given to the optimizer should be an iterable of "
@@ -140,8 +152,8 @@ class Optimizer:
         """Updates all parameters that have a gradient.  `closure`: computes the loss anew and is
         called first.
         """
-        for hook in list(self._step_pre_hooks.values()):
-            hook(self, (closure,), {})
+        for hook in [*GLOBAL_PRE_HOOKS.values(), *self._step_pre_hooks.values()]:
+            closure = self._changed_closure(hook, closure)
         loss = None
         if closure is not None:
             with lg.enable_grad():
@@ -154,7 +166,7 @@ class Optimizer:
         # While a function is being compiled, its program does the computing.
         if now.recording is None:
             _compute()
-        for hook in list(self._step_post_hooks.values()):
+        for hook in [*self._step_post_hooks.values(), *GLOBAL_POST_HOOKS.values()]:
             hook(self, (closure,), {})
         return loss
 
@@ -210,16 +222,17 @@ class Optimizer:
         Parameters that have no gradient this time keep their count: the others get a new one.
         """
         state = self.state
-        fresh = None
+        fresh: dict[str, lg.Tensor] = {}
         active: dict[int, list[lg.Tensor]] = {}
         counts: dict[int, lg.Tensor] = {}
         for parameter in parameters:
             of_parameter = state[parameter]
             count = of_parameter.get("step")
             if count is None:
-                if fresh is None:
-                    fresh = _scalar(0.0, float32)
-                count = of_parameter["step"] = fresh
+                if not fresh:
+                    fresh = self._first_numbers(group)
+                of_parameter.update(fresh)
+                count = of_parameter["step"]
             counts[id(count)] = count
             active.setdefault(id(count), []).append(parameter)
         holders: dict[int, int] = defaultdict(int)
@@ -229,12 +242,39 @@ class Optimizer:
                 holders[id(count)] += 1
         for key, count in counts.items():
             if holders[key] != len(active[key]):
-                separate = _scalar(0.0, float32)
-                write(separate, "step", raw_node(count))
+                separate = {}
+                for name in ("step", *self.moving_numbers):
+                    separate[name] = _scalar(0.0, float32)
+                    write(separate[name], name, raw_node(state[active[key][0]][name]))
                 for parameter in active[key]:
-                    state[parameter]["step"] = separate
-                count = separate
+                    state[parameter].update(separate)
+                count = separate["step"]
             write(count, "step", graph.add(raw_node(count), 1.0))
+
+    def _first_numbers(self, group: dict[str, Any]) -> dict[str, lg.Tensor]:
+        """The step count and the numbers that move with it, as they are before the first step."""
+        values = {name: group[first] if isinstance(first, str) else first
+                  for name, first in self.moving_numbers.items()}
+        return {name: _scalar(float(value), float32)
+                for name, value in {"step": 0.0, **values}.items()}
+
+    def _per_count(self, parameters: Iterable[lg.Tensor],
+                   schedule: Callable[[dict[str, Any]], Sequence[Node]]
+                   ) -> Iterator[tuple[lg.Tensor, list[Node]]]:
+        """Each parameter with the 0-d coefficients of its step count, in the dtype of its update.
+
+        schedule: the coefficients from a parameter's state; called once for each step count.
+        """
+        made: dict[int, Sequence[Node]] = {}
+        converted: dict[tuple[int, DType], list[Node]] = {}
+        for parameter in parameters:
+            state = self.state[parameter]
+            key, dtype = id(state["step"]), compute_dtype(parameter)
+            if key not in made:
+                made[key] = schedule(state)
+            if (key, dtype) not in converted:
+                converted[key, dtype] = [graph.cast(node, dtype) for node in made[key]]
+            yield parameter, converted[key, dtype]
 
     def _number(self, index: int, name: str, value: Any, dtype: DType) -> Any:
         """A number of group `index` for the graph: a float (constant) or a 0-d node."""
@@ -260,8 +300,10 @@ class Optimizer:
         assert tensor is not None
         return tensor
 
-    def _state_tensor(self, parameter: lg.Tensor, name: str, fill: float = 0.0) -> lg.Tensor:
-        """A tensor of the parameter's state, made on first use.
+    def _state_tensor(self, parameter: lg.Tensor, name: str, fill: complex = 0.0,
+                      shape: Sequence[int] | None = None) -> lg.Tensor:
+        """A tensor of the parameter's state, made on first use; shaped as the parameter unless
+        told otherwise.
 
         It holds data, not a constant: folded into the first step, a constant would make that a
         program of its own.
@@ -269,24 +311,29 @@ class Optimizer:
         state = self.state[parameter]
         found = state.get(name)
         if found is None:
-            array = numpy.zeros(tuple(parameter.shape), parameter.dtype.numpy)
+            sizes = tuple(parameter.shape if shape is None else shape)
+            array = numpy.zeros(sizes, parameter.dtype.numpy)
             if fill:
                 array.fill(fill)
             found = state[name] = lg.from_numpy(array)
         return found
 
-    def _gradient(self, parameter: lg.Tensor, group: dict[str, Any], value: Node,
-                  weight_decay: Any = 0) -> Node:
-        """The gradient in the dtype the update computes in; negated where maximising, plus weight
-        decay.
+    def _update(self, update: Composite, parameter: lg.Tensor, states: Sequence[str],
+                *settings: Any) -> None:
+        """Records one parameter's update and writes its results.
+
+        `update(value, gradient, *state values, *settings)` gives the new value and state values.
+        Complex ones go in and come out as their parts, along a last axis of size 2.
         """
         assert parameter._grad is not None
-        gradient = graph.cast(graph.stop_gradient(raw_node(parameter._grad)), value.dtype)
-        if group.get("maximize"):
-            gradient = graph.unary("neg", gradient)
-        if weight_decay.__class__ is Node or weight_decay != 0:
-            gradient = graph.add(gradient, graph.mul(value, weight_decay))
-        return gradient
+        tensors = [parameter, *[self._state_tensor(parameter, state) for state in states]]
+        value, *values = [_parts(raw_node(tensor)) for tensor in tensors]
+        gradient = _parts(graph.stop_gradient(raw_node(parameter._grad)))
+        name = type(self).__name__
+        for tensor, node in zip(tensors, update(value, gradient, *values, *settings), strict=True):
+            assert node is not None
+            write(tensor, name,
+                  graph.make("view_as_complex", node) if tensor.dtype.is_complex else node)
 
     # ---- gradients
 
@@ -297,22 +344,14 @@ class Optimizer:
                 if parameter._grad is not None:
                     parameter.grad = None if set_to_none else lg.zeros_like(parameter._grad)
 
-    # ---- hooks
-
-    def register_step_pre_hook(self, hook: Callable) -> HookHandle:
-        """`hook(optimizer, args, kwargs)` before each step."""
-        return HookHandle(self._step_pre_hooks, hook)
-
-    def register_step_post_hook(self, hook: Callable) -> HookHandle:
-        """`hook(optimizer, args, kwargs)` after each step."""
-        return HookHandle(self._step_post_hooks, hook)
-
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
         """{"state": by number of parameter, "param_groups": settings, "params" as numbers}, as in
         PyTorch.
         """
+        for hook in list(self._state_dict_pre_hooks.values()):
+            hook(self)
         numbers: dict[int, int] = {}
         groups = []
         for group in self.param_groups:
@@ -323,12 +362,13 @@ class Optimizer:
             groups.append(packed)
         state = {numbers[id(parameter)]: dict(values) for parameter, values in self.state.items()
                  if id(parameter) in numbers}
-        return {"state": state, "param_groups": groups}
+        return self._hooked({"state": state, "param_groups": groups}, self._state_dict_post_hooks)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over state and settings of an optimizer over equally many parameters in equal
         groups.
         """
+        state_dict = self._hooked(dict(state_dict), self._load_state_dict_pre_hooks)
         saved_groups = state_dict["param_groups"]
         if len(saved_groups) != len(self.param_groups):
             raise ValueError("loaded state dict has a different number of parameter groups: "
@@ -340,17 +380,25 @@ class Optimizer:
                                  f"the size of optimizer's group: group {position} has "
                                  f"{len(saved['params'])} parameters, and here it has "
                                  f"{len(group['params'])}")
-        by_number = {number: parameter for saved, group in zip(saved_groups, self.param_groups)
+        by_number = {number: (position, parameter) for position, (saved, group)
+                     in enumerate(zip(saved_groups, self.param_groups))
                      for number, parameter in zip(saved["params"], group["params"])}
         state: defaultdict[lg.Tensor, dict[str, Any]] = defaultdict(dict)
-        steps: dict[float, lg.Tensor] = {}
+        shared: dict[tuple, dict[str, lg.Tensor]] = {}
         for number, values in state_dict["state"].items():
-            parameter = by_number.get(number)
-            if parameter is None:
+            if number not in by_number:
                 raise ValueError(f"loaded state dict has state for parameter {number}, which no "
                                  "group lists")
-            state[parameter] = {name: self._loaded(name, value, parameter, steps) for name,
-                                value in values.items()}
+            position, parameter = by_number[number]
+            # equal numbers within a group become one shared tensor for each
+            moving = {name: float(values[name]) for name in ("step", *self.moving_numbers)
+                      if name in values}
+            key = (position, *moving.values())
+            if key not in shared:
+                shared[key] = {name: _scalar(value, float32) for name, value in moving.items()}
+            state[parameter] = {name: shared[key][name] if name in moving
+                                else self._loaded(name, value, parameter)
+                                for name, value in values.items()}
         self.state = state
         self.param_groups = [{**{name: copy.deepcopy(value) for name, value in saved.items()
                                  if name != "params"}, "params": group["params"],
@@ -359,24 +407,23 @@ class Optimizer:
         for group in self.param_groups:
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
+        for hook in list(self._load_state_dict_post_hooks.values()):
+            hook(self)
 
-    def _loaded(self, name: str, value: Any, parameter: lg.Tensor,
-                steps: dict[float, lg.Tensor]) -> Any:
-        """A value of the state as this optimizer keeps it; equal step counts become one shared
-        count.
-        """
-        if name == "step":
-            count = float(value)
-            if count not in steps:
-                steps[count] = _scalar(count, float32)
-            return steps[count]
+    def _loaded(self, name: str, value: Any, parameter: lg.Tensor) -> Any:
+        """A value of the state as this optimizer keeps it."""
         if not isinstance(value, lg.Tensor):
             return copy.deepcopy(value)
-        if tuple(value.shape) not in ((), tuple(parameter.shape)):
+        expected = self._state_shape(name, parameter)
+        if tuple(value.shape) not in ((), expected):
             raise ValueError(f"loaded state {name!r} has shape {tuple(value.shape)}, and its "
-                             f"parameter has {tuple(parameter.shape)}")
+                             f"parameter of shape {tuple(parameter.shape)} needs {expected}")
         same = not (parameter.is_floating_point() and value.is_floating_point())
         return value.detach().clone() if same else value.detach().clone().to(parameter.dtype)
+
+    def _state_shape(self, name: str, parameter: lg.Tensor) -> tuple[int, ...]:
+        """The shape of a state of a parameter."""
+        return tuple(parameter.shape)
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]
@@ -391,20 +438,17 @@ def _compute() -> None:
     cells.flush()
 
 
-def compute_dtype(parameter: lg.Tensor) -> DType:
-    """What an update computes in: 16-bit floats are updated in float32 and rounded once."""
-    dtype = parameter.dtype
-    return float32 if dtype.bits == 16 else dtype
-
-
-def value_of(tensor: lg.Tensor, dtype: DType) -> Node:
-    """The tensor's node in the dtype of the update."""
-    return graph.cast(raw_node(tensor), dtype)
+def _parts(node: Node) -> Node:
+    """A complex node as the float node of its parts; a real one itself."""
+    return graph.make("view_as_real", node) if node.dtype.is_complex else node
 
 
 def check_not_negative(optimizer: str, **numbers: Any) -> None:
     """Raises ValueError for a setting below 0."""
     for name, value in numbers.items():
+        if isinstance(value, lg.Tensor) and value.numel() != 1:
+            raise ValueError(f"{optimizer}: a Tensor {name} must be 1-element, and it has shape "
+                             f"{tuple(value.shape)}")
         if not isinstance(value, lg.Tensor) and not value >= 0.0:
             raise ValueError(f"{optimizer}: invalid {name}: {value}; it must be at least 0")
 
@@ -415,10 +459,3 @@ def check_betas(optimizer: str, betas: Iterable[Any]) -> None:
         if not isinstance(value, lg.Tensor) and not 0.0 <= value < 1.0:
             raise ValueError(f"{optimizer}: invalid beta parameter at index {position}: {value}; "
                              "it must be in [0, 1)")
-
-
-def with_values(parameters: Iterable[lg.Tensor]) -> Iterator[tuple[lg.Tensor, DType, Node]]:
-    """Each parameter, the dtype of its update, and its value in that dtype."""
-    for parameter in parameters:
-        dtype = compute_dtype(parameter)
-        yield parameter, dtype, value_of(parameter, dtype)

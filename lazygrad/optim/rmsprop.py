@@ -6,8 +6,37 @@ from typing import Any
 
 import lazygrad as lg
 from lazygrad._core import graph
-from lazygrad._core.tensor import write
-from lazygrad.optim.optimizer import Optimizer, check_not_negative, value_of, with_values
+from lazygrad._core.composite import Composite
+from lazygrad.optim.arithmetic import compute_dtype, descent, rounded, widened
+from lazygrad.optim.optimizer import Optimizer, check_not_negative
+from lazygrad_compiler.ir.node import Node
+
+
+@Composite
+def rmsprop(value: Node, gradient: Node, *rest: Any) -> list[Node]:
+    """The new value, squares, average (where centred) and momentum buffer (where there is one).
+
+    rest: those states, then lr, weight_decay, maximize, alpha, 1 - alpha, momentum, eps, centered.
+    """
+    states, settings = rest[:-8], rest[-8:]
+    lr, weight_decay, maximize, alpha, remainder, momentum, eps, centered = settings
+    dtype = value.dtype
+    value, squares, *others = widened(value, *states)
+    gradient = descent(value, gradient, maximize, weight_decay)
+    squares = graph.add(graph.mul(squares, alpha),
+                        graph.mul(graph.mul(gradient, gradient), remainder))
+    results = [squares]
+    spread = squares
+    if centered:
+        average = others.pop(0)
+        average = graph.add(average, graph.mul(graph.sub(gradient, average), remainder))
+        results.append(average)
+        spread = graph.sub(squares, graph.mul(average, average))
+    change = graph.div(gradient, graph.add(graph.unary("sqrt", spread), eps))
+    if others:
+        change = graph.add(graph.mul(others.pop(0), momentum), change)
+        results.append(change)
+    return rounded(dtype, graph.sub(value, graph.mul(change, lr)), *results)
 
 
 class RMSprop(Optimizer):
@@ -21,8 +50,6 @@ class RMSprop(Optimizer):
                  differentiable: bool = False) -> None:
         check_not_negative("RMSprop", lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay,
                            momentum=momentum)
-        if differentiable:
-            raise NotImplementedError("RMSprop: differentiable=True is not supported")
         super().__init__(params,
                          {"lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps,
                           "centered": centered, "weight_decay": weight_decay,
@@ -30,26 +57,18 @@ class RMSprop(Optimizer):
                           "differentiable": differentiable})
 
     def _update_group(self, index: int, group: dict[str, Any], parameters: list[lg.Tensor]) -> None:
-        for parameter, dtype, value in with_values(parameters):
-            lr = self._number(index, "lr", group["lr"], dtype)
-            alpha = self._number(index, "alpha", group["alpha"], dtype)
-            rest = self._number(index, "1 - alpha", 1.0 - group["alpha"], dtype)
-            weight_decay = self._number(index, "weight_decay", group["weight_decay"], dtype)
-            gradient = self._gradient(parameter, group, value, weight_decay)
-            squares = self._state_tensor(parameter, "square_avg")
-            second = graph.add(graph.mul(value_of(squares, dtype), alpha),
-                               graph.mul(graph.mul(gradient, gradient), rest))
-            write(squares, "RMSprop", second)
-            if group["centered"]:
-                average = self._state_tensor(parameter, "grad_avg")
-                first = value_of(average, dtype)
-                first = graph.add(first, graph.mul(graph.sub(gradient, first), rest))
-                write(average, "RMSprop", first)
-                second = graph.sub(second, graph.mul(first, first))
-            change = graph.div(gradient, graph.add(graph.unary("sqrt", second), group["eps"]))
-            if group["momentum"] > 0:
-                buffer = self._state_tensor(parameter, "momentum_buffer")
-                momentum = self._number(index, "momentum", group["momentum"], dtype)
-                change = graph.add(graph.mul(value_of(buffer, dtype), momentum), change)
-                write(buffer, "RMSprop", change)
-            write(parameter, "RMSprop", graph.sub(value, graph.mul(change, lr)))
+        states = ["square_avg"]
+        if group["centered"]:
+            states.append("grad_avg")
+        if group["momentum"] > 0:
+            states.append("momentum_buffer")
+        for parameter in parameters:
+            dtype = compute_dtype(parameter)
+            self._update(rmsprop, parameter, states,
+                         self._number(index, "lr", group["lr"], dtype),
+                         self._number(index, "weight_decay", group["weight_decay"], dtype),
+                         group["maximize"],
+                         self._number(index, "alpha", group["alpha"], dtype),
+                         self._number(index, "1 - alpha", 1.0 - group["alpha"], dtype),
+                         self._number(index, "momentum", group["momentum"], dtype),
+                         group["eps"], group["centered"])

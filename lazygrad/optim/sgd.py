@@ -8,9 +8,32 @@ from typing import Any
 
 import lazygrad as lg
 from lazygrad._core import graph
+from lazygrad._core.composite import Composite
 from lazygrad._core.context import now
-from lazygrad._core.tensor import write
-from lazygrad.optim.optimizer import Optimizer, check_not_negative, value_of, with_values
+from lazygrad.optim.arithmetic import compute_dtype, descent, rounded, widened
+from lazygrad.optim.optimizer import Optimizer, check_not_negative
+from lazygrad_compiler.ir.node import Node
+
+
+@Composite
+def sgd(value: Node, gradient: Node, lr: Any, weight_decay: Any, maximize: bool) -> list[Node]:
+    """The new value."""
+    wide, = widened(value)
+    change = descent(wide, gradient, maximize, weight_decay)
+    return rounded(value.dtype, graph.sub(wide, graph.mul(change, lr)))
+
+
+@Composite
+def sgd_with_momentum(value: Node, gradient: Node, velocity: Node, lr: Any, weight_decay: Any,
+                      maximize: bool, momentum: Any, kept: float, nesterov: bool) -> list[Node]:
+    """The new value and velocity; kept: the share of the gradient that dampening leaves."""
+    dtype = value.dtype
+    value, velocity = widened(value, velocity)
+    change = descent(value, gradient, maximize, weight_decay)
+    velocity = graph.mul(velocity, momentum)
+    velocity = graph.add(velocity, change if kept == 1.0 else graph.mul(change, kept))
+    change = graph.add(change, graph.mul(velocity, momentum)) if nesterov else velocity
+    return rounded(dtype, graph.sub(value, graph.mul(change, lr)), velocity)
 
 
 class SGD(Optimizer):
@@ -23,30 +46,25 @@ class SGD(Optimizer):
         check_not_negative("SGD", lr=lr, momentum=momentum, weight_decay=weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        if differentiable:
-            raise NotImplementedError("SGD: differentiable=True is not supported")
         super().__init__(params,
                          {"lr": lr, "momentum": momentum, "dampening": dampening,
                           "weight_decay": weight_decay, "nesterov": nesterov, "maximize": maximize,
                           "foreach": foreach, "differentiable": differentiable, "fused": fused})
 
     def _update_group(self, index: int, group: dict[str, Any], parameters: list[lg.Tensor]) -> None:
-        for parameter, dtype, value in with_values(parameters):
-            lr = self._number(index, "lr", group["lr"], dtype)
-            weight_decay = self._number(index, "weight_decay", group["weight_decay"], dtype)
-            change = self._gradient(parameter, group, value, weight_decay)
-            if group["momentum"] != 0:
-                momentum = self._number(index, "momentum", group["momentum"], dtype)
-                kept = 1.0 - group["dampening"]
-                starts = self.state[parameter].get("momentum_buffer") is None
-                buffer = self._state_tensor(parameter, "momentum_buffer")
-                if starts and kept != 1.0 and now.recording is not None:
+        for parameter in parameters:
+            dtype = compute_dtype(parameter)
+            settings = (self._number(index, "lr", group["lr"], dtype),
+                        self._number(index, "weight_decay", group["weight_decay"], dtype),
+                        group["maximize"])
+            if group["momentum"] == 0:
+                self._update(sgd, parameter, (), *settings)
+                continue
+            momentum = self._number(index, "momentum", group["momentum"], dtype)
+            kept = 1.0 - group["dampening"]
+            if kept != 1.0 and self.state[parameter].get("momentum_buffer") is None:
+                kept = 1.0  # the first gradient is not dampened
+                if now.recording is not None:
                     now.recording.guards.append(lambda: False)
-                velocity = graph.mul(value_of(buffer, dtype), momentum)
-                # The first gradient is not dampened.
-                velocity = graph.add(velocity, change if starts or kept == 1.0
-                                     else graph.mul(change, kept))
-                write(buffer, "SGD", velocity)
-                change = graph.add(change,
-                                   graph.mul(velocity, momentum)) if group["nesterov"] else velocity
-            write(parameter, "SGD", graph.sub(value, graph.mul(change, lr)))
+            self._update(sgd_with_momentum, parameter, ("momentum_buffer",), *settings, momentum,
+                         kept, group["nesterov"])

@@ -1,5 +1,5 @@
-"""Utilities: `lazygrad.utils.data`."""
+"""Utilities: `lazygrad.utils.data`, `lazygrad.utils.dlpack`, `lazygrad.utils.checkpoint`."""
 
-from lazygrad.utils import data
+from lazygrad.utils import checkpoint, data, dlpack
 
-__all__ = ["data"]
+__all__ = ["checkpoint", "data", "dlpack"]

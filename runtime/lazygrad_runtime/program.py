@@ -10,18 +10,30 @@ addresses and calls the entry.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lazygrad_compiler.artifact import Artifact
-from lazygrad_compiler.ir.node import Location, Node
-from lazygrad_runtime import store
+from lazygrad_compiler.artifact import Artifact, canonical_graph, pruned
+from lazygrad_compiler.ir.node import Graph, Location, Node
+from lazygrad_runtime import library_calls, store
+from lazygrad_runtime.library_calls import LibraryCaller, LibraryError, LinAlgError
 from lazygrad_runtime.loader import load_object
 from lazygrad_runtime.memory import Buffer, allocate
 from lazygrad_runtime.pool import get_pool
 
 _Entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 ERROR_WORDS = 8
+LIBRARY_UNDER_WAY = -1
+"""In the error block after a run: a library call began and did not end well."""
+
+SIGN_TAKEN_OFF = 2**63 - 2**61
+"""From here on an index was negative where that is out of range: its sign bit was cleared."""
+
+FAILURES = (IndexError, MemoryError, LinAlgError)
+"""What a program may raise because of its values; the state is usable afterwards."""
+
+LARGEST_KEPT_ARENA = 1 << 18
+"""Bytes.  A small arena stays with its program, since asking for one costs as much as a kernel."""
 
 run_callbacks: list[Callable[[Program], None]] = []
 """Called with each program just before it runs."""
@@ -42,6 +54,7 @@ class Program:
                 size *= extent
             self._sizes.append(size)
         self._arena_bytes = artifact.arena_bytes
+        self._kept_arena: Buffer | None = None
         self._scratch_bytes = artifact.scratch_bytes
         kernels = [
             store.load_kernel(name, code)
@@ -49,6 +62,10 @@ class Program:
             if name != "program"
         ]
         symbols = {name: code.address(name) for name, code in kernels}
+        self._library: LibraryCaller | None = None
+        if artifact.library:
+            self._library = LibraryCaller(artifact.library, artifact.launches)
+            symbols[library_calls.SYMBOL] = self._library.address
         self._code = [code for _, code in kernels]
         main = load_object(artifact.objects["program"], symbols)
         self._code.append(main)
@@ -59,21 +76,36 @@ class Program:
         self._table[self.input_count + outputs + 1] = ctypes.addressof(self._error)
         self._table_address = ctypes.addressof(self._table)
 
-    def run(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+    def run(
+        self, inputs: Sequence[Buffer], donated: Mapping[int, Buffer] | None = None
+    ) -> list[Buffer]:
         """The outputs for these inputs (row-major, in the order of the graph's inputs).
 
+        donated: by number of an output the buffer that it is written into: that of an input which
+        is not wanted any more, and which `artifact.donations` allows.
+
         Raises IndexError with the user's line where an index is out of range, MemoryError where
-        memory runs out.
+        memory runs out, LibraryError where a library call fails.
         """
         if len(inputs) != self.input_count:
             raise ValueError(f"[program] takes {self.input_count} inputs, not {len(inputs)}")
         for callback in run_callbacks:
             callback(self)
-        outputs = [allocate(size) for size in self._sizes]
-        arena = allocate(self._arena_bytes) if self._arena_bytes else None
+        if donated:
+            outputs = [
+                donated[number] if number in donated else allocate(size)
+                for number, size in enumerate(self._sizes)
+            ]
+        else:
+            outputs = [allocate(size) for size in self._sizes]
         pool = get_pool()
         table, position = self._table, 0
         with pool.lock:
+            arena = self._kept_arena
+            if arena is None and self._arena_bytes:
+                arena = allocate(self._arena_bytes)
+                if self._arena_bytes <= LARGEST_KEPT_ARENA:
+                    self._kept_arena = arena
             pool.ensure_scratch(self._scratch_bytes)
             for buffer in inputs:
                 table[position] = buffer.pointer
@@ -87,6 +119,8 @@ class Program:
             if self._error[0]:
                 report = list(self._error)
                 self._error[0] = 0
+                if report[0] == LIBRARY_UNDER_WAY and self._library is not None:
+                    raise self._library.take()
                 raise IndexOutOfRange(report, self.artifact.launches)
         return outputs
 
@@ -111,10 +145,13 @@ class IndexOutOfRange(IndexError):
         _, about, location = launches[launch]
         lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location)
         name = about if about.startswith("scatter") else "gather"
+        lowest = -size
+        if index >= SIGN_TAKEN_OFF:
+            index, lowest = index - 2**63, 0
         return (
             f"[{name}] index {index} is out of range for axis {axis} of size {size}"
             + (f" ({lines})" if lines else "")
-            + (f". Indices run from {-size} to {size - 1}." if size else ". The axis is empty.")
+            + (f". Indices run from {lowest} to {size - 1}." if size else ". The axis is empty.")
         )
 
 
@@ -160,19 +197,28 @@ def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, 
     return tuple(key), leaves, number
 
 
-_programs: dict[tuple, Program] = {}
+def pending_graph(outputs: Sequence[Node]) -> tuple[Graph, list[Node]]:
+    """The canonical graph of the pending nodes, and the leaves that are its inputs, in order."""
+    leaves = pending_key(outputs)[1]
+    return pruned(canonical_graph(outputs, leaves), leaves)
+
+
+_programs: dict[tuple, tuple[Program, tuple[int, ...]]] = {}
 
 
 def program_for(outputs: Sequence[Node]) -> tuple[Program, list[Node]]:
-    """The program that computes the nodes, compiled if need be, and its leaves in order."""
+    """The program that computes the nodes, compiled if need be, and the leaves that it reads."""
     key, leaves, _ = pending_key(outputs)
-    program = _programs.get(key)
-    if program is None:
-        program = Program(store.artifact_for(outputs, leaves))
-        _programs[key] = program
-    else:
+    found = _programs.get(key)
+    if found is not None:
         store.counters.memory_hits += 1
-    return program, leaves
+        program, read = found
+        return program, leaves if len(read) == len(leaves) else [leaves[place] for place in read]
+    graph, used = pruned(canonical_graph(outputs, leaves), leaves)
+    place = {leaf: number for number, leaf in enumerate(leaves)}
+    program = Program(store.artifact_for(graph))
+    _programs[key] = program, tuple([place[leaf] for leaf in used])
+    return program, used
 
 
 def execute(outputs: Sequence[Node], tracked: Sequence[Node] = ()) -> None:
@@ -191,7 +237,9 @@ def execute(outputs: Sequence[Node], tracked: Sequence[Node] = ()) -> None:
     try:
         buffers = program.run([leaf.payload for leaf in leaves])
     except IndexOutOfRange as error:
-        raise IndexError(error.message(store.launch_lines(wanted, leaves))) from None
+        raise IndexError(error.message(store.launch_lines(pending_graph(wanted)[0]))) from None
+    except LibraryError as error:
+        raise LinAlgError(error.message(store.launch_lines(pending_graph(wanted)[0]))) from None
     except MemoryError as error:
         raise out_of_memory(error, max(wanted, key=lambda node: node.nbytes)) from None
     for node, buffer in zip(wanted, buffers, strict=True):

@@ -12,13 +12,13 @@ import hashlib
 import json
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lazygrad_compiler.artifact import Artifact, canonical_graph
-from lazygrad_compiler.ir.node import Graph, Location, Node
+from lazygrad_compiler.artifact import Artifact
+from lazygrad_compiler.ir.node import Graph, Location
 from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.target import Target, host
 from lazygrad_runtime.cache import CompileCache
@@ -88,10 +88,9 @@ def key_fields(graph_text: str, target: Target) -> dict[str, str | int]:
     }
 
 
-def artifact_for(outputs: Sequence[Node], leaves: Sequence[Node]) -> Artifact:
-    """The artifact of the pending graph: from disk where it is there, else compiled and stored."""
+def artifact_for(graph: Graph) -> Artifact:
+    """The artifact of a canonical graph: from disk where it is there, else compiled and stored."""
     with _lock:
-        graph = canonical_graph(outputs, leaves)
         target = host()
         graph_text = print_graph(graph, locations=False)
         fields = key_fields(graph_text, target)
@@ -134,17 +133,15 @@ def _compile(
     return artifact
 
 
-def launch_lines(
-    outputs: Sequence[Node], leaves: Sequence[Node]
-) -> list[tuple[str, str, Location]]:
-    """The launches of the pending graph with the lines that it was recorded at this time.
+def launch_lines(graph: Graph) -> list[tuple[str, str, Location]]:
+    """The launches of a canonical graph with the lines that it was recorded at this time.
 
     A program is shared by all graphs of its structure, wherever they were recorded; for a message
     it is lowered once more.
     """
     from lazygrad_compiler.pipeline import lower
 
-    stages = lower(canonical_graph(outputs, leaves), host())
+    stages = lower(graph, host())
     return [("", launch.about, launch.location) for launch in stages.launches]
 
 

@@ -25,7 +25,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--peers", default="torch,torch.compile,jax", metavar="NAME,...",
                         help="whom to compare with (default %(default)s); '' for nobody")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write a page")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also put the table into a page, in place of the one there")
     parser.add_argument("--list", action="store_true", help="show the rows and stop")
     options = parser.parse_args(arguments)
     options.peers = [peer.strip() for peer in options.peers.split(",") if peer.strip()]
@@ -76,8 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.markdown:
         given = " ".join(sys.argv[1:] if arguments is None else arguments)
         command = f"python -m tests.benchmarks {given}".strip()
-        options.markdown.write_text(
-            table.document(results, contestants, limits, described, command), encoding="utf-8")
+        table.replace_section(options.markdown, "peers", table.document(
+            results, contestants, limits, described, command))
     bad = [note for result in results for note in result.notes.values()
            if not note.endswith("not installed")]
     return 1 if bad else 0

@@ -181,6 +181,8 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     """The largest difference, relative to the largest value."""
     if ours.shape != theirs.shape:
         return float("inf")
+    if ours.dtype == bool:
+        ours, theirs = ours.astype(np.int8), theirs.astype(np.int8)
     return float(np.abs(ours - theirs).max(initial=0) / max(np.abs(theirs).max(initial=0), 1e-30))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.benchmarks.harness import Result
 from tests.benchmarks.peak import Peak
@@ -83,12 +84,26 @@ same run, over lazygrad's time. Data that stays in a cache can exceed the memory
 were compared between the contestants before anything was timed."""
 
 
+def replace_section(page: Path, name: str, text: str) -> None:
+    """Puts text between the marks `<!-- name -->` and `<!-- end of name -->` of a page; what stands
+    around them stays.  A page without them, or none at all, gets them at its end.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    section = f"{begin}\n{text.strip()}\n{end}"
+    old = page.read_text(encoding="utf-8") if page.exists() else ""
+    before, found, rest = old.partition(begin)
+    if found:
+        new = before + section + rest.partition(end)[2]
+    else:
+        new = (old.rstrip() + "\n\n" if old.strip() else "") + section + "\n"
+    page.write_text(new, encoding="utf-8")
+
+
 def document(results: Sequence[Result], contestants: Sequence[str], peak: Peak, machine: str,
              command: str) -> str:
-    """The Markdown page."""
+    """The table with what belongs to it, in Markdown."""
     rows = [header(contestants), *[cells(result, contestants, peak) for result in results]]
     parts = [
-        "# Performance",
         f"Machine: {machine}.  \nPeak: {peak}.  \nCommand: `{command}`",
         EXPLANATION,
         render(rows, markdown=True),

@@ -12,7 +12,7 @@ decides a branch, cancellation that leaves only noise, an overflow that depends 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -122,12 +122,14 @@ def propagate(node: Node, inputs: Sequence[Array], bounds: Sequence[Bound], valu
         return (errors[0] if OPS[op].kind == "marker" else numpy.zeros(node.shape)), product
     if op == "pad":
         return padded(node, errors[0]), product
+    if op in COMPLEX_BOUNDS and (node.dtype.is_complex or inputs[0].dtype.kind == "c"):
+        return COMPLEX_BOUNDS[op](node, inputs, errors, value), False
     if OPS[op].kind == "movement" or op == "gather":
         return REFERENCE[op](node, [errors[0], *inputs[1:]] if op == "gather" else errors), product
     if op in ELEMENTWISE_BOUNDS:
         error = ELEMENTWISE_BOUNDS[op](node, [wide(v) for v in inputs], bounds, value)
         return error, op in PRODUCTS or (product and op not in ("add", "sub", "cast"))
-    if op in ELEMENTARY_UNARY or op in ("pow", "atan2"):
+    if op in ELEMENTARY_UNARY or op in ("pow", "atan2", "sigmoid"):
         return perturbed(node, inputs, errors) + ELEMENTARY_ULPS * ulp(value, node.dtype), False
     if op == "sqrt":
         return (perturbed(node, inputs, errors) + ulp(value, node.dtype)) * fuzzy, False
@@ -137,6 +139,8 @@ def propagate(node: Node, inputs: Sequence[Array], bounds: Sequence[Bound], valu
         return contracted(node, inputs, errors, value), False
     if op == "scatter":
         return scattered(node, inputs, errors, value), False
+    if op == "scan":
+        return scanned(node, inputs[0], errors[0], value), False
     if fuzzy:  # floor, sign, rem, bitcast, and whatever is new: only of exact values
         raise IllConditioned(f"{node!r} of a rounded value")
     return numpy.zeros(node.shape), False
@@ -207,6 +211,33 @@ ELEMENTWISE_BOUNDS = {
 }
 
 
+def _of_function(ulps: float) -> Callable[..., Array]:
+    def bound(node: Node, inputs: Sequence[Array], errors: Sequence[Array], value: Array) -> Array:
+        return perturbed(node, inputs, errors) + ulps * ulp(value, node.dtype)
+    return bound
+
+
+def _joined(node: Node, value: Array, error: Array) -> Array:
+    if (error[~numpy.isfinite(value)] > 0).any():
+        raise IllConditioned(f"{node!r}: a rounded part beside one that is not finite")
+    return error
+
+
+COMPLEX_BOUNDS: dict[str, Callable[..., Array]] = {
+    "real": lambda node, inputs, errors, value: errors[0],
+    "imag": lambda node, inputs, errors, value: errors[0],
+    "conj": lambda node, inputs, errors, value: errors[0],
+    "complex": lambda node, inputs, errors, value: _joined(node, value, errors[0] + errors[1]),
+    "view_as_real": lambda node, inputs, errors, value: numpy.stack([errors[0]] * 2, axis=-1),
+    "view_as_complex": lambda node, inputs, errors, value: _joined(
+        node, value, errors[0].sum(axis=-1)),
+    "abs": lambda node, inputs, errors, value: errors[0] + 2 * ulp(value, node.dtype),
+    "sign": _of_function(4.0),
+    "sqrt": _of_function(4.0),
+}
+"""Ops of complex numbers that round where the same op of real ones does not, or has no twin."""
+
+
 def perturbed(node: Node, inputs: Sequence[Array], errors: Sequence[Array]) -> Array:
     """How far the function moves when its arguments do: by trying the ends."""
     at = REFERENCE[node.op](node, [wide(value) for value in inputs])
@@ -247,6 +278,38 @@ def reduced(node: Node, x: Array, error: Array, value: Array) -> Array:
         result = (numpy.expm1(relative) + 4 * (count + 2) * unit) * magnitude(value)
     check_total(node, total)
     return result + ulp(value, dtype)
+
+
+def scanned(node: Node, x: Array, error: Array, value: Array) -> Array:
+    """As of reductions, for each element of what came before it."""
+    axis, combine, reverse = node.attrs
+
+    def along(ufunc: numpy.ufunc, array: Array) -> Array:
+        turned = numpy.flip(array, axis) if reverse else array
+        result = ufunc.accumulate(turned, axis=axis)
+        return numpy.flip(result, axis) if reverse else result
+
+    if combine in ("max", "min"):
+        zero_signs = numpy.signbit(x[x == 0])
+        if zero_signs.any() and not zero_signs.all():
+            raise IllConditioned(f"{node!r} of 0.0 and -0.0")
+        return along(numpy.maximum, error)
+    unit, count = accumulator_unit(node.dtype), node.shape[axis]
+    sizes = magnitude(x)
+    if combine == "add":
+        total = along(numpy.add, sizes)
+        result = along(numpy.add, error) + (count + 2) * unit * total
+    elif combine == "mul":
+        relative = along(numpy.add, numpy.where(error > 0, error / sizes, 0))
+        total = along(numpy.multiply, numpy.maximum(sizes, 1))
+        result = (numpy.expm1(relative) + 4 * (count + 2) * unit) * magnitude(value)
+    else:
+        total = numpy.abs(value)
+        largest = along(numpy.maximum, numpy.where(numpy.isfinite(sizes), sizes, 0))
+        result = along(numpy.maximum, error) + (count + 2) * unit * (
+            ELEMENTARY_ULPS * 2 * (1 + largest))
+    check_total(node, total)
+    return result + ulp(value, node.dtype)
 
 
 def check_total(node: Node, total: Array) -> None:

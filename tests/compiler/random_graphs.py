@@ -234,7 +234,7 @@ WEIGHTS = {"elementwise": 18, "movement": 7, "reduction": 3, "contraction": 1.5,
 UNARY = {
     "neg": "unsigned signed float complex", "abs": "unsigned signed float",
     "sign": "unsigned signed float", "floor": "float", "ceil": "float", "trunc": "float",
-    "round": "float", "sqrt": "float", "not": "bool unsigned signed",
+    "round": "float", "sqrt": "float", "not": "bool unsigned signed", "sigmoid": "float",
 }
 BINARY = {
     "add": "unsigned signed float complex", "sub": "unsigned signed float complex",
@@ -244,7 +244,8 @@ BINARY = {
     "and": "bool unsigned signed", "or": "bool unsigned signed", "xor": "bool unsigned signed",
     "shl": "unsigned signed", "shr": "unsigned signed", "lt": "bool unsigned signed float",
     "le": "bool unsigned signed float", "eq": "bool unsigned signed float complex",
-    "ne": "bool unsigned signed float complex",
+    "ne": "bool unsigned signed float complex", "copysign": "float", "nextafter": "float",
+    "gcd": "unsigned signed",
 }
 ARGUMENT_LIMIT = {"exp": 20, "exp2": 30, "expm1": 20, "sinh": 20, "cosh": 20, "sin": 1e4,
                   "cos": 1e4,

@@ -11,6 +11,7 @@ import numpy
 import pytest
 
 from lazygrad_compiler.autodiff.backward import backward
+from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.interpret import interpret
 from lazygrad_compiler.ir.node import Graph, Node, node, topological
 from lazygrad_compiler.pipeline import compile_graph
@@ -171,3 +172,12 @@ def test_contractions_of_random_shapes(seed: int) -> None:
         abs(got[0].astype(numpy.float64) - numpy.maximum(exact + wide[2], 0)).max() <= 2 * tolerance
     )
     assert len(topological((clipped,))) > 3
+
+
+def test_padding_of_a_concat_that_only_padding_is_read_of() -> None:
+    """A slice of padding next to a concat: no piece of it is ever read."""
+    x = node("input", index=0, dtype=dtypes.float64, shape=(3, 2))
+    both = node("concat", x, node("neg", x), axis=1)
+    padded = node("pad", both, low=(0, 2), high=(0, 0), interior=(0, 0), value=0.0)
+    cut = node("slice", padded, starts=(0, 0), stops=(3, 2), steps=(1, 1))
+    check(Graph((node("add", x, cut),)), [numpy.arange(6.0).reshape(3, 2)])

@@ -24,7 +24,7 @@ FORBIDDEN = {
 OUTSIDE = {"numpy", "llvmlite", "networkx", "ml_dtypes"}
 """The core dependencies; networkx only inside functions, so that importing the package is quick."""
 
-OFFLINE = {"elementary_fit.py"}
+OFFLINE = {"elementary_fit.py", "special_fit.py"}
 """Tools that made checked-in tables: part of no program, so they may need more to run."""
 
 

@@ -232,7 +232,7 @@ for chance in (-0.1, 1.1, NAN):
 # Indices.
 INDICES = {"beyond": 5, "below": -6, "beyond-axes": (0, 0, 0), "huge": HUGE, "float": 1.5,
            "nan": NAN, "text": "a", "object": object(), "mask-shape": lg.tensor([True, False]),
-           "float-tensor": lg.tensor([0.0]), "two-ellipses": (..., 0, ...)}
+           "float-tensor": lg.tensor([0.0]), "two-ellipses": (..., ..., 0)}
 for name, index in INDICES.items():
     case("index", name, lambda index=index: floats(5, 4)[index])
 

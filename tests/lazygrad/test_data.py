@@ -125,6 +125,65 @@ def test_samplers():
     assert sorted(data.WeightedRandomSampler([1.0, 1.0, 1.0], 3, replacement=False)) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("total, replicas, drop_last",
+                         [(10, 3, False), (10, 3, True), (2, 5, False), (8, 4, True),
+                          (2, 5, True)])
+def test_distributed_sampler(total, replicas, drop_last):
+    def parts(library, **settings):
+        return [list(library.utils.data.DistributedSampler(range(total), replicas, rank,
+                                                           drop_last=drop_last, **settings))
+                for rank in range(replicas)]
+
+    assert parts(lg, shuffle=False) == parts(torch, shuffle=False)
+    shuffled = parts(lg, seed=3)
+    assert [len(part) for part in shuffled] == [len(part) for part in parts(torch)]
+    if not drop_last:
+        assert {index for part in shuffled for index in part} == set(range(total))
+
+
+def test_distributed_sampler_draws_an_order_for_each_epoch():
+    sampler = data.DistributedSampler(range(50), 2, 0, seed=1)
+    first = list(sampler)
+    assert list(sampler) == first and len(sampler) == 25
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    with pytest.raises(ValueError, match="interval"):
+        data.DistributedSampler(range(3), 2, 2)
+    with pytest.raises(RuntimeError, match="num_replicas"):
+        data.DistributedSampler(range(3))
+
+
+class Several(Squares):
+    """Gives several items at a time, `missing` too few."""
+
+    def __init__(self, missing=0):
+        super().__init__()
+        self.missing, self.asked = missing, []
+
+    def __getitems__(self, indices):
+        self.asked.append(indices)
+        return [-index for index in indices[self.missing:]]
+
+
+def test_datasets_that_give_several_items():
+    several = Several()
+    assert as_lists(data.DataLoader(data.Subset(several, [4, 2, 9]), batch_size=2)) == [[-4, -2],
+                                                                                        [-9]]
+    stacked = data.DataLoader(data.StackDataset(a=several, b=range(10)), batch_size=5)
+    first = next(iter(stacked))
+    assert first["a"].tolist() == [0, -1, -2, -3, -4] and first["b"].tolist() == [0, 1, 2, 3, 4]
+    assert several.asked == [[4, 2], [9], [0, 1, 2, 3, 4]]
+    pairs = next(iter(data.DataLoader(data.StackDataset(several, range(10)), batch_size=2)))
+    assert [part.tolist() for part in pairs] == [[0, -1], [0, 1]]
+    with pytest.raises(ValueError, match="gave 1 items for 2 indices"):
+        next(iter(data.DataLoader(data.StackDataset(Several(1), range(10)), batch_size=2)))
+
+
+def test_a_split_that_comes_out_empty_is_warned_of():
+    with pytest.warns(UserWarning, match="index 1 is 0"):
+        data.random_split(range(3), [0.9, 0.1])
+
+
 # ---- collation
 
 
@@ -306,6 +365,7 @@ def test_what_cannot_be_sent_is_explained():
                           ({"batch_sampler": [[0]], "batch_size": 2}, "exclusive"),
                           ({"batch_size": None, "drop_last": True}, "exclusive"),
                           ({"persistent_workers": True}, "num_workers"),
+                          ({"multiprocessing_context": "fork"}, "num_workers"),
                           ({"batch_size": 0}, "positive")])
 def test_settings_that_do_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):

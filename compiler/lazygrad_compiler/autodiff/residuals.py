@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lazygrad_compiler.autodiff.backward import backward
-from lazygrad_compiler.ir.node import Node, node, topological
+from lazygrad_compiler.ir.node import IRError, Node, node, topological
 from lazygrad_compiler.ir.ops import OPS
 
-COSTLY_KINDS = frozenset(("contraction", "reduction", "indexed"))
+COSTLY_KINDS = frozenset(("contraction", "reduction", "indexed", "library", "scan", "sort"))
 
 
 def known(value: Node) -> bool:
@@ -39,9 +39,11 @@ def residuals(outputs: Sequence[Node]) -> list[Node]:
         node("input", index=first - number, dtype=output.dtype, shape=output.shape)
         for number, output in enumerate(outputs)
     ]
-    gradients = [
-        gradient for gradient in backward(outputs, cotangents, wanted) if gradient is not None
-    ]
+    try:
+        found = backward(outputs, cotangents, wanted)
+    except IRError:  # something has no gradient: backward says so, if it is ever called
+        return []
+    gradients = [gradient for gradient in found if gradient is not None]
     inside = set(forward)
     read = {
         value

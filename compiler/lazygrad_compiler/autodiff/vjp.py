@@ -14,11 +14,16 @@ real numbers.
 from __future__ import annotations
 
 from lazygrad_compiler.autodiff import (
+    vjp_complex,
     vjp_contraction,
     vjp_elementwise,
     vjp_indexed,
+    vjp_library,
     vjp_movement,
     vjp_reduction,
+    vjp_scan,
+    vjp_sort,
+    vjp_special,
 )
 from lazygrad_compiler.autodiff.vjp_build import Builder, Gradients, Needed, Rule
 from lazygrad_compiler.ir.node import IRError, Node
@@ -31,18 +36,23 @@ def variable(at: Builder, forward: Node, g: Node, needed: Needed) -> Gradients:
 
 VJP: dict[str, Rule] = {
     **vjp_elementwise.RULES,
+    **vjp_complex.RULES,
     **vjp_movement.RULES,
     **vjp_reduction.RULES,
     **vjp_contraction.RULES,
     **vjp_indexed.RULES,
+    **vjp_library.RULES,
+    **vjp_scan.RULES,
+    **vjp_sort.RULES,
+    **vjp_special.RULES,
     "variable": variable,
 }
 
-BLOCKING = frozenset({"stop_gradient", "bitcast"})
+BLOCKING = frozenset({"stop_gradient", "bitcast", "call", "result"})
 """Ops of floating-point values that no gradient passes."""
 
 HOLOMORPHIC = frozenset({*ELEMENTARY_UNARY, "sqrt", "mul", "div", "pow", "prod", "dot", "conv",
-                         "scatter"})
+                         "scatter", "scan"})
 """Ops whose derivative depends on values that may be complex."""
 
 

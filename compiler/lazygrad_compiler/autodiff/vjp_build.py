@@ -25,13 +25,7 @@ def is_const(value: Node, number: complex | None = None) -> bool:
 
 def conjugated(value: Node) -> Node | None:
     """The z of a node that `Builder.conj` wrote for conj(z)."""
-    if value.op == "add" and value.inputs[1].op == "sub":
-        real, difference = value.inputs
-        if difference.inputs[0] is real and real.op == "cast":
-            narrow, original = real.inputs[0], difference.inputs[1]
-            if narrow.op == "cast" and narrow.inputs[0] is original:
-                return original
-    return None
+    return value.inputs[0] if value.op == "conj" else None
 
 
 class Builder:
@@ -117,17 +111,13 @@ class Builder:
         return value if value.dtype is dtype else self.op("cast", value, attrs=(dtype,))
 
     def conj(self, value: Node) -> Node:
-        """The complex conjugate; a real value is its own.
-
-        Written re + (re - z), which is exact: the IR has no op for it.
-        """
+        """The complex conjugate; a real value is its own."""
         if not value.dtype.is_complex:
             return value
         original = conjugated(value)
         if original is not None:
             return original
-        real = self.cast(self.cast(value, REAL_OF[value.dtype]), value.dtype)
-        return self.add(real, self.sub(real, value))
+        return self.op("conj", value)
 
     # ---- movement
 

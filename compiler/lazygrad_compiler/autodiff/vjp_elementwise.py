@@ -51,7 +51,6 @@ def bell(at: Builder, x: Node) -> Node:
 
 DERIVATIVES: dict[str, Derivative] = {
     "neg": lambda at, x, y, g: at.neg(g),
-    "abs": lambda at, x, y, g: at.mul(g, at.op("sign", x)),
     "sqrt": lambda at, x, y, g: at.div(g, at.scale(y, 2)),
     "exp": lambda at, x, y, g: at.mul(g, y),
     "exp2": lambda at, x, y, g: at.scale(at.mul(g, y), LN2),
@@ -73,6 +72,7 @@ DERIVATIVES: dict[str, Derivative] = {
     "acosh": lambda at, x, y, g: at.div(g, arc_cosine_root(at, x)),
     "atanh": lambda at, x, y, g: at.div(g, one_minus_square(at, x)),
     "erf": lambda at, x, y, g: at.mul(g, bell(at, x)),
+    "sigmoid": lambda at, x, y, g: at.mul(g, at.mul(y, at.one_minus(y))),
     "erfc": lambda at, x, y, g: at.neg(at.mul(g, bell(at, x))),
 }
 

@@ -24,6 +24,7 @@ from lazygrad_compiler.loops.lower import (
     is_reduction,
     lower_contraction,
     lower_rows,
+    positions,
 )
 from lazygrad_compiler.loops.schedule import COSTS
 
@@ -173,6 +174,7 @@ class _Merger:
         self.group_of: dict[Node, int] = {}
         self.readers: dict[Node, list[int]] = {}
         self.refused: list[tuple[Node, Node, Reason]] = []
+        self.library_calls: dict[tuple, int] = {}
 
     def stored(self, node: Node) -> bool:
         return node.op == "input" or node in self.roots
@@ -196,6 +198,12 @@ class _Merger:
         """Puts the root into a group: an existing one where that works, else its own."""
         reads = self.reads(root)
         needed = [self.group_of[value] for value in reads if value in self.group_of]
+        if root.op == "library" and _call_of(root) in self.library_calls:
+            # another result of the same call: same inputs, hence no cycle
+            number = self.library_calls[_call_of(root)]
+            self.groups[number].roots.append(root)
+            self._note(root, number, reads, needed)
+            return
         candidates = list(dict.fromkeys(sorted(needed, reverse=True)))
         for value in reads:
             candidates += [g for g in self.readers.get(value, [])[-4:] if g not in candidates]
@@ -214,6 +222,8 @@ class _Merger:
         self.groups.append(_alone(root))
         self.ancestors.append(0)
         self._note(root, len(self.groups) - 1, reads, needed)
+        if root.op == "library":
+            self.library_calls[_call_of(root)] = len(self.groups) - 1
 
     def _note(self, root: Node, number: int, reads: list[Node], needed: list[int]) -> None:
         self.group_of[root] = number
@@ -241,6 +251,9 @@ class _Merger:
             return Reason.LIMIT
         if OPS[root.op].kind == "contraction" or root.op == "scatter" or group.kind == "scatter":
             return Reason.KIND
+        if root.op == "sort_values" and _same_sort(group, root):
+            self.groups[number] = Group("sort", [*group.roots, root], anchor=group.anchor)
+            return None
         if OPS[root.op].kind in ARRAY_KINDS or group.kind in ARRAY_KINDS:
             return Reason.KIND
         if root.size == 0:
@@ -277,6 +290,18 @@ class _Merger:
         return None
 
 
+def _call_of(root: Node) -> tuple:
+    """What the results of one library call have in common."""
+    name, options, _ = root.attrs
+    return name, options, root.inputs
+
+
+def _same_sort(group: Group, root: Node) -> bool:
+    """Whether the values are those whose order the group computes: the kernel has both at hand."""
+    value, order = root.inputs
+    return order is group.anchor and order.op == "argsort" and order.inputs[0] is value
+
+
 def _alone(root: Node) -> Group:
     if OPS[root.op].kind == "contraction":
         return Group("contraction", [root], anchor=root)
@@ -287,7 +312,7 @@ def _alone(root: Node) -> Group:
     if is_reduction(root):
         length = math.prod(root.inputs[0].shape[axis] for axis in root.attrs[0])
         return Group("loops", [root], rows=root.size, inner=length)
-    return Group("loops", [root], rows=root.size, inner=1)
+    return Group("loops", [root], rows=positions(root), inner=1)
 
 
 def _reshaped(group: Group, root: Node) -> Group | Reason:
@@ -309,11 +334,11 @@ def _reshaped(group: Group, root: Node) -> Group | Reason:
         if rows < 8 and inner > 4096:
             return Reason.SERIAL
         return Group("loops", roots, rows=rows, inner=inner)
-    if root.size == group.rows * group.inner:
+    if positions(root) == group.rows * group.inner:
         if has_reduction and group.rows < 8 and group.inner > 16384:
             return Reason.SERIAL
         return Group("loops", roots, rows=group.rows, inner=group.inner)
-    if has_reduction and root.size == group.rows:
+    if has_reduction and positions(root) == group.rows:
         return Group("loops", roots, rows=group.rows, inner=group.inner)
     return Reason.SIZE
 

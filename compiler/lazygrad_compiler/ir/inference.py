@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.node import Dim, IRError, Node, Shape
+from lazygrad_compiler.ir.node import Dim, IRError, IRTypeError, Node, Shape
 
 Inference = Callable[["OpDef", tuple[Node, ...], tuple], tuple[DType, Shape]]
 
@@ -36,6 +36,10 @@ class OpDef:
 
 def fail(definition: OpDef, message: str) -> IRError:
     return IRError(f"[{definition.name}] {message}")
+
+
+def not_defined(definition: OpDef, dtype: DType) -> IRError:
+    return IRTypeError(f"[{definition.name}] is not defined for {dtype.name}")
 
 
 def listed(shape: Shape) -> str:
@@ -109,7 +113,7 @@ def elementwise(allowed: str, result: DType | None = None) -> Inference:
             if value.dtype is not dtype:
                 raise fail(definition, f"dtypes differ: {dtype.name} and {value.dtype.name}")
         if dtype.kind not in kinds:
-            raise fail(definition, f"is not defined for {dtype.name}")
+            raise not_defined(definition, dtype)
         return result or dtype, shape
 
     return infer
@@ -126,6 +130,17 @@ def infer_where(definition: OpDef, inputs: tuple[Node, ...], attrs: tuple) -> tu
 
 def infer_cast(definition: OpDef, inputs: tuple[Node, ...], attrs: tuple) -> tuple[DType, Shape]:
     return attrs[0], inputs[0].shape
+
+
+def infer_polynomial(
+    definition: OpDef, inputs: tuple[Node, ...], attrs: tuple
+) -> tuple[DType, Shape]:
+    value, (coefficients,) = inputs[0], attrs
+    if not value.dtype.is_floating or value.dtype.bits < 32:
+        raise not_defined(definition, value.dtype)
+    if not coefficients or not all(isinstance(number, float) for number in coefficients):
+        raise fail(definition, f"coefficients are floats, not {coefficients!r}")
+    return value.dtype, value.shape
 
 
 def infer_bitcast(definition: OpDef, inputs: tuple[Node, ...], attrs: tuple) -> tuple[DType, Shape]:
@@ -224,7 +239,9 @@ def infer_concat(definition: OpDef, inputs: tuple[Node, ...], attrs: tuple) -> t
                 f"{listed(first.shape)} and {listed(value.shape)} differ off axis {axis}",
             )
     total = sum(value.shape[axis] for value in inputs)
-    return first.dtype, (*first.shape[:axis], total, *first.shape[axis + 1 :])
+    result = (*first.shape[:axis], total, *first.shape[axis + 1 :])
+    check_shape(definition, result)
+    return first.dtype, result
 
 
 def infer_window(definition: OpDef, inputs: tuple[Node, ...], attrs: tuple) -> tuple[DType, Shape]:
@@ -246,7 +263,9 @@ def infer_window(definition: OpDef, inputs: tuple[Node, ...], attrs: tuple) -> t
                 f"a window of {reach} does not fit into axis {axis} of {listed(value.shape)}",
             )
         shape[axis] = (value.shape[axis] - reach) // stride + 1
-    return value.dtype, (*shape, *sizes)
+    result = (*shape, *sizes)
+    check_shape(definition, result)
+    return value.dtype, result
 
 
 def reduction(allowed: str, result: DType | None = None, needs_elements: bool = False) -> Inference:
@@ -255,7 +274,7 @@ def reduction(allowed: str, result: DType | None = None, needs_elements: bool = 
     def infer(definition: OpDef, inputs: tuple[Node, ...], attrs: tuple) -> tuple[DType, Shape]:
         value, axes = inputs[0], attrs[0]
         if value.dtype.kind not in kinds:
-            raise fail(definition, f"is not defined for {value.dtype.name}")
+            raise not_defined(definition, value.dtype)
         if tuple(sorted(set(axes))) != tuple(axes) or any(
             not 0 <= axis < value.ndim for axis in axes
         ):
@@ -329,10 +348,11 @@ def infer_conv(definition: OpDef, inputs: tuple[Node, ...], attrs: tuple) -> tup
             f"{value.shape[1]} input and {weight.shape[0]} output channels do not split into "
             f"{groups} groups with weights {listed(weight.shape)}",
         )
-    space = []
+    space, padded = [], []
     for k in range(rank):
         size = (value.shape[k + 2] - 1) * left_dilation[k] + 1 if value.shape[k + 2] else 0
         size += padding[k][0] + padding[k][1]
+        padded.append(size)
         reach = (weight.shape[k + 2] - 1) * right_dilation[k] + 1
         if (
             reach > size
@@ -344,7 +364,12 @@ def infer_conv(definition: OpDef, inputs: tuple[Node, ...], attrs: tuple) -> tup
                 f"a kernel over {reach} positions does not fit into {size} of axis {k + 2}",
             )
         space.append((size - reach) // strides[k] + 1)
-    return value.dtype, (value.shape[0], weight.shape[0], *space)
+    shape = (value.shape[0], weight.shape[0], *space)
+    # The padded input becomes a node, too, and so do its windows.
+    check_shape(definition, (*value.shape[:2], *(max(size, 0) for size in padded)))
+    check_shape(definition, (*value.shape[:2], *space, *weight.shape[2:]))
+    check_shape(definition, shape)
+    return value.dtype, shape
 
 
 def _indices(definition: OpDef, value: Node, indices: tuple[Node, ...], axes: tuple) -> Shape:
@@ -373,7 +398,9 @@ def _indices(definition: OpDef, value: Node, indices: tuple[Node, ...], axes: tu
 def infer_gather(definition: OpDef, inputs: tuple[Node, ...], attrs: tuple) -> tuple[DType, Shape]:
     value, *indices = inputs
     index_shape = _indices(definition, value, tuple(indices), attrs[0])
-    return value.dtype, (*index_shape, *(s for k, s in enumerate(value.shape) if k not in attrs[0]))
+    shape = (*index_shape, *(s for k, s in enumerate(value.shape) if k not in attrs[0]))
+    check_shape(definition, shape)
+    return value.dtype, shape
 
 
 SCATTER_MODES = ("set", "add", "mul", "max", "min")

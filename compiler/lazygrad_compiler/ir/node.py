@@ -45,6 +45,10 @@ class IRError(ValueError):
     """An operation was given inputs or attributes that it does not take."""
 
 
+class IRTypeError(IRError):
+    """An operation was given a dtype that it is not defined for."""
+
+
 class Node:
     """One operation in the graph.  Make it with `node(...)`, never directly.
 
@@ -171,6 +175,24 @@ def intern_node(
         if found is not None:
             return found
         _interned[key] = entry
+    return made
+
+
+_input_numbers = itertools.count(1 << 32)  # far from the inputs of canonical graphs, from 0 up
+
+
+def fresh_input(dtype: DType, shape: Shape, location: Location) -> Node:
+    """An `input` that equals no other node: for a value that is about to be attached to it."""
+    made = Node.__new__(Node)
+    made.op = "input"
+    made.inputs = ()
+    made.attrs = made.identity = (next(_input_numbers), dtype, shape)
+    made.dtype = dtype
+    made.shape = shape
+    made.location = location
+    made.differentiable = False
+    made.payload = None
+    made.serial = next(_serials)
     return made
 
 

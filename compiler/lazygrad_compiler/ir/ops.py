@@ -6,13 +6,15 @@ infers dtype and shape and refuses what does not fit.  The NumPy meaning of each
 generation).  Adding an op is adding rows to those tables.
 
 Kinds: leaf, elementwise, movement, reduction, contraction, indexed (gather/scatter), scan, sort,
-library, marker.  Movement ops never move data by themselves: they become index maps.  The kinds in
-`ARRAY_KINDS` work on whole arrays: their operands lie in memory, row-major, before they run.
+library, attention, composite, marker.  Movement ops never move data by themselves: they become index maps.
+The kinds in `ARRAY_KINDS` work on whole arrays: their operands lie in memory, row-major, before
+they run.  Composites and markers are gone before anything is compiled.
 """
 
 from __future__ import annotations
 
 from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.composite import infer_call, infer_result
 from lazygrad_compiler.ir.inference import (
     SCATTER_MODES,
     Inference,
@@ -31,6 +33,7 @@ from lazygrad_compiler.ir.inference import (
     infer_leaf,
     infer_pad,
     infer_permute,
+    infer_polynomial,
     infer_random_bits,
     infer_reshape,
     infer_scatter,
@@ -40,13 +43,37 @@ from lazygrad_compiler.ir.inference import (
     listed,
     reduction,
 )
+from lazygrad_compiler.ir.inference_attention import (
+    infer_attention,
+    infer_attention_grad,
+    infer_logsumexp,
+)
+from lazygrad_compiler.ir.inference_complex import (
+    infer_complex,
+    infer_part,
+    infer_size,
+    infer_view_as_complex,
+    infer_view_as_real,
+)
+from lazygrad_compiler.ir.inference_scan import infer_compact, infer_scan
+from lazygrad_compiler.ir.inference_sort import (
+    infer_argsort,
+    infer_searchsorted,
+    infer_select_rank,
+    infer_sort_values,
+    infer_top_k,
+)
+from lazygrad_compiler.ir.library import infer_library
 from lazygrad_compiler.ir.node import Node
 
 __all__ = [
     "ARRAY_KINDS",
     "ELEMENTARY_UNARY",
+    "ORTHOGONAL_POLYNOMIALS",
     "OPS",
     "SCATTER_MODES",
+    "SPECIAL_BINARY",
+    "SPECIAL_UNARY",
     "OpDef",
     "kind_of",
     "listed",
@@ -54,7 +81,7 @@ __all__ = [
 
 OPS: dict[str, OpDef] = {}
 
-ARRAY_KINDS = frozenset({"scan", "sort", "library"})
+ARRAY_KINDS = frozenset({"scan", "sort", "library", "attention"})
 """Kinds of ops that read and write whole arrays in an order of their own."""
 
 
@@ -85,8 +112,7 @@ NUMBERS = "unsigned signed float complex"
 REALS = "unsigned signed float"
 for _name, _kinds, _about in [
     ("neg", NUMBERS, "-x (integers wrap)"),
-    ("abs", REALS, "|x|"),
-    ("sign", REALS, "-1, 0 or 1; NaN stays NaN"),
+    ("sign", NUMBERS, "-1, 0 or 1; NaN stays NaN; of a complex number x / |x|"),
     ("floor", "float", "down to a whole number"),
     ("ceil", "float", "up to a whole number"),
     ("trunc", "float", "towards zero"),
@@ -95,6 +121,8 @@ for _name, _kinds, _about in [
     ("not", "bool unsigned signed", "complement of every bit; of a bool, not"),
 ]:
     define(_name, "elementwise", 1, "", elementwise(_kinds), _about)
+
+define("abs", "elementwise", 1, "", infer_size, "|x|; of complex numbers a float")
 
 ELEMENTARY_UNARY = [
     "exp",
@@ -120,11 +148,53 @@ ELEMENTARY_UNARY = [
     "erfc",
 ]
 for _name in ELEMENTARY_UNARY:
-    define(
-        _name, "elementwise", 1, "", elementwise("float complex"), f"{_name}(x), at most 2 ulp off"
-    )
+    _kinds = "float" if _name in ("erf", "erfc") else "float complex"
+    define(_name, "elementwise", 1, "", elementwise(_kinds), f"{_name}(x), at most 2 ulp off")
 
+SPECIAL_UNARY = {
+    "lgamma": "log |gamma(x)|",
+    "digamma": "the derivative of log(gamma(x))",
+    "erfinv": "the y with erf(y) = x",
+}
+ORTHOGONAL_POLYNOMIALS = [
+    "chebyshev_t",
+    "chebyshev_u",
+    "chebyshev_v",
+    "chebyshev_w",
+    "hermite_h",
+    "hermite_he",
+    "laguerre",
+    "legendre",
+]
+SPECIAL_BINARY = {
+    "zeta": "the Hurwitz zeta function of (s, q)",
+    "gammainc": "the lower regularised incomplete gamma function of (a, x)",
+    "gammaincc": "the upper regularised incomplete gamma function of (a, x)",
+    "poisson_quantile": "(rate, u): the least k with P(Poisson(rate) <= k) > u, from a rate of 64 "
+    "on by an expansion",
+    **{
+        name: f"the {name} polynomial at x of degree trunc(n), inputs (x, n)"
+        for name in ORTHOGONAL_POLYNOMIALS
+    },
+}
+define("sigmoid", "elementwise", 1, "", elementwise("float"), "1 / (1 + exp(-x))")
+for _name, _about in SPECIAL_UNARY.items():
+    define(_name, "elementwise", 1, "", elementwise("float"), _about)
+for _name, _about in SPECIAL_BINARY.items():
+    define(_name, "elementwise", 2, "", elementwise("float"), _about)
+
+define(
+    "polynomial",
+    "elementwise",
+    1,
+    "coefficients",
+    infer_polynomial,
+    "c0 + x (c1 + x (c2 + …)) for numbers c, lowest order first",
+)
 for _name, _kinds, _about in [
+    ("copysign", "float", "|x| with the sign of y; signed zeros and NaNs count"),
+    ("nextafter", "float", "the number next to x in the direction of y"),
+    ("gcd", "unsigned signed", "the greatest common divisor, not negative (the lowest wraps)"),
     ("add", NUMBERS, "x + y (integers wrap)"),
     ("sub", NUMBERS, "x - y"),
     ("mul", NUMBERS, "x * y"),
@@ -183,6 +253,31 @@ define(
     "dtype",
     infer_bitcast,
     "the same bits read as another dtype of the same size",
+)
+
+
+# ---- complex numbers: gone before fusion, which knows only their parts (passes/complex.py)
+
+
+define("real", "elementwise", 1, "", infer_part, "the real part")
+define("imag", "elementwise", 1, "", infer_part, "the imaginary part")
+define("complex", "elementwise", 2, "", infer_complex, "inputs (x, y): the number x + iy")
+define("conj", "elementwise", 1, "", elementwise("complex"), "the complex conjugate")
+define(
+    "view_as_real",
+    "movement",
+    1,
+    "",
+    infer_view_as_real,
+    "real and imaginary part along a new last axis: the same memory",
+)
+define(
+    "view_as_complex",
+    "movement",
+    1,
+    "",
+    infer_view_as_complex,
+    "the numbers whose parts lie along the last axis, of size 2: the same memory",
 )
 
 
@@ -317,6 +412,123 @@ define(
     "inputs (base, updates, i0, i1, …): base with updates written at the indices in row-major "
     "order (set: the last one stays)",
 )
+
+
+# ---- scans
+
+
+define(
+    "scan",
+    "scan",
+    1,
+    "axis combine reverse",
+    infer_scan,
+    "running totals along an axis, from the end if reverse: element k combines elements 0 to k by "
+    "add, mul, max, min (NaN if any is) or logaddexp; 16-bit floats combine in float32",
+)
+define(
+    "compact",
+    "scan",
+    1,
+    "count",
+    infer_compact,
+    "positions at which a mask of one axis holds, in order; count: how many there are, which who "
+    "builds the op has to know",
+)
+
+
+# ---- order, along the last axis: NaN is largest, 0.0 equals -0.0, equal elements keep their order
+
+
+define(
+    "argsort", "sort", 1, "descending", infer_argsort, "positions of the elements in stable order"
+)
+define(
+    "sort_values",
+    "sort",
+    2,
+    "",
+    infer_sort_values,
+    "inputs (x, argsort of x): the elements in that order; the two together are one kernel",
+)
+define(
+    "top_k",
+    "sort",
+    1,
+    "k largest",
+    infer_top_k,
+    "positions of the first k elements in stable order (descending if largest)",
+)
+define(
+    "select_rank",
+    "sort",
+    2,
+    "",
+    infer_select_rank,
+    "inputs (x, ranks): positions of the elements that come at those places of the stable ascending "
+    "order; ranks are clamped to the axis",
+)
+define(
+    "searchsorted",
+    "sort",
+    2,
+    "side",
+    infer_searchsorted,
+    "inputs (sorted rows, values): how many elements of the row are below the value (right: or "
+    "equal), by bisection",
+)
+
+
+# ---- library calls: what LAPACK and FFT compute, through NumPy
+
+
+define(
+    "library",
+    "library",
+    -1,
+    "call options part",
+    infer_library,
+    "result number `part` of a row of `LIBRARY` (library.py)",
+)
+
+
+# ---- attention: operands and attributes as in `inference_attention.py`
+
+
+define(
+    "attention",
+    "attention",
+    -1,
+    "scale causal empty_is_zero views",
+    infer_attention,
+    "inputs (q, k, v) or (q, k, v, mask): softmax(q k^T * scale + mask) v, computed in float32 or "
+    "wider; a row with nothing to attend to gives 0 if empty_is_zero, else NaN",
+)
+define(
+    "attention_logsumexp",
+    "attention",
+    -1,
+    "scale causal empty_is_zero views",
+    infer_logsumexp,
+    "inputs as of attention: log of the sum of exp of each row of scores; the two together are one "
+    "kernel",
+)
+define(
+    "attention_grad",
+    "attention",
+    -1,
+    "scale causal empty_is_zero views part",
+    infer_attention_grad,
+    "inputs (q, k, v, g, logsumexp, delta) and perhaps a mask: what the cotangent g gives q, k or v "
+    "(part), where delta is the sum of g * attention over each row; all parts are one kernel",
+)
+
+
+# ---- composites: stand for a graph, expanded before anything is compiled
+
+
+define("call", "composite", -1, "template", infer_call, "a template (a graph) on inputs of its own")
+define("result", "composite", 1, "part", infer_result, "result number `part` of a call")
 
 
 # ---- markers: identities that autodiff reads and the optimiser strips

@@ -13,9 +13,16 @@ from typing import Any
 
 import numpy
 
-from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir import (
+    dtypes,
+    reference_attention,
+    reference_scan,
+    reference_sort,
+    reference_special,
+)
+from lazygrad_compiler.ir.library import run_library
 from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY
+from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, SPECIAL_UNARY
 
 Array = numpy.ndarray
 Rule = Callable[[Node, Sequence[Array]], Any]
@@ -101,12 +108,38 @@ def _binary(name: str, compute: Callable[[Array, Array], Array]) -> None:
     REFERENCE[name] = lambda node, inputs: compute(widen(inputs[0]), widen(inputs[1]))
 
 
+def _log1p(x: Array) -> Array:
+    """log(1 + x); NumPy's of complex numbers loses the small ones."""
+    result = numpy.array(numpy.log1p(x))
+    if x.dtype.kind == "c":
+        real, imaginary = x.real, x.imag
+        small = (abs(real) < 0.5) & (abs(imaginary) < 0.5)
+        near = numpy.log1p(real * (real + 2) + imaginary * imaginary) / 2
+        result.real = numpy.where(small, near, result.real)
+    return result
+
+
+def _sign(x: Array) -> Array:
+    """Of complex numbers x / |x|, part by part."""
+    if x.dtype.kind != "c":
+        return numpy.sign(x)
+    size, result = abs(x), numpy.empty_like(x)
+    divisor = numpy.where(size == 0, 1, size)
+    result.real, result.imag = x.real / divisor, x.imag / divisor
+    return result
+
+
 def _erf(x: Array) -> Array:
     return numpy.vectorize(math.erf, otypes=[x.dtype])(x)
 
 
 def _erfc(x: Array) -> Array:
     return numpy.vectorize(math.erfc, otypes=[x.dtype])(x)
+
+
+def _sigmoid(x: Array) -> Array:
+    power = numpy.exp(-numpy.abs(x))
+    return numpy.where(x < 0, power, 1).astype(x.dtype) / (1 + power)
 
 
 _special: dict[str, Any] = {
@@ -116,6 +149,7 @@ _special: dict[str, Any] = {
     "asinh": numpy.arcsinh,
     "acosh": numpy.arccosh,
     "atanh": numpy.arctanh,
+    "log1p": _log1p,
     "erf": _erf,
     "erfc": _erfc,
 }
@@ -124,7 +158,6 @@ for _name in ELEMENTARY_UNARY:
 for _name, _function in [
     ("neg", numpy.negative),
     ("abs", numpy.abs),
-    ("sign", numpy.sign),
     ("floor", numpy.floor),
     ("ceil", numpy.ceil),
     ("trunc", numpy.trunc),
@@ -133,6 +166,10 @@ for _name, _function in [
     ("not", numpy.invert),
 ]:
     _unary(_name, _function)
+
+
+_unary("sign", _sign)
+_unary("sigmoid", _sigmoid)
 
 
 def _integer_division(x: Array, y: Array) -> tuple[Array, Array]:
@@ -196,6 +233,8 @@ _BINARY: list[tuple[str, Any]] = [
     ("minimum", numpy.minimum),
     ("pow", _power),
     ("atan2", numpy.arctan2),
+    ("copysign", numpy.copysign),
+    ("gcd", numpy.gcd),
     ("and", numpy.bitwise_and),
     ("or", numpy.bitwise_or),
     ("xor", numpy.bitwise_xor),
@@ -208,6 +247,23 @@ _BINARY: list[tuple[str, Any]] = [
 ]
 for _name, _function in _BINARY:
     _binary(_name, _function)
+
+
+for _name, _special_function in reference_special.FUNCTIONS.items():
+    (_unary if _name in SPECIAL_UNARY else _binary)(_name, _special_function)
+
+
+@rule("polynomial")
+def _polynomial(node: Node, inputs: Sequence[Array]) -> Array:
+    x, total = inputs[0], numpy.zeros_like(inputs[0])
+    for coefficient in reversed(node.attrs[0]):
+        total = total * x + x.dtype.type(coefficient)
+    return total
+
+
+@rule("nextafter")
+def _nextafter(node: Node, inputs: Sequence[Array]) -> Array:
+    return numpy.nextafter(*inputs)
 
 
 @rule("where")
@@ -248,6 +304,26 @@ def _cast(node: Node, inputs: Sequence[Array]) -> Array:
 @rule("bitcast")
 def _bitcast(node: Node, inputs: Sequence[Array]) -> Array:
     return numpy.ascontiguousarray(inputs[0]).view(node.dtype.numpy).reshape(node.shape)
+
+
+# ---- complex numbers
+
+
+_unary("real", numpy.real)
+_unary("imag", numpy.imag)
+_unary("conj", numpy.conj)
+
+
+@rule("complex")
+def _complex(node: Node, inputs: Sequence[Array]) -> Array:
+    result = numpy.empty(node.shape, node.dtype.numpy)
+    result.real, result.imag = inputs
+    return result
+
+
+@rule("view_as_real", "view_as_complex")
+def _view_as(node: Node, inputs: Sequence[Array]) -> Array:
+    return numpy.ascontiguousarray(inputs[0]).reshape(-1).view(node.dtype.numpy).reshape(node.shape)
 
 
 # ---- movement
@@ -483,6 +559,28 @@ def _scatter(node: Node, inputs: Sequence[Array]) -> Array:
     return result
 
 
+# ---- scans
+
+
+REFERENCE.update(reference_scan.RULES)
+
+
+# ---- order
+
+
+REFERENCE.update(reference_sort.RULES)
+REFERENCE.update(reference_attention.RULES)
+
+
 @rule("variable", "stop_gradient")
 def _marker(node: Node, inputs: Sequence[Array]) -> Array:
     return inputs[0]
+
+
+# ---- library calls
+
+
+@rule("library")
+def _library(node: Node, inputs: Sequence[Array]) -> Array:
+    name, options, part = node.attrs
+    return run_library(name, options, inputs)[part]

@@ -17,7 +17,9 @@ from collections.abc import Callable
 
 from lazygrad_compiler.llvm import elementary_error as error_functions
 from lazygrad_compiler.llvm import elementary_exponential as exponential
+from lazygrad_compiler.llvm import elementary_gamma as gamma
 from lazygrad_compiler.llvm import elementary_logarithm as logarithm
+from lazygrad_compiler.llvm import elementary_series as series
 from lazygrad_compiler.llvm import elementary_trigonometric as trigonometric
 from lazygrad_compiler.llvm.builder import BuilderError, Function, Value, element_of, mangle
 from lazygrad_compiler.llvm.elementary_lanes import FORMATS, Lanes
@@ -37,7 +39,20 @@ ELEMENTARY: dict[str, Rule] = {
     "pow": logarithm.pow, "atan2": trigonometric.atan2,
 }
 
-ARITY = dict.fromkeys(ELEMENTARY, 1) | {"pow": 2, "atan2": 2}
+SPECIAL: dict[str, Rule] = {
+    "lgamma": gamma.lgamma, "digamma": gamma.digamma, "erfinv": gamma.erfinv, "zeta": gamma.zeta,
+    "zeta_positive": gamma.zeta_positive,
+    "gammainc": series.gammainc, "gammaincc": series.gammaincc,
+    "poisson_quantile": series.poisson_quantile,
+    **series.ORTHOGONAL,
+}
+"""Computed in double precision whatever the format; their errors stand where they are written."""
+
+ELEMENTARY |= SPECIAL
+
+ARITY = dict.fromkeys(ELEMENTARY, 1) | dict.fromkeys(
+    ("pow", "atan2", "zeta", "zeta_positive", "gammainc", "gammaincc", "poisson_quantile",
+     *series.ORTHOGONAL), 2)
 
 # Long bodies: a call costs little beside them, and code does not grow with each use.
 OUT_OF_LINE = frozenset({
@@ -45,6 +60,7 @@ OUT_OF_LINE = frozenset({
     ("atan2", "float"), ("atan2", "double"), ("asinh", "float"), ("asinh", "double"),
     ("acosh", "float"), ("acosh", "double"), ("atanh", "double"),
     ("sin", "double"), ("cos", "double"), ("tan", "double"), ("tan", "float"),
+    *((name, element) for name in SPECIAL for element in ("float", "double")),
 })
 
 

@@ -4,6 +4,11 @@
 binds each launch's buffers and hands the kernel to the pool's `parallel` function, whose address
 lies first in the pool structure.  After a launch that checks indices it looks at the error block
 and returns at once if something was reported, with the launch's number in slot 4.
+
+A library call is made by the entry itself, on the thread that runs the program: it calls
+`lazygrad_library(i64 launch, ptr arguments, ptr error)`, which the runtime provides when it loads
+the program.  The error block says that the call is under way until the callee clears it, so an
+exception at any place of the callee counts as a failure.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ class Binding:
 @dataclass(frozen=True, slots=True)
 class BoundLaunch:
     """kernel: function name.  tasks, grain: for the pool.  checks: whether it can report
-    an error.
+    an error.  library: a library call rather than a kernel.
     """
 
     kernel: str
@@ -33,6 +38,12 @@ class BoundLaunch:
     tasks: int
     grain: int
     checks: bool
+    library: bool = False
+
+
+LIBRARY_SYMBOL = "lazygrad_library"
+LIBRARY_UNDER_WAY = -1
+"""What the error block holds while a library call runs."""
 
 
 def emit_entry(
@@ -40,8 +51,10 @@ def emit_entry(
 ) -> None:
     f = module.function("program", "void", [("ptr", "table"), ("ptr", "pool")], attributes)
     table, pool = f.parameters
-    for name in dict.fromkeys(launch.kernel for launch in launches):
+    for name in dict.fromkeys(launch.kernel for launch in launches if not launch.library):
         module.declare(name, "void", ["ptr", "i64", "i64", "ptr"])
+    if any(launch.library for launch in launches):
+        module.declare(LIBRARY_SYMBOL, "void", ["i64", "ptr", "ptr"])
     most = max((len(launch.arguments) for launch in launches), default=0)
     arguments = f.alloca("ptr", most + 1)
     parallel = f.load("ptr", pool, 8)
@@ -64,10 +77,17 @@ def emit_entry(
                 address = f.offset(address, binding.offset, "i8")
             f.store(address, f.offset(arguments, place, "ptr"), 8)
         f.store(error, f.offset(arguments, len(launch.arguments), "ptr"), 8)
-        f.emit_void(
-            f"call void {parallel.name}(ptr {pool.name}, ptr @{launch.kernel}, "
-            f"ptr {arguments.name}, i64 {launch.tasks}, i64 {launch.grain})"
-        )
+        if launch.library:
+            f.store(const("i64", LIBRARY_UNDER_WAY), error, 8)
+            f.emit_void(
+                f"call void @{LIBRARY_SYMBOL}(i64 {number}, ptr {arguments.name}, "
+                f"ptr {error.name})"
+            )
+        else:
+            f.emit_void(
+                f"call void {parallel.name}(ptr {pool.name}, ptr @{launch.kernel}, "
+                f"ptr {arguments.name}, i64 {launch.tasks}, i64 {launch.grain})"
+            )
         if launch.checks:
             reported = f.icmp("ne", f.load("i64", error, 8), 0)
             with f.when(reported, "failed"):

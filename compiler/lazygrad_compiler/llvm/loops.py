@@ -13,7 +13,7 @@ import math
 from lazygrad_compiler.llvm import reduce
 from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const_lanes
 from lazygrad_compiler.llvm.points import Points, dependences
-from lazygrad_compiler.loops.index import Term, Var
+from lazygrad_compiler.loops.index import Affine, Term, Var
 from lazygrad_compiler.loops.kernel import LoopKernel, Stage
 from lazygrad_compiler.loops.schedule import LoopSchedule
 
@@ -140,15 +140,25 @@ class _LoopEmitter:
         results = {r.result for r in stage.reductions}
 
         def innermost(inside: Points, accumulators: list[list[Value]]) -> list[list[Value]]:
+            woven: dict[tuple[int, Affine], Value] = {}
             for store in stage.stores:
-                if store.value not in results:
-                    dtype = kernel.buffers[store.buffer].dtype
-                    inside.store(
-                        dtype,
-                        inside.pointers[store.buffer],
-                        inside.place(store.index),
-                        inside.computed[store.value],
-                    )
+                if store.value in results:
+                    continue
+                dtype = kernel.buffers[store.buffer].dtype
+                pointer, value = inside.pointers[store.buffer], inside.computed[store.value]
+                place = inside.place(store.index)
+                if inside.weaves(place):
+                    before = woven.pop((store.buffer, store.index + -1), None)
+                    if before is None:
+                        woven[store.buffer, store.index] = value
+                    else:
+                        place = inside.place(store.index + -1)
+                        inside.store_woven(dtype, pointer, place, before, value)
+                    continue
+                inside.store(dtype, pointer, place, value)
+            for (buffer, index), value in woven.items():
+                dtype = kernel.buffers[buffer].dtype
+                inside.store(dtype, inside.pointers[buffer], inside.place(index), value)
             new = []
             for reduction, dtype, held in zip(stage.reductions, dtypes, accumulators, strict=True):
                 spot = (

@@ -14,6 +14,9 @@ from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm.builder import Function, Value, const, lanes_of, vector_of, with_element
 from lazygrad_compiler.llvm.elementary import ELEMENTARY, emit_elementary
+from lazygrad_compiler.llvm.elementary_gamma import even_odd
+from lazygrad_compiler.llvm.elementary_lanes import Lanes
+from lazygrad_compiler.llvm.integers import emit_gcd
 
 REGISTER = {
     "bool": "i1",
@@ -291,6 +294,39 @@ def _elementary(name: str) -> Rule:
     return lambda f, dtype, args: emit_elementary(name, f, *args)
 
 
+def _next_after(f: Function, dtype: DType, args: list[Value]) -> Value:
+    """The neighbour by its bits: they count upwards from zero on either side of it."""
+    x, y = args
+    bits = dtype.bits
+    integer = with_element(x.type, f"i{bits}")
+    wide_x, wide_y = widen(f, x, dtype), widen(f, y, dtype)
+    pattern = f.bitcast(x, integer)
+    magnitude = f.and_(pattern, (1 << (bits - 1)) - 1)
+    upwards = f.fcmp("ogt", wide_y, wide_x)
+    negative = f.icmp("slt", pattern, 0)
+    outwards = f.xor(negative, upwards)
+    moved = f.select(outwards, f.add(pattern, 1), f.sub(pattern, 1))
+    smallest = f.select(upwards, const(integer, 1), const(integer, 1 - (1 << (bits - 1))))
+    moved = f.select(f.icmp("eq", magnitude, 0), smallest, moved)
+    moved = f.select(f.fcmp("oeq", wide_x, wide_y), f.bitcast(y, integer), moved)
+    result = f.bitcast(moved, x.type)
+    return f.select(f.fcmp("uno", wide_x, wide_y), constant(dtype, float("nan"), lanes_of(x.type)),
+                    result)
+
+
+def _narrow_copysign(f: Function, x: Value, y: Value) -> Value:
+    integer = with_element(x.type, "i16")
+    size, sign = f.and_(f.bitcast(x, integer), 0x7FFF), f.and_(f.bitcast(y, integer), 0x8000)
+    return f.bitcast(f.or_(size, sign), x.type)
+
+
+def emit_polynomial(f: Function, value: Value, coefficients: tuple[float, ...]) -> Value:
+    """A polynomial with numbers for coefficients, lowest order first."""
+    if len(coefficients) < 3:
+        coefficients = (*coefficients, 0.0, 0.0)
+    return even_odd(Lanes(f, value), coefficients).value
+
+
 RULES: dict[str, Rule] = {
     "neg": _neg,
     "abs": _abs,
@@ -310,6 +346,9 @@ RULES: dict[str, Rule] = {
     "idiv": _guarded("div"),
     "rem": _rem,
     "pow": _pow,
+    "copysign": _intrinsic("llvm.copysign"),
+    "nextafter": _next_after,
+    "gcd": emit_gcd,
     "maximum": _extreme(True),
     "minimum": _extreme(False),
     "and": lambda f, dtype, args: f.and_(*args),
@@ -393,6 +432,10 @@ def emit_op(f: Function, op: str, args: list[Value], dtype: DType, result: DType
         return RULES[op](f, dtype, args)
     if op == "neg" or op == "abs":
         return _narrow_sign(f, op, args[0], dtype)
+    if op == "copysign":
+        return _narrow_copysign(f, *args)
+    if op == "nextafter":
+        return _next_after(f, dtype, args)
     value = RULES[op](f, dtypes.float32, [widen(f, arg, dtype) for arg in args])
     return narrow(f, value, dtype) if result is dtype else value
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.node import Node, node
+from lazygrad_compiler.ir.library_pairs import PAIRED
+from lazygrad_compiler.ir.node import Node, merge_locations, node
 from lazygrad_compiler.loops.kernel import ArrayKernel, BufferRef, Launch
 from lazygrad_compiler.loops.lower import Group
 
@@ -49,7 +51,21 @@ def lower_whole(group: Group) -> list[Launch]:
     return [array_launch(anchor, anchor.inputs, [anchor], group.kind)]
 
 
-LOWERINGS: dict[str, Callable[[Group], list[Launch]]] = {}
+def lower_library(group: Group) -> list[Launch]:
+    """One launch for all results of a call that are used; attrs are (call, options, parts)."""
+    anchor = group.anchor
+    assert anchor is not None
+    name, options, _ = anchor.attrs
+    results = [root for root in group.roots if root in group.outputs]
+    parts = tuple(root.attrs[2] for root in results)
+    launch = array_launch(anchor, anchor.inputs, results, group.kind)
+    assert isinstance(launch.kernel, ArrayKernel)
+    kernel = replace(launch.kernel, attrs=(name, options, parts))
+    location = merge_locations(*(root.location for root in results))
+    return [Launch(kernel, launch.arguments, location, name.removesuffix(PAIRED))]
+
+
+LOWERINGS: dict[str, Callable[[Group], list[Launch]]] = {"library": lower_library}
 """By kind of op; `lower_whole` where there is no row."""
 
 

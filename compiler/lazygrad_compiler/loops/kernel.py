@@ -38,6 +38,7 @@ class Instr:
       bounds       data (Affine, low, high): low <= expression < high
       divides      data (Affine, divisor): expression % divisor == 0
       const        data (number,)
+      polynomial   args (x,), data (coefficients,), lowest order first
       philox       args (seed, offset), data (Affine,): random word at that position
       dynamic      args (index,) or (index, mask), data (size, axis): wraps negatives; reports and
                    clamps what is out of range
@@ -126,6 +127,12 @@ class ContractionKernel:
 class ScatterKernel:
     """For each position (outer axes, in order), for each element (inner axes): target[place] =
     combine(target[place], update).
+
+    apart: axes of positions that are themselves an index, so that no two of their values meet in
+    one place: tasks are split over them.  block: where it is not 0, the last outer axis is such an
+    axis, too, and a task takes so many of its values, neighbours in memory.  parts: into how many
+    pieces the positions are cut, each of which combines into a copy of its own; the target holds
+    the copies.
     """
 
     outer: tuple[Var, ...]
@@ -137,6 +144,9 @@ class ScatterKernel:
     values: tuple[Instr, ...]
     buffers: tuple[BufferRef, ...]
     kind: str = "scatter"
+    apart: tuple[Var, ...] = ()
+    block: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +239,15 @@ def text(kernel: Kernel) -> str:
         lines.append(f"  {kernel.op}({attributes}) {kernel.step} of {shapes}")
     else:
         indent = "  "
+        if kernel.parts > 1:
+            lines.append(f"{indent}parallel for {kernel.parts} parts, each into a copy:")
+            indent += "  "
+        if kernel.block:
+            lines.append(f"{indent}parallel for {kernel.block} of {kernel.outer[-1].name} each:")
+            indent += "  "
+        for axis in kernel.apart:
+            lines.append(f"{indent}parallel for {axis.name} in {axis.extent}:")
+            indent += "  "
         for axis in (*kernel.outer, *kernel.inner):
             lines.append(f"{indent}for {axis.name} in {axis.extent}:")
             indent += "  "

@@ -16,8 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.node import Location, Node, merge_locations
+from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import ARRAY_KINDS, OPS
 from lazygrad_compiler.loops.coalesce import coalesce
 from lazygrad_compiler.loops.index import (
@@ -38,7 +37,6 @@ from lazygrad_compiler.loops.kernel import (
     Launch,
     LoopKernel,
     Reduction,
-    ScatterKernel,
     Stage,
     Store,
 )
@@ -72,9 +70,29 @@ def is_reduction(node: Node) -> bool:
     return OPS[node.op].kind == "reduction"
 
 
+def is_woven(node: Node) -> bool:
+    """Two values side by side along a new last axis, as the parts of complex numbers are.
+
+    As a root it runs over the positions and stores both, where pulled like any other concat it
+    would run over the elements and choose.
+    """
+    return (
+        node.op == "concat"
+        and node.attrs[0] == node.ndim - 1
+        and [value.shape[-1] for value in node.inputs] == [1, 1]
+    )
+
+
 def domain_of(node: Node) -> tuple[int, ...]:
     """The shape that the node's loop runs over: of a reduction, its input's."""
+    if is_woven(node):
+        return node.shape[:-1]
     return node.inputs[0].shape if is_reduction(node) else node.shape
+
+
+def positions(node: Node) -> int:
+    """How many positions a root that is no reduction runs over: its elements, unless woven."""
+    return node.size // 2 if is_woven(node) else node.size
 
 
 def row_axes_choices(
@@ -182,12 +200,16 @@ class _RowLowering:
         for root in members:
             indices = _domain_indices(domain_of(root), self.axes[root], self.row, position)
             indices_of[root] = indices
-            if not is_reduction(root):
+            if is_woven(root):
+                e.forbid(root)
+            elif not is_reduction(root):
                 places[root] = linearize(indices, root.shape)
         for root in group.roots:
             # values of other stages: maps may be computed again at the same place, reductions must
             # be there
-            if root not in places and not is_reduction(root) and root not in e._seeds:
+            if is_woven(root):
+                e.forbid(root)
+            elif root not in places and not is_reduction(root) and root not in e._seeds:
                 indices = _domain_indices(
                     domain_of(root),
                     self.axes[root],
@@ -213,6 +235,13 @@ class _RowLowering:
                 e.seed(root, row_place, result)
                 if root in group.outputs:
                     stores.append((root, row_place, result))
+            elif is_woven(root):
+                e.locations.update(dict.fromkeys(root.location))
+                pair = linearize(indices_of[root], root.shape[:-1]) * 2
+                for number, part in enumerate(root.inputs):
+                    value = e.pull(part, (*indices_of[root], ZERO))
+                    if root in group.outputs:
+                        stores.append((root, pair + number, value))
             else:
                 value = e.pull(root, indices_of[root])
                 if root in group.outputs:
@@ -290,7 +319,7 @@ def lower_rows(group: Group, stored: Callable[[Node], bool], trial: bool = False
     first = (
         reductions[0]
         if reductions
-        else max(group.roots, key=lambda root: (root.size, -group.roots.index(root)))
+        else max(group.roots, key=lambda root: (positions(root), -group.roots.index(root)))
     )
     first_axes = row_axes_choices(first, group.rows, group.inner, hints)
     last_error: NotAligned | None = None
@@ -501,33 +530,3 @@ def path_to(root: Node, sources: dict[Node, Indices]) -> list[Node] | None:
             if OPS[value.op].kind == "elementwise" or value.op in ("reshape", "permute", "flip"):
                 stack.append(value)
     return None
-
-
-# ---- scatter
-
-
-def lower_scatter(node: Node, stored: Callable[[Node], bool]) -> Launch:
-    """The updates of a scatter, onto a buffer that holds the base already."""
-    base, updates, *index_nodes = node.inputs
-    axes, mode = node.attrs
-    rank = index_nodes[0].ndim
-    outer = tuple(Var(f"u{k}", size) for k, size in enumerate(index_nodes[0].shape))
-    inner = tuple(Var(f"e{k}", size) for k, size in enumerate(updates.shape[rank:]))
-    e = Evaluator(lambda other: other is not node and stored(other))
-    e.start_stage({})
-    indices = tuple(variable(v) for v in (*outer, *inner))
-    place: list[Affine | None] = [None] * base.ndim
-    for index_node, axis in zip(index_nodes, axes, strict=True):
-        raw = e.pull(index_node, indices[:rank])
-        checked = e.add("dynamic", dtypes.int64, (raw,), (base.shape[axis], axis))
-        place[axis] = variable(Dyn(checked, base.shape[axis]))
-    rest = iter(indices[rank:])
-    target_place = linearize([next(rest) if i is None else i for i in place], base.shape)
-    update = e.pull(updates, indices)
-    target = e.buffer(node, True)
-    locations: Location = merge_locations(node.location, tuple(e.locations))
-    buffers = tuple(BufferRef(other.dtype, other.size, written) for other, written in e.buffers)
-    kernel = ScatterKernel(
-        outer, inner, update, target_place, target, mode, tuple(e.values), buffers
-    )
-    return Launch(kernel, tuple(other for other, _ in e.buffers), locations, f"scatter_{mode}")

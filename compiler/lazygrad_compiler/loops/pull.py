@@ -174,6 +174,11 @@ def _random_bits(e: Evaluator, node: Node, indices: Indices, mask: int | None) -
     return e.add("philox", node.dtype, (seed, offset), (e.note(linearize(indices, node.shape)),))
 
 
+@_rule("polynomial")
+def _polynomial(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
+    return e.add("polynomial", node.dtype, (e.pull(node.inputs[0], indices, mask),), node.attrs)
+
+
 @_rule("variable")
 @_rule("stop_gradient")
 def _marker(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
@@ -241,16 +246,18 @@ def _window(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int
 def _pad(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
     value, (low, _, interior, fill) = node.inputs[0], node.attrs
     inside, legal = [], None
+    outside = e.constant(node.dtype, fill)
     for index, below, gap, size in zip(indices, low, interior, value.shape, strict=True):
         place = index + -below
         reach = (size - 1) * (gap + 1) + 1 if size else 0
+        if place.high < 0 or place.low >= reach:  # nothing but padding here
+            return outside
         if place.low < 0 or place.high >= reach:
             legal = e.both(legal, e.add("bounds", dtypes.bool_, (), (e.note(place), 0, reach)))
         if gap:
             legal = e.both(legal, e.add("divides", dtypes.bool_, (), (e.note(place), gap + 1)))
             place = divide(place, gap + 1)
         inside.append(place)
-    outside = e.constant(node.dtype, fill)
     if value.size == 0:
         return outside
     if legal is None:

@@ -39,6 +39,16 @@ COSTS = {
     "erfc": 30,
     "pow": 60,
     "atan2": 30,
+    "sigmoid": 18,
+    "gcd": 200,
+    "lgamma": 120,
+    "digamma": 150,
+    "erfinv": 120,
+    "zeta": 1500,
+    "gammainc": 5000,
+    "gammaincc": 5000,
+    "polynomial": 16,
+    "poisson_quantile": 500,
     "div": 4,
     "sqrt": 6,
     "idiv": 20,
@@ -101,7 +111,8 @@ def contiguity(kernel: LoopKernel, var: Var) -> tuple[float, float]:
                 continue
             weight = weight * trips if variables & inner else weight
             varying += weight
-            good += weight if index.coefficient(var) == 1 else -weight
+            # a step of 2, to the next complex number, is contiguous but for a shuffle
+            good += weight if index.coefficient(var) in (1, 2) else -weight
     total = sum(math.prod(axis.extent for axis in stage.axes) for stage in kernel.stages)
     return good / max(total, 1), varying
 
@@ -195,7 +206,7 @@ def schedule_loops(kernel: LoopKernel, target: Target) -> LoopSchedule:
 def _strided(kernel: LoopKernel, axis: Var) -> bool:
     """Whether a load steps through memory along the axis, as in a transposition."""
     return any(
-        instr.op == "load" and abs(instr.data[1].coefficient(axis)) > 1 for instr in kernel.values
+        instr.op == "load" and abs(instr.data[1].coefficient(axis)) > 2 for instr in kernel.values
     )
 
 

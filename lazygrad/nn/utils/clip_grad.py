@@ -74,3 +74,6 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
         for parameter in _listed(parameters):
             if parameter.grad is not None:
                 parameter.grad.clamp_(min=-clip_value, max=clip_value)
+
+
+clip_grad_norm = clip_grad_norm_

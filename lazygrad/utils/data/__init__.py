@@ -12,6 +12,7 @@ from lazygrad.utils.data.dataset import (
     TensorDataset,
     random_split,
 )
+from lazygrad.utils.data.distributed import DistributedSampler
 from lazygrad.utils.data.sampler import (
     BatchSampler,
     RandomSampler,
@@ -23,6 +24,7 @@ from lazygrad.utils.data.sampler import (
 from lazygrad.utils.data.worker import WorkerInfo, get_worker_info
 
 __all__ = ["BatchSampler", "ChainDataset", "ConcatDataset", "DataLoader", "Dataset",
-           "IterableDataset", "RandomSampler", "Sampler", "SequentialSampler", "StackDataset",
-           "Subset", "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "WorkerInfo",
-           "default_collate", "default_convert", "get_worker_info", "random_split"]
+           "DistributedSampler", "IterableDataset", "RandomSampler", "Sampler",
+           "SequentialSampler", "StackDataset", "Subset", "SubsetRandomSampler", "TensorDataset",
+           "WeightedRandomSampler", "WorkerInfo", "default_collate", "default_convert",
+           "get_worker_info", "random_split"]

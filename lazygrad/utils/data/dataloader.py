@@ -40,7 +40,8 @@ class DataLoader:
     batch_size None: items one by one, as they are.  num_workers: 0 makes batches in this process;
     more makes them ahead in that many processes, `prefetch_factor` batches each.  timeout: seconds
     to wait for a worker, 0 for ever.
-    generator: decides the order of `shuffle` and the seeds of workers.  pin_memory has no effect.
+    generator: decides the order of `shuffle` and the seeds of workers.  pin_memory has no
+    effect, nor has in_order: batches always come in order.
     """
 
     def __init__(self, dataset: Dataset[Any] | Any, batch_size: int | None = 1,
@@ -67,7 +68,12 @@ class DataLoader:
         self.dataset = dataset
         self.num_workers = num_workers
         self.prefetch_factor = 2 if prefetch_factor is None and num_workers else prefetch_factor
+        if num_workers == 0 and multiprocessing_context is not None:
+            raise ValueError("multiprocessing_context can only be used with multi-process loading "
+                             "(num_workers > 0), but got num_workers=0")
         self.pin_memory = pin_memory
+        self.pin_memory_device = pin_memory_device
+        self.in_order = in_order
         self.timeout = timeout
         self.worker_init_fn = worker_init_fn
         self.multiprocessing_context = multiprocessing_context

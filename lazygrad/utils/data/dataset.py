@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -99,6 +100,13 @@ class StackDataset(Dataset[Any]):
             return {name: dataset[index] for name, dataset in self.datasets.items()}
         return tuple(dataset[index] for dataset in self.datasets)
 
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """Items at indices, asking datasets that give several at a time for all of them."""
+        if isinstance(self.datasets, dict):
+            columns = [items_at(dataset, indices) for dataset in self.datasets.values()]
+            return [dict(zip(self.datasets, items)) for items in zip(*columns)]
+        return list(zip(*(items_at(dataset, indices) for dataset in self.datasets)))
+
     def __len__(self) -> int:
         return self._length
 
@@ -156,13 +164,25 @@ class Subset(Dataset[Any]):
             return self.dataset[[self.indices[position] for position in index]]
         return self.dataset[self.indices[index]]
 
-    def __getitems__(self, indices: list[int]) -> list[Any]:
-        chosen = [self.indices[index] for index in indices]
-        several = getattr(self.dataset, "__getitems__", None)
-        return several(chosen) if callable(several) else [self.dataset[index] for index in chosen]
+    def __getitems__(self, indices: list[int]) -> Sequence[Any]:
+        return items_at(self.dataset, [self.indices[index] for index in indices])
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+def items_at(dataset: Any, indices: Sequence[Any]) -> Sequence[Any]:
+    """The items at indices: by `__getitems__` where the dataset has it.  ValueError where that
+    gives too few or too many.
+    """
+    several = getattr(dataset, "__getitems__", None)
+    if not callable(several):
+        return [dataset[index] for index in indices]
+    items = several(list(indices))
+    if len(items) != len(indices):
+        raise ValueError(f"{type(dataset).__name__}.__getitems__ gave {len(items)} items for "
+                         f"{len(indices)} indices")
+    return items
 
 
 def random_split(dataset: Dataset[Any], lengths: Sequence[int | float],
@@ -175,6 +195,10 @@ def random_split(dataset: Dataset[Any], lengths: Sequence[int | float],
         sizes = [math.floor(total * share) for share in lengths]
         for position in range(total - sum(sizes)):
             sizes[position % len(sizes)] += 1
+        for position, size in enumerate(sizes):
+            if size == 0:
+                warnings.warn(f"Length of split at index {position} is 0. This might result in an "
+                              "empty dataset.", stacklevel=2)
     else:
         sizes = [int(length) for length in lengths]
     if sum(sizes) != total:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from lazygrad.utils.data.collate import Handed, collate_arrays, default_collate
-from lazygrad.utils.data.dataset import IterableDataset, TensorDataset
+from lazygrad.utils.data.dataset import IterableDataset, TensorDataset, items_at
 
 
 class Fetcher:
@@ -32,10 +32,7 @@ class Fetcher:
             return self.collate(self.dataset[request])
         if type(self.dataset) is TensorDataset and self.collate is collate_arrays:
             return [Handed(rows) for rows in self.dataset.rows(request)]
-        several = getattr(self.dataset, "__getitems__", None)
-        items = several(request) if callable(several) else [self.dataset[index]
-                                                            for index in request]
-        return self.collate(items)
+        return self.collate(items_at(self.dataset, request))
 
     def _from_stream(self, request: Any) -> Any:
         assert self.stream is not None

@@ -5,8 +5,9 @@ driver, `test_operations.py`, runs every record against PyTorch: values in each 
 values, first and second gradients, in-place and `out=` variants, aliasing, error inputs.  The
 matrix of defects (`test_defects.py`) starts from the same samples.
 
-Samples hold NumPy arrays; the driver turns each array, also inside lists and tuples, into a tensor
-of either library.
+Samples hold NumPy arrays; the driver turns each array, also inside lists, tuples and dictionaries,
+into a tensor of either library.  A dtype is written as a NumPy dtype, `numpy.dtype("float64")`, or,
+as the keyword `dtype`, by its name.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ ALL = (*REALS, "bool", *COMPLEX)
 class Sample:
     """One call: positional arguments and keywords, with NumPy arrays where tensors go.
 
-    differentiable: the numbers of the arguments that gradients are checked for; None means every
-    floating or complex array.
+    differentiable: the numbers (or keywords) of the arguments that gradients are checked for; None
+    means every floating or complex array.
     """
 
     arguments: tuple[Any, ...]
     keywords: dict[str, Any] = field(default_factory=dict)
-    differentiable: tuple[int, ...] | None = None
+    differentiable: tuple[int | str, ...] | None = None
 
 
 def sample(*arguments: Any, **keywords: Any) -> Sample:
@@ -56,7 +57,7 @@ class Maker:
         """An array of the shape, uniform in [low, high) (integers: whole numbers in it)."""
         name = dtype or self.dtype
         if name == "bool":
-            return self.random.random(shape) < 0.5
+            return numpy.asarray(self.random.random(shape) < 0.5)
         if name.startswith(("int", "uint")):
             first = 0 if name.startswith("uint") and low < 0 else int(low)
             return self.random.integers(first, max(int(high), first + 1), shape).astype(name)
@@ -83,7 +84,7 @@ class Maker:
         return self.random.integers(0, size, shape).astype(dtype)
 
     def mask(self, *shape: int) -> numpy.ndarray:
-        return self.random.random(shape) < 0.5
+        return numpy.asarray(self.random.random(shape) < 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,8 @@ class OperationRecord:
     reference: what to compare with where PyTorch has no such operation or is wrong (the reason
         goes into `note`): reference(*arrays, **keywords) -> arrays.
     compile: whether the record also runs through `lg.compile`.
+    accepts: defects (regular expressions for the names in `defects.py`) whose result is right
+        although PyTorch refuses them, or gives another that is as good (why goes into `note`).
     """
 
     name: str
@@ -137,6 +140,7 @@ class OperationRecord:
     compile: bool = False
     variant: str = ""  # tells records of one name apart
     note: str = ""
+    accepts: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:

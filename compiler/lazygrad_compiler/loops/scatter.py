@@ -1,0 +1,140 @@
+"""Lowering of scatters: a copy of the base, and the updates onto it, in row-major order.
+
+Tasks share the elements of an update, and those axes of positions on which an index counts, since
+no two positions of such an axis meet.  Where there is neither, and the order of combining is free,
+the updates are cut into a fixed number of parts, each with a copy of the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.node import Location, Node, merge_locations, node
+from lazygrad_compiler.loops.arrays import temporary
+from lazygrad_compiler.loops.index import Affine, Dyn, Var, linearize, variable
+from lazygrad_compiler.loops.kernel import BufferRef, Instr, Launch, ScatterKernel
+from lazygrad_compiler.loops.lower import Group, lower_rows
+from lazygrad_compiler.loops.pull import Evaluator
+
+COLUMNS_TOGETHER = 64
+"""Neighbouring positions that a task takes where each of them is a column for itself."""
+SHARED_UPDATES = 1 << 16
+"""Updates from which on it pays to let the threads share them."""
+
+
+def scatter_parts(scatter: Node) -> int:
+    """Into how many pieces the updates of a scatter are cut, each with a copy of the target; 1:
+    they are applied one after the other.
+
+    Where the order of combining is free, the target has no elements that tasks could share
+    instead, and the copies are small beside the updates.  Depends on the shapes only.
+    """
+    base, updates, *indices = scatter.inputs
+    combines = scatter.attrs[1] in ("add", "max", "min") and scatter.dtype.kind != "bool"
+    halves = scatter.dtype.kind == "float" and scatter.dtype.bits == 16
+    if not combines or halves or updates.ndim != indices[0].ndim or any(
+        index.op == "iota" for index in indices
+    ):
+        return 1
+    if updates.size < SHARED_UPDATES:
+        return 1
+    return next((parts for parts in (16, 4) if 2 * parts * base.size <= updates.size), 1)
+
+
+def lower_updates(
+    scatter: Node, stored: Callable[[Node], bool], copies: Node | None = None
+) -> Launch:
+    """The updates of a scatter, onto a buffer that holds the base already.
+
+    copies: (parts, *shape), where the updates are cut into parts; nothing has been put there.
+    """
+    base, updates, *index_nodes = scatter.inputs
+    axes, mode = scatter.attrs
+    rank = index_nodes[0].ndim
+    outer = tuple(Var(f"u{k}", size) for k, size in enumerate(index_nodes[0].shape))
+    inner = tuple(Var(f"e{k}", size) for k, size in enumerate(updates.shape[rank:]))
+    e = Evaluator(lambda other: other is not scatter and stored(other))
+    e.start_stage({})
+    indices = tuple(variable(v) for v in (*outer, *inner))
+    place: list[Affine | None] = [None] * base.ndim
+    apart: list[Var] = []
+    for index_node, axis in zip(index_nodes, axes, strict=True):
+        raw = e.pull(index_node, indices[:rank])
+        counted = _counted_by(e.values[raw], outer) if copies is None else None
+        if counted is not None and counted.extent <= base.shape[axis]:
+            place[axis] = variable(counted)
+            apart.append(counted)
+            continue
+        checked = e.add("dynamic", dtypes.int64, (raw,), (base.shape[axis], axis))
+        place[axis] = variable(Dyn(checked, base.shape[axis]))
+    rest = iter(indices[rank:])
+    target_place = linearize([next(rest) if i is None else i for i in place], base.shape)
+    update = e.pull(updates, indices)
+    target = e.buffer(scatter if copies is None else copies, True)
+    locations: Location = merge_locations(scatter.location, tuple(e.locations))
+    buffers = tuple(BufferRef(other.dtype, other.size, written) for other, written in e.buffers)
+    block = 0
+    if not inner and apart and outer[-1] in apart and len(set(apart)) < len(outer):
+        # the fastest axis of the indices: neighbours stay with one task
+        block = COLUMNS_TOGETHER
+        apart = [axis for axis in apart if axis is not outer[-1]]
+    kernel = ScatterKernel(
+        tuple(axis for axis in outer if axis not in apart),
+        inner,
+        update,
+        target_place,
+        target,
+        mode,
+        tuple(e.values),
+        buffers,
+        apart=tuple(dict.fromkeys(apart)),
+        block=block,
+        parts=1 if copies is None else copies.shape[0],
+    )
+    return Launch(kernel, tuple(other for other, _ in e.buffers), locations, f"scatter_{mode}")
+
+
+def _counted_by(index: Instr, axes: Sequence[Var]) -> Var | None:
+    """The axis whose number the index is, if it is one."""
+    if index.op != "index":
+        return None
+    return next((axis for axis in axes if index.data[0] == variable(axis)), None)
+
+
+def lower_scatter(group: Group, stored: Callable[[Node], bool]) -> list[Launch]:
+    """A copy of the base, then the updates; or the updates into copies of their own, then all
+    together.
+    """
+    target = group.anchor
+    assert target is not None
+    base = target.inputs[0]
+    parts = scatter_parts(target)
+    if parts > 1:
+        return _lower_shared(target, parts, stored)
+    # a marker, since optimised graphs have none: no other node can be this copy
+    copy = node("stop_gradient", base, location=target.location)
+    filled = lower_rows(Group("loops", [copy], {copy}, rows=base.size), stored)
+    arguments = tuple(target if argument is copy else argument for argument in filled.arguments)
+    result = [Launch(filled.kernel, arguments, filled.location, "scatter base")]
+    if target.inputs[1].size:
+        result.append(lower_updates(target, stored))
+    return result
+
+
+COMBINE_COPIES = {"add": ("sum", "add"), "max": ("max", "maximum"), "min": ("min", "minimum")}
+
+
+def _lower_shared(
+    target: Node, parts: int, stored: Callable[[Node], bool]
+) -> list[Launch]:
+    """Each part of the updates into a copy of its own, then base and copies together."""
+    base, reduce_name, combine_name = target.inputs[0], *COMBINE_COPIES[target.attrs[1]]
+    copies = temporary(target.dtype, (parts, *target.shape))
+    updates = lower_updates(target, stored, copies)
+    total = node(reduce_name, copies, axes=(0,), location=target.location)
+    result = node(combine_name, base, total, location=target.location)
+    together = Group("loops", [total, result], {result}, rows=target.size, inner=parts)
+    joined = lower_rows(together, stored)
+    arguments = tuple(target if argument is result else argument for argument in joined.arguments)
+    return [updates, Launch(joined.kernel, arguments, joined.location, "scatter copies")]
