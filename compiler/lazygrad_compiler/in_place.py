@@ -91,6 +91,8 @@ def in_place(launch: Launch, read: int, written: int) -> bool:
         return False
     if operand.dtype.itemsize != result.dtype.itemsize:
         return False
+    if launch.offset_of(read) != launch.offset_of(written):
+        return False
     if launch.arguments.count(launch.arguments[read]) > 1:
         return False
     if any(_loads(kernel.values[value], read) for value in early):

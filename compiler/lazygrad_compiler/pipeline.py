@@ -40,6 +40,7 @@ from lazygrad_compiler.loops.kernel import (
 from lazygrad_compiler.loops.lower import lower_contraction, lower_rows
 from lazygrad_compiler.loops.scan import lower_scan
 from lazygrad_compiler.loops.scatter import lower_scatter
+from lazygrad_compiler.loops.rebase import rebase
 from lazygrad_compiler.loops.schedule import schedule_loops
 from lazygrad_compiler.loops.schedule_contraction import schedule_contraction, scratch_bytes
 from lazygrad_compiler.loops.sort import lower_sort
@@ -164,7 +165,7 @@ def lower_groups(parts: Partition) -> list[Launch]:
             made = lower_array(group)
         else:
             made = [lower_rows(group, stored)]
-        launches += [replace(launch, group=group) for launch in made]
+        launches += [rebase(replace(launch, group=group)) for launch in made]
     return launches
 
 
@@ -227,8 +228,10 @@ def bind(
     bound = []
     for launch, name in zip(launches, names, strict=True):
         arguments = tuple(
-            Binding(slots[value]) if value in slots else Binding(arena, offsets[value])
-            for value in launch.arguments
+            Binding(slots[value], launch.offset_of(place) * value.dtype.itemsize)
+            if value in slots
+            else Binding(arena, offsets[value] + launch.offset_of(place) * value.dtype.itemsize)
+            for place, value in enumerate(launch.arguments)
         )
         if name == LIBRARY_SYMBOL:
             bound.append(BoundLaunch(name, arguments, 1, 1, checks=True, library=True))

@@ -21,7 +21,7 @@ from lazygrad_compiler.llvm.builder import Module, Value, const
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Where a kernel's buffer is: slot of the table, plus an offset in bytes (for the arena)."""
+    """Where a kernel's buffer is: slot of the table, plus an offset in bytes."""
 
     slot: int
     offset: int = 0

@@ -174,6 +174,8 @@ class Launch:
     """A kernel with its buffers bound to nodes of the graph.
 
     arguments: the nodes, in the order of the kernel's buffers.  group: what it was lowered from.
+    offsets: the element of each argument at which the kernel's buffer begins; none given: at the
+    first.
     """
 
     kernel: Kernel
@@ -181,6 +183,10 @@ class Launch:
     location: Location
     about: str
     group: Any = None
+    offsets: tuple[int, ...] = ()
+
+    def offset_of(self, place: int) -> int:
+        return self.offsets[place] if self.offsets else 0
 
 
 def instr_text(number: int, instr: Instr) -> str:
