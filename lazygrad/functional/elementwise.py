@@ -443,12 +443,14 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """Values below `min` become min, above `max` max."""
     if min is None and max is None:
         raise fail("clamp", "needs min, max or both")
+    node = as_node("clamp", input)
     dtype = result_dtype([value for value in (input, min, max) if value is not None])
-    node = graph.cast(as_node("clamp", input), dtype)
+    node = graph.cast(node, dtype)
     for name, bound in (("lt", min), ("gt", max)):
         if bound is None:
             continue
-        limit = graph.cast(as_node("clamp", bound), dtype)
+        limit = graph.const(bound, dtype, node.shape) if type(bound) in (int, float) \
+            else graph.cast(as_node("clamp", bound), dtype)
         if not node.differentiable and not limit.differentiable:
             node = graph.binary("maximum" if name == "lt" else "minimum", node, limit)
             continue
