@@ -23,6 +23,7 @@ def _seconds(arguments: list[str], environment: dict[str, str] | None = None) ->
     """What a Python process with these arguments prints last."""
     settings = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     settings.pop("TORCHINDUCTOR_COMPILE_THREADS", None)
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     done = subprocess.run([sys.executable, *arguments], env=settings | (environment or {}),
                           capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     if done.returncode:
