@@ -420,3 +420,22 @@ def test_transpose_in_registers(size: int) -> None:
         assert cells[row.name] == [(number, lane) for number in range(size)]
     shuffles = f.text().count("shufflevector")
     assert shuffles == size * int(math.log2(size))
+
+
+@pytest.mark.parametrize(("kernel", "padding", "stride"),
+                         [(3, 1, 1), (5, 2, 1), (3, 1, 2), (2, 1, 1)])
+def test_taps_are_packed_in_phases(kernel: int, padding: int, stride: int) -> None:
+    """Masks of a padded convolution depend on the tap, not on the channel: one phase a tap."""
+    image = node("input", index=0, dtype=dtypes.float32, shape=(2, 48, 14, 14))
+    weight = node("input", index=1, dtype=dtypes.float32, shape=(32, 48, kernel, kernel))
+    graph = Graph((node("conv", image, weight, strides=(stride,) * 2,
+                        padding=((padding, padding),) * 2, left_dilation=(1, 1),
+                        right_dilation=(1, 1), groups=1),))
+    _, launches = launches_of(graph)
+    schedules = [default_schedule(launch.kernel) for launch in launches
+                 if isinstance(launch.kernel, ContractionKernel)]
+    assert [schedule.phases for schedule in schedules] == [kernel * kernel]
+    assert schedules[0].kc % kernel**2 == 0 or schedules[0].kc >= 48 * kernel**2
+    random = numpy.random.default_rng(0)
+    arrays = [random.standard_normal(leaf.shape).astype("float32") for leaf in (image, weight)]
+    compare(graph, arrays, run_compiled(graph, arrays))

@@ -106,6 +106,14 @@ class Guarded:
         assert (after == CANARY).all(), f"{what}: written past its end"
 
 
+def argument_addresses(launch: Launch, memory: dict[Node, Guarded]) -> list[int]:
+    """Where each buffer of the kernel begins."""
+    return [
+        memory[value].address + launch.offset_of(place) * value.dtype.itemsize
+        for place, value in enumerate(launch.arguments)
+    ]
+
+
 def run_scheduled(
     graph: Graph, inputs: Sequence[Array], choose: Chooser, seed: int = 0
 ) -> list[Array]:
@@ -127,7 +135,7 @@ def run_scheduled(
                 assert buffer.written, f"{launch.about} reads {value!r} before it is written"
                 memory[value] = Guarded(value.nbytes, 0xFF)
         table = (ctypes.c_void_p * (len(launch.arguments) + 1))(
-            *(memory[value].address for value in launch.arguments), error.address
+            *argument_addresses(launch, memory), error.address
         )
         scratch = Guarded(scratch_size, 0xFF)
         cuts = sorted({0, tasks, *(generator.randrange(tasks + 1) for _ in range(3))})
@@ -365,7 +373,7 @@ def read_at_page_ends(first: int, count: int) -> None:
             call = Entry(load(text, "k").address("k"))
             for value in launch.arguments:
                 memory.setdefault(value, AtPageEnd(value.nbytes))
-            addresses = (memory[value].address for value in launch.arguments)
+            addresses = argument_addresses(launch, memory)
             table = (ctypes.c_void_p * (len(launch.arguments) + 1))(*addresses, error.address)
             scratch = AtPageEnd(size)
             call(ctypes.addressof(table), 0, tasks, scratch.address)

@@ -7,15 +7,19 @@ and casts or scalings fuse into it; there is no im2col buffer.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const_lanes, vector_of
 from lazygrad_compiler.llvm.loops import PARAMETERS, load_arguments
 from lazygrad_compiler.llvm.points import Points, dependences
-from lazygrad_compiler.loops.index import Var
+from lazygrad_compiler.loops.index import Affine, Var
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
     accumulator_dtype,
+    in_phase,
+    quotient_of,
     round_up,
     scratch_parts,
 )
@@ -137,6 +141,8 @@ class _Emitter:
                 column = f.offset(panel, vector_loop.index, self.element)
                 if s.right_transposed:
                     self._pack_transposed(batch, n, column, k0, k_end)
+                elif s.phases > 1 and (self.single or s.kc % s.phases == 0):
+                    self._pack_phases(batch, n, column, k0, k_end)
                 else:
                     self._pack_columns(batch, n, column, k0, k_end)
 
@@ -164,6 +170,41 @@ class _Emitter:
                 self.itemsize,
             )
         points.computed = before
+
+    def _pack_phases(self, batch: Value, n: Value, column: Value, k0: Value, k_end: Value) -> None:
+        """`lanes` columns, as many values of k at a time as there are phases."""
+        f, s, k = self.f, self.s, self.kernel.k
+        quotient = quotient_of(k, s.phases)
+        ready: list[tuple[Points, list[int]]] = []
+        for phase in range(s.phases):
+            values = list(self.kernel.values)
+            for number in self.right_values:
+                instr = values[number]
+                data = tuple(
+                    in_phase(item, k, s.phases, phase) if isinstance(item, Affine) else item
+                    for item in instr.data
+                )
+                values[number] = replace(instr, data=data)
+            points = Points(f, tuple(values), self.pointers, self.error, self.n, s.lanes, True)
+            points.bindings.update({self.kernel.batch: batch, self.n: n})
+            if self.n.extent % s.nr:
+                points.active = self._first_lanes(f.sub(const(I64, self.n.extent), n))
+            depends = dependences(values)
+            late = [number for number in self.right_values if quotient in depends[number]]
+            points.emit(number for number in self.right_values if number not in late)
+            points.hoist(late, [quotient])
+            ready.append((points, late))
+        begin, end = f.udiv(k0, s.phases), f.udiv(k_end, s.phases)
+        with f.loop(begin, end, 1, hint="pack.k") as loop:
+            row = f.sub(f.mul(loop.index, s.phases), k0)
+            target = f.offset(column, f.mul(row, s.nr), self.element)
+            for phase, (points, late) in enumerate(ready):
+                before = dict(points.computed)
+                points.bindings[quotient] = loop.index
+                points.emit(late)
+                place = f.offset(target, phase * s.nr, self.element)
+                f.store(self._widened(points, self.right), place, self.itemsize)
+                points.computed = before
 
     def _pack_transposed(
         self, batch: Value, n: Value, column: Value, k0: Value, k_end: Value
@@ -363,6 +404,7 @@ class _Emitter:
                 points.computed[number] = self._result(total)
             points.emit(others)
             for store in kernel.epilogue.stores:
+                f.origin(f"b{store.buffer}")
                 buffer = kernel.buffers[store.buffer]
                 points.store(
                     buffer.dtype,
@@ -370,6 +412,7 @@ class _Emitter:
                     points.place(store.index),
                     points.computed[store.value],
                 )
+            f.origin("")
 
     def _result(self, total: Value) -> Value:
         return scalar.emit_cast(self.f, total, self.wide, self.kernel.dtype)

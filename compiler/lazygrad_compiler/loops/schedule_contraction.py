@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.loops.index import Affine, Var
+from lazygrad_compiler.loops.index import Affine, Div, Var, substitute, variable
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.target import Target
 
@@ -22,9 +22,11 @@ from lazygrad_compiler.target import Target
 class ContractionSchedule:
     """swapped: the right operand of the kernel plays the left part (its rows are the kernel's n).
     lanes: of one vector.  mr x (nr = vectors * lanes): register tile.  mc, nc, kc: cache block,
-    multiples of mr, nr, lanes. left_rows: the strip is stored row by row (k contiguous), else k by
-    k.  right_transposed: the panel is read along k and transposed in registers.  scratch_bytes: of
-    one thread.
+    multiples of mr, nr, lanes (kc: of phases, where there are any). left_rows: the strip is stored
+    row by row (k contiguous), else k by k.  right_transposed: the panel is read along k and
+    transposed in registers.  phases: packing goes along k in steps of so many, each with index
+    expressions of its own (the taps of a convolution's kernel: which of them fall on padding is
+    then found out once for all channels).
     """
 
     swapped: bool
@@ -37,6 +39,7 @@ class ContractionSchedule:
     left_rows: bool
     right_transposed: bool
     grain: int
+    phases: int = 1
 
     @property
     def nr(self) -> int:
@@ -133,6 +136,9 @@ def schedule_contraction(kernel: ContractionKernel, target: Target) -> Contracti
     if parts > 1 and k <= kc_limit * 3 // 2:
         parts = 1
     kc = max(round_up(-(-k // parts), lanes), lanes)
+    phases = phases_along(kernel, right_values, m.extent)
+    if phases > 1 and parts > 1:
+        kc = max(round_up(-(-k // parts), phases), phases)
     nc = max(target.l2_bytes * 2 // 5 // (kc * itemsize) // nr * nr, nr)
     nc = min(nc, round_up(n.extent, nr))
     mc_limit = target.l2_bytes * 2 // 5 // (nc * itemsize) if parts > 1 else 512
@@ -172,7 +178,51 @@ def schedule_contraction(kernel: ContractionKernel, target: Target) -> Contracti
         left_rows,
         right_transposed,
         max(1, int(30_000 / max(cycles, 1))),
+        1 if right_transposed else phases,
     )
+
+
+MOST_PHASES = 32
+FEWEST_ROWS = 8
+"""Below so many rows of the result a panel is used too seldom to be packed with care."""
+
+
+def phases_along(kernel: ContractionKernel, numbers: tuple[int, ...], rows: int) -> int:
+    """The P for which k = P q + p leaves no quotient or remainder of q in the operand's index
+    expressions, for each p; 1 where there is none, or nothing to be gained.
+    """
+    instrs = [kernel.values[number] for number in numbers]
+    if rows < FEWEST_ROWS or all(instr.op not in ("bounds", "divides") for instr in instrs):
+        return 1
+    k = kernel.k
+    indices = [item for instr in instrs for item in instr.data if isinstance(item, Affine)]
+    divisors = {
+        term.divisor
+        for index in indices
+        for term, _ in index.terms
+        if isinstance(term, Div) and term.inner == variable(k)
+    }
+    for phases in sorted(divisors, reverse=True):
+        if 1 < phases <= MOST_PHASES and k.extent % phases == 0:
+            split = [in_phase(index, k, phases, p) for index in indices for p in range(phases)]
+            quotient = quotient_of(k, phases)
+            if all(
+                isinstance(term, Var) or quotient not in Affine(0, ((term, 1),)).variables()
+                for index in split
+                for term, _ in index.terms
+            ):
+                return phases
+    return 1
+
+
+def quotient_of(k: Var, phases: int) -> Var:
+    """The variable that counts steps of `phases` along k."""
+    return Var(f"{k.name}_of_{phases}", k.extent // phases)
+
+
+def in_phase(index: Affine, k: Var, phases: int, phase: int) -> Affine:
+    """An index expression where k is so many steps and a phase."""
+    return substitute(index, {k: variable(quotient_of(k, phases)) * phases + phase})
 
 
 def _is_dear(kernel: ContractionKernel, numbers: tuple[int, ...], var: Var) -> bool:
