@@ -19,15 +19,18 @@ from lazygrad._core.modes import (
     enable_grad,
     inference_mode,
     is_grad_enabled,
+    is_inference_mode_enabled,
     no_grad,
     set_grad_enabled,
 )
 from lazygrad._core.settings import (
     are_deterministic_algorithms_enabled,
     get_default_device,
+    get_float32_matmul_precision,
     get_num_threads,
     set_default_device,
     set_default_tensor_type,
+    set_float32_matmul_precision,
     set_num_threads,
     use_deterministic_algorithms,
 )
@@ -62,6 +65,7 @@ from lazygrad.functional.activations import (
 from lazygrad.functional.arranging import *
 from lazygrad.functional.complex_numbers import *
 from lazygrad.functional.contractions import *
+from lazygrad.functional.control_flow import *
 from lazygrad.functional.conversion import *
 from lazygrad.functional.convolution import (
     conv1d,
@@ -74,6 +78,7 @@ from lazygrad.functional.convolution import (
 )
 from lazygrad.functional.counting import *
 from lazygrad.functional.creation import *
+from lazygrad.functional.differences import *
 from lazygrad.functional.distances import *
 from lazygrad.functional.draws import *
 from lazygrad.functional.dropouts import *
@@ -93,6 +98,13 @@ from lazygrad.functional.margins import (
     margin_ranking_loss,
     triplet_margin_loss,
 )
+from lazygrad.functional.masking import *
+from lazygrad.functional.noise import (
+    feature_alpha_dropout,
+    feature_alpha_dropout_,
+    rrelu,
+    rrelu_,
+)
 from lazygrad.functional.normalization import (
     batch_norm,
     group_norm,
@@ -100,6 +112,8 @@ from lazygrad.functional.normalization import (
     layer_norm,
     rms_norm,
 )
+from lazygrad.functional.norms import *
+from lazygrad.functional.number_parts import *
 from lazygrad.functional.ordering import *
 from lazygrad.functional.pooling import (
     adaptive_avg_pool1d,
@@ -110,10 +124,6 @@ from lazygrad.functional.pooling import (
     max_pool2d,
     max_pool3d,
 )
-from lazygrad.functional.masking import *
-from lazygrad.functional.noise import feature_alpha_dropout
-from lazygrad.functional.norms import *
-from lazygrad.functional.number_parts import *
 from lazygrad.functional.products import *
 from lazygrad.functional.properties import *
 from lazygrad.functional.quantiles import *
@@ -125,16 +135,18 @@ from lazygrad.functional.rearranging import (
     pixel_unshuffle,
 )
 from lazygrad.functional.reductions import *
-from lazygrad.functional.sequence_losses import ctc_loss
 from lazygrad.functional.scans import *
+from lazygrad.functional.segments import *
+from lazygrad.functional.sequence_losses import ctc_loss
 from lazygrad.functional.special_bessel import *
 from lazygrad.functional.special_gamma import *
-from lazygrad.functional.statistics import *
 from lazygrad.functional.spectrograms import *
+from lazygrad.functional.statistics import *
 from lazygrad.functional.strided import *
 from lazygrad.functional.uniqueness import *
 from lazygrad.functional.views import *
 from lazygrad.functional.windows import *
+from lazygrad.version import __version__
 from lazygrad_compiler.ir.dtypes import (
     DType as dtype,
 )
@@ -192,8 +204,20 @@ def numel(input: Tensor) -> builtins.int:
 _attach.attach(_elementwise.INPLACE)
 
 _LAZY = {"nn", "optim", "utils", "serialization", "cuda", "backends", "debug", "array_api",
-         "linalg", "fft", "func", "special", "random"}
-_ELSEWHERE = {"vmap": "func", "save": "serialization", "load": "serialization", "dump_ir": "debug"}
+         "linalg", "fft", "func", "special", "random", "signal", "amp", "jit", "distributions",
+         "accelerator", "mps", "distributed", "testing", "version"}
+_ELSEWHERE = {"vmap": "func", "save": "serialization", "load": "serialization", "dump_ir": "debug",
+              **dict.fromkeys(("autocast", "is_autocast_enabled", "get_autocast_dtype",
+                               "is_autocast_available", "GradScaler"), "amp")}
+_ABSENT = {
+    "sparse": "sparse tensors: use a dense matrix, or index_add_ and scatter_add_ over the edges",
+    "nested": "nested tensors: use nn.utils.rnn.pad_sequence and a mask",
+    "quantize": "quantised tensors",
+    "hub": "downloads of models: load a file with lazygrad.load",
+    "onnx": "ONNX files",
+    "profiler": "profiler of PyTorch's kind: see the command lazygrad dump-ir",
+}
+"""How a name begins -> what is not supported, and what to use."""
 
 
 def __getattr__(name: str) -> Any:
@@ -203,6 +227,9 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"lazygrad.{_ELSEWHERE[name]}"), name)
     if name.endswith("_") and name in _METHODS and not name.startswith("_"):
         return _METHODS[name]  # torch.sin_(x) is x.sin_()
+    for beginning, what in _ABSENT.items():
+        if name.startswith(beginning):
+            raise AttributeError(f"lazygrad.{name} is not there; no {what}")
     raise AttributeError(f"module 'lazygrad' has no attribute {name!r}")
 
 
@@ -211,6 +238,7 @@ newaxis = None
 strided = STRIDED
 contiguous_format, preserve_format = memory_format("contiguous_format"), memory_format(
     "preserve_format")
+legacy_contiguous_format = contiguous_format
 channels_last, channels_last_3d = memory_format("channels_last"), memory_format("channels_last_3d")
 
 if os.environ.get("LAZYGRAD_DUMP"):

@@ -6,7 +6,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lazygrad.cli import USAGE, UsageError, cache, doctor, dump
+from lazygrad.cli import (
+    USAGE,
+    UsageError,
+    bisect,
+    cache,
+    doctor,
+    dump,
+    explain,
+    opt,
+    profile,
+    reduce,
+    repro,
+    roofline,
+    run,
+    verify,
+)
 
 DESCRIPTION = """\
 lazygrad records tensor operations, compiles them to native code, and runs them.
@@ -25,7 +40,8 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="store_true", help="show the version and end")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (dump, cache, doctor):
+    for module in (dump, explain, roofline, profile, opt, run, verify, bisect, reduce, repro, cache,
+                   doctor):
         module.add_parser(commands)
     return parser
 

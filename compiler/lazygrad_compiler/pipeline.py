@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lazygrad_compiler.artifact import Artifact, Donations, LibraryLaunch
+from lazygrad_compiler.autodiff.listing import Differentiated, gradient_text
+from lazygrad_compiler.fusion.attention import take_apart
 from lazygrad_compiler.fusion.partition import Partition, partition
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.in_place import donations
@@ -23,12 +25,15 @@ from lazygrad_compiler.ir.ops import ARRAY_KINDS
 from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.llvm import contraction, loops, scatter
 from lazygrad_compiler.llvm.arrays import EMITTERS, emit_array
+from lazygrad_compiler.llvm.attention import emit_attention
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import assembly, compile_text, optimize_text
 from lazygrad_compiler.llvm.entry import LIBRARY_SYMBOL, Binding, BoundLaunch, emit_entry
 from lazygrad_compiler.llvm.scan import emit_scan
 from lazygrad_compiler.llvm.sort import emit_sort
 from lazygrad_compiler.loops.arrays import LOWERINGS, lower_array
+from lazygrad_compiler.loops.attention import lower_attention
+from lazygrad_compiler.loops.concat import comes_in_pieces, lower_pieces
 from lazygrad_compiler.loops.kernel import (
     ArrayKernel,
     ContractionKernel,
@@ -38,21 +43,23 @@ from lazygrad_compiler.loops.kernel import (
     text,
 )
 from lazygrad_compiler.loops.lower import lower_contraction, lower_rows
+from lazygrad_compiler.loops.rebase import rebase
 from lazygrad_compiler.loops.scan import lower_scan
 from lazygrad_compiler.loops.scatter import lower_scatter
-from lazygrad_compiler.loops.rebase import rebase
 from lazygrad_compiler.loops.schedule import schedule_loops
 from lazygrad_compiler.loops.schedule_contraction import schedule_contraction, scratch_bytes
 from lazygrad_compiler.loops.sort import lower_sort
 from lazygrad_compiler.memory_plan import MemoryPlan, plan_memory
 from lazygrad_compiler.passes.complex import split_complex
-from lazygrad_compiler.passes.optimize import optimize
+from lazygrad_compiler.passes.optimize import PASSES, Observer, Pass, optimize
 from lazygrad_compiler.target import Target
 
 LOWERINGS["scan"] = lower_scan
 EMITTERS["scan"] = emit_scan
 LOWERINGS["sort"] = lower_sort
 EMITTERS["sort"] = emit_sort
+LOWERINGS["attention"] = lower_attention
+EMITTERS["attention"] = emit_attention
 
 STAGES = ("graph", "grad", "opt", "fused", "loops", "llvm", "llvm-opt", "asm")
 
@@ -87,6 +94,7 @@ class Stages:
     plan: MemoryPlan
     entry: str
     times: dict[str, float] = field(default_factory=dict)
+    gradients: Sequence[Differentiated] = ()  # what autodiff did; the front end notes it
 
     def render(self, stage: str) -> str:
         """The stage as text.  KeyError for an unknown name."""
@@ -113,8 +121,7 @@ def lower(graph: Graph, target: Target) -> Stages:
         times[name] = time.perf_counter() - begun
         return result
 
-    optimized = timed("opt", lambda: prepare(optimize(split_complex(graph))))
-    separate = timed("outputs", separate_outputs, optimized)
+    separate = timed("opt", optimized, graph)
     parts = timed("fused", partition, separate)
     launches = timed("loops", lower_groups, parts)
     kernels, names = timed("llvm", emit_kernels, launches, target)
@@ -125,6 +132,25 @@ def lower(graph: Graph, target: Target) -> Stages:
     return Stages(
         target, graph, separate, parts, launches, kernels, names, plan, entry.text(), times
     )
+
+
+def optimized(graph: Graph, observer: Observer | None = None) -> Graph:
+    """Stage opt of a graph: everything that makes one graph of another, in order.
+
+    observer: called after each pass, see `passes.optimize`.
+    """
+    return optimize(graph, observer, opt_passes())
+
+
+def opt_passes() -> list[tuple[str, Pass]]:
+    """The passes of stage opt by name, in order."""
+    return [
+        ("split-complex", split_complex),
+        ("take-apart", take_apart),
+        *PASSES,
+        ("prepare", prepare),
+        ("separate-outputs", separate_outputs),
+    ]
 
 
 def input_count(graph: Graph) -> int:
@@ -145,8 +171,8 @@ def separate_outputs(graph: Graph) -> Graph:
 
 
 def lower_groups(parts: Partition) -> list[Launch]:
-    """One launch a group (a scatter takes two: the base, then the updates); empty results take
-    none.
+    """One launch a group (a scatter takes two: the base, then the updates; a large concatenation
+    one for each piece); empty results take none.
     """
     launches: list[Launch] = []
     for group in parts.groups:
@@ -163,6 +189,8 @@ def lower_groups(parts: Partition) -> list[Launch]:
             made = lower_scatter(group, stored)
         elif group.kind in ARRAY_KINDS:
             made = lower_array(group)
+        elif comes_in_pieces(group):
+            made = lower_pieces(group, stored)
         else:
             made = [lower_rows(group, stored)]
         launches += [rebase(replace(launch, group=group)) for launch in made]
@@ -188,8 +216,15 @@ def emit_kernels(
     return list(kernels.values()), names
 
 
-def emit_kernel(name: str, kernel: Kernel, target: Target) -> CompiledKernel:
-    module = Module(function_attributes=target.function_attributes, target_features=target.features)
+def emit_kernel(
+    name: str, kernel: Kernel, target: Target, annotated: bool = False
+) -> CompiledKernel:
+    """annotated: with comments on what of the loop IR each instruction is for (`llvm/lines.py`)."""
+    module = Module(
+        function_attributes=target.function_attributes,
+        target_features=target.features,
+        annotated=annotated,
+    )
     scratch = 0
     schedule: Any = None
     if isinstance(kernel, LoopKernel):
@@ -331,6 +366,7 @@ def _per_kernel(stages: Stages, show: Callable[[CompiledKernel], str]) -> str:
 
 _RENDER: dict[str, Callable[[Stages], str]] = {
     "graph": lambda s: print_graph(s.graph),
+    "grad": lambda s: gradient_text(s.gradients),
     "opt": lambda s: print_graph(s.opt),
     "fused": _render_fused,
     "loops": lambda s: _per_kernel(s, lambda k: f"; {k.schedule}\n{text(k.kernel)}"),

@@ -33,6 +33,13 @@ MOST_ENTRIES = 64
 MOST_FOR_ONE_SIGNATURE = 16
 """Recordings for one signature; past that its guards are known to keep failing."""
 
+KEY_PARTS = ("arguments", "gradients enabled", "autocast", "default dtype",
+             "which arguments share memory")
+"""What the parts of a signature's key are, for people."""
+
+recorded_callbacks: list[Callable[[CompiledFunction, Any, Sequence[Tensor]], None]] = []
+"""Called as callback(function, key, tensors) before a call is recorded."""
+
 
 def recording() -> Recording | None:
     """The recording under way in this thread, or None."""
@@ -89,7 +96,7 @@ class CompiledFunction:
             key: Any = tuple([_signature(value, tensors) for value in arguments])
             if keywords:
                 key = (key, _signature(keywords, tensors))
-            key = (key, now.grad, default.dtype, _sharing(tensors))
+            key = (key, now.grad, now.autocast, default.dtype, _sharing(tensors))
             for entry in self._entries.get(key, ()):
                 if entry.holds(tensors):
                     return entry.replay(tensors)
@@ -110,6 +117,8 @@ class CompiledFunction:
                     "Python state that the function depends on keeps changing: it "
                     f"was recorded {len(kept)} times for one signature"
                 )
+            for callback in recorded_callbacks:
+                callback(self, key, tensors)
             entry = record(self._function, arguments, keywords, tensors)
         except NotCapturable:
             self._plain.add(key)

@@ -20,6 +20,7 @@ import numpy
 
 from lazygrad._core import graph
 from lazygrad._core.context import TensorError, here, now
+from lazygrad._core.recast import RECAST, recast
 from lazygrad_compiler.ir.dtypes import DType, dtype_of_numpy
 from lazygrad_compiler.ir.node import IRError, Node, Shape, build, fresh_input
 from lazygrad_compiler.ir.ops import OPS
@@ -34,6 +35,10 @@ MOST_PENDING_BYTES = 4 << 30
 
 _VARIABLE = OPS["variable"]
 _STOP = OPS["stop_gradient"]
+_SLICE = OPS["slice"]
+
+_PLACES = 5
+"""Slices of one length that are parts of programs; further ones are inputs of one program."""
 
 
 class View:
@@ -71,6 +76,8 @@ class Cell:
     tracked: bool = False
     cache: dict[View, Node] | None = None
     version: int = 0
+    places: dict[int, set[int]] | None = None
+    """Number of rows -> where slices of so many rows began."""
     settled: tuple[Node, bool] | None = None  # node and tracked before writes still pending
 
     def read(self, view: View) -> Node:
@@ -89,11 +96,43 @@ class Cell:
         for definition, attrs, location in view.steps:
             if uid is not None and position == depth:
                 node = mark(node, uid)
-            node = build(definition, (node,), attrs, location)
+            if definition is RECAST:
+                node = recast(node, attrs[0])
+                position += 1
+                continue
+            rows = None if node.payload is None or definition is not _SLICE \
+                else self._moving_rows(node, attrs)
+            node = build(definition, (node,), attrs, location) if rows is None else rows
             position += 1
         if uid is not None and position == depth:
             node = mark(node, uid)
         return node
+
+    def _moving_rows(self, node: Node, attrs: tuple) -> Node | None:
+        """Rows of a value that is there, if they are read again and again at other places.
+
+        A slice is part of the program, so a loop over `data[i:i + 64]` would compile one for each
+        `i`.  From the fifth place on the rows are gathered by an index that is an input.
+        """
+        starts, stops, steps = attrs
+        count = stops[0] - starts[0] if starts else 0
+        if count <= 0 or count == node.shape[0] or steps[0] != 1 \
+                or now.recording is not None or now.traced is not None:
+            return None
+        if self.places is None:
+            self.places = {}
+        seen = self.places.setdefault(count, set())
+        if len(seen) < _PLACES:
+            seen.add(starts[0])
+            if len(seen) < _PLACES:
+                return None
+        index = leaf_of_array(numpy.arange(starts[0], stops[0]))
+        rows = graph.make("gather", node, index, attrs=((0,),))
+        if all(stop - start == size for start, stop, size
+               in zip(starts[1:], stops[1:], node.shape[1:], strict=True)) \
+                and all(step == 1 for step in steps[1:]):
+            return rows
+        return build(_SLICE, (rows,), ((0, *starts[1:]), (count, *stops[1:]), steps), now.location)
 
     def set(self, node: Node, tracked: bool) -> None:
         """Replaces the value: an in-place write."""

@@ -10,6 +10,7 @@ import functools
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ import numpy
 
 import lazygrad_compiler
 import lazygrad_runtime
+from lazygrad._core.autocast import POLICY, casting
 from lazygrad_compiler.ir.node import IRError, IRTypeError, Location
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -27,11 +29,15 @@ class _Now(threading.local):
 
     grad: bool = True
     inference: bool = False
+    anomaly: bool = False
+    """Whether backward looks for NaN."""
     recording: Any = None
     """The `Recording` of a function being compiled in this thread."""
     traced: Any = None
     """The innermost `Trace`, where a function runs on stand-ins."""
     location: Location = ()
+    autocast: Any = None
+    """The dtype that products run in, within `autocast`."""
 
 
 now = _Now()
@@ -88,6 +94,15 @@ def fail(name: str, problem: str, hint: str = "",
     return kind(f"[{name}] {problem} ({line()})." + (f" {hint}" if hint else ""))
 
 
+_warned: dict[Any, Any] = {}
+
+
+def warn(message: str) -> None:
+    """A warning at the user's line, by default shown once for each."""
+    file, number = (now.location or here())[0]
+    warnings.warn_explicit(message, UserWarning, file, number, registry=_warned)
+
+
 def refused(error: IRError, message: str) -> TensorError:
     """What users see of an error of the IR."""
     kind = TensorTypeError if isinstance(error, IRTypeError) else TensorError
@@ -135,6 +150,8 @@ _missing = object()
 
 def operation(function: Function) -> Function:
     """Marks a public operation: its line is found once, its errors name it, `out=` is served."""
+    if function.__name__ in POLICY:
+        function = casting(function, POLICY[function.__name__], now)  # type: ignore[assignment]
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -155,6 +172,11 @@ def operation(function: Function) -> Function:
                 raise
             raise fail(function.__name__, f"takes no {type(wrong).__name__} here",
                        "Tensors are made with lazygrad.tensor(...).", TypeError) from None
+        except MemoryError as error:
+            if str(error).startswith("["):
+                raise
+            what = str(error) or "there is not enough memory for it"
+            raise MemoryError(f"[{function.__name__}] {what} ({line()})") from None
         except _PLAIN_ERRORS as error:
             if type(error) not in _PLAIN_ERRORS or str(error).startswith("[") or _from_user(error):
                 raise

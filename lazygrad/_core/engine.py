@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
+from lazygrad._core import anomaly, derived, graph
 from lazygrad._core import cell as cells
-from lazygrad._core import derived, graph
 from lazygrad._core.cell import FREED, mark
 from lazygrad._core.context import fail, now, operation
 from lazygrad._core.tensor import Tensor, _uids, node_of, shape_of, variables, wrap
@@ -210,11 +210,15 @@ def backward(tensors: Sequence[Tensor], gradients: Sequence[Any], retain_graph: 
                     retained[node_of(each)] = each
     with _Recording(create_graph):
         def wanted(node: Node) -> bool:
+            if now.anomaly:
+                return True
             if node.op == "variable" and (owner := variables.get(node.attrs[0])) is not None:
                 return only is None or id(owner) in only
             return node in retained
 
         found, passed = propagate(outputs, cotangents, wanted)
+        if now.anomaly:
+            anomaly.check(found, passed)
         totals: dict[int, tuple[Tensor, Node]] = {}
         for node, gradient in found.items():
             owner = retained.get(node)
@@ -243,6 +247,9 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
     """Gradients of outputs for inputs, given back instead of added to `.grad`."""
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if not inputs:
+        raise fail("grad", "there are no inputs",
+                   "A generator such as model.parameters() gives its tensors only once.")
     if grad_outputs is None or isinstance(grad_outputs, Tensor):
         grad_outputs = [grad_outputs] * len(outputs)
     if retain_graph is None:

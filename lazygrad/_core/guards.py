@@ -119,6 +119,10 @@ def _same_plain(left: Any, right: Any) -> bool:
     return type(left) in _PLAIN and _seen(left, []) == _seen(right, [])
 
 
+def _is_short(value: Any) -> bool:
+    return type(value) in _PLAIN
+
+
 def watch_attributes(thing: Any, names: Container[str] | None = None) -> Callable[[], bool]:
     """A guard on the attributes of an object: plain values, tensors, and what the dicts, lists and
     tuples among them hold (a module's parameters, buffers, parts and hooks).  Lists may grow.
@@ -156,7 +160,20 @@ def watch_attributes(thing: Any, names: Container[str] | None = None) -> Callabl
         return all(contents(holder) == seen if isinstance(holder, dict)
                    else contents(holder[: len(seen)]) == seen for holder, seen in held)
 
+    def changed() -> str:
+        """What does not hold any more, for people."""
+        kind = type(thing).__name__
+        now_there = [name for name in plain if name not in attributes
+                     or _seen(attributes[name], []) != _seen(watched[name], [])]
+        moved = [name for name, seen in zip(tensors, seen_tensors, strict=True)
+                 if name not in attributes or _seen(attributes[name], []) != seen]
+        parts = [f"{kind}.{name}: {watched[name]!r} -> {attributes.get(name)!r}"
+                 for name in now_there]
+        parts += [f"{kind}.{name} is another tensor" for name in moved]
+        return "; ".join(parts) or f"what a list or dict of {kind} holds"
+
     holds.kept = kept  # type: ignore[attr-defined]
+    holds.changed = changed  # type: ignore[attr-defined]
     return holds
 
 
@@ -214,4 +231,15 @@ def watch_function(function: Any, recorded: Recording) -> None:
                 return False
         return True
 
+    enclosed_names = [*names, *code.co_freevars]
+
+    def changed() -> str:
+        return "; ".join(
+            f"{name}: {expected!r} -> {value!r}" if _is_short(value) and _is_short(expected)
+            else f"{name} is another {type(value).__name__}"
+            for name, value, expected in zip(enclosed_names, look(), before, strict=False)
+            if value is not expected and not _same_plain(value, expected)
+        ) or "a tensor that the function names was replaced"
+
+    holds.changed = changed  # type: ignore[attr-defined]
     recorded.guards.append(holds)

@@ -84,6 +84,16 @@ class inference_mode(_Mode):
 
     def __init__(self, mode: bool = True) -> None:
         super().__init__(not mode)
+        self._was: list[bool] = []
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._was.append(now.inference)
+        now.inference = not self.enabled
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        now.inference = self._was.pop()
 
 
 class set_grad_enabled(_Mode):

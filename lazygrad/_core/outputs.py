@@ -7,12 +7,11 @@ view, of another dtype (if the result's may be put into it), or overlap the oper
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from lazygrad._core import graph
-from lazygrad._core.context import fail, here, now
+from lazygrad._core.context import fail, here, now, warn
 from lazygrad._core.types import CATEGORY
 from lazygrad_compiler.ir.ops import listed
 
@@ -113,9 +112,9 @@ def _put(name: str, place: Any, value: Any) -> None:
         write(place, name, node)
         return
     if place.numel():
-        warnings.warn(
+        warn(
             f"[{name}] out of shape {listed(shape_of(place))} is resized to {listed(node.shape)}; "
-            "give an empty tensor, or one of the right shape", stacklevel=5)
+            "give an empty tensor, or one of the right shape")
     if place._view is not None:
         raise fail(name, f"out is a view of shape {listed(shape_of(place))} and cannot become "
                    f"{listed(node.shape)}", "Give an out of the result's shape.")

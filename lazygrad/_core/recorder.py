@@ -15,7 +15,7 @@ from lazygrad._core.cell import Cell
 from lazygrad._core.context import now
 from lazygrad._core.guards import NotCapturable, Recording, watch_function
 from lazygrad._core.nests import replace, tensors_in
-from lazygrad._core.replay import Argument, Entry, Output, Same, Source, Target
+from lazygrad._core.replay import Argument, ArgumentView, Entry, Output, Same, Source, Target
 from lazygrad._core.tensor import Tensor, raw_node, variables, wrap
 from lazygrad_compiler.ir.node import Node
 from lazygrad_runtime import program as programs
@@ -193,6 +193,8 @@ class Recorder:
         """Where a result comes from: an argument, a tensor outside, or an output."""
         if id(tensor) in self.position_of:
             return Argument(self.position_of[id(tensor)])
+        if id(tensor._cell) in self.position_of_cell:
+            return ArgumentView(self.position_of_cell[id(tensor._cell)], tensor._view)
         if id(tensor._cell) in self.outside:
             return Same(tensor)
         return Output(self.number(raw_node(tensor)), id(tensor))
@@ -302,4 +304,17 @@ class Recorder:
                     return False
             return True
 
+        def changed() -> str:
+            """What does not hold any more, for people."""
+            for reference, cell, absent in expected:
+                tensor = reference()
+                if tensor is not None:
+                    if tensor._cell is not cell:
+                        return f"a tensor of shape {list(tensor.shape)} was replaced"
+                    if check_gradients and (tensor._grad is None) is not absent:
+                        state = "absent -> there" if absent else "there -> absent"
+                        return f"the gradient of a tensor of shape {list(tensor.shape)}: {state}"
+            return "a tensor outside"
+
+        holds.changed = changed  # type: ignore[attr-defined]
         return holds

@@ -10,10 +10,10 @@ from weakref import ref
 import numpy
 
 from lazygrad._core import cell as cells
-from lazygrad._core.cell import Cell
+from lazygrad._core.cell import Cell, View
 from lazygrad._core.guards import Recording
 from lazygrad._core.nests import parts_of, rebuild
-from lazygrad._core.tensor import Tensor, raw_node, wrap, write
+from lazygrad._core.tensor import Tensor, make_views, raw_node, wrap, write
 from lazygrad_compiler.ir.node import Node, fresh_input
 from lazygrad_runtime import program as programs
 from lazygrad_runtime.memory import Buffer
@@ -221,6 +221,27 @@ class Argument:
         self.position = position
 
 
+class ArgumentView:
+    """A view of an argument (or another handle on its memory), so that writes to one reach the
+    other, as where the function is not compiled.
+    """
+
+    def __init__(self, position: int, view: View | None) -> None:
+        self.position, self.view = position, view
+
+    def of(self, argument: Tensor) -> Tensor:
+        view = self.view
+        if view is None:
+            return argument.detach()
+        # the strides that were recorded are those on an argument that lies row by row
+        strides = view.strides if argument.is_contiguous() else None
+        result = make_views(argument, view.steps, view.shape, strides)  # type: ignore[arg-type]
+        made = result._view
+        if view.dtype is not None and made is not None:
+            made.dtype = view.dtype
+        return result
+
+
 class Same:
     """A tensor outside that the function gives back as it is."""
 
@@ -249,6 +270,8 @@ def _filled(
         return made[part.identity]
     if part.__class__ is Argument:
         return tensors[part.position]
+    if part.__class__ is ArgumentView:
+        return part.of(tensors[part.position])
     if part.__class__ is Same:
         return part.tensor
     items = parts_of(part)

@@ -45,6 +45,22 @@ def are_deterministic_algorithms_enabled() -> bool:
     return _Deterministic.asked
 
 
+class _Precision:
+    asked = "highest"
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Notes the wish; float32 products are computed in float32 whatever it is."""
+    if precision not in ("highest", "high", "medium"):
+        raise fail("set_float32_matmul_precision", f"there is no precision {precision!r}",
+                   'It is "highest", "high" or "medium".')
+    _Precision.asked = precision
+
+
+def get_float32_matmul_precision() -> str:
+    return _Precision.asked
+
+
 def set_num_threads(number: int) -> None:
     """How many threads compiled programs run on; results do not depend on it."""
     from lazygrad_runtime import pool

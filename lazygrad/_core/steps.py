@@ -15,6 +15,7 @@ import numpy
 from lazygrad._core import graph
 from lazygrad._core.cell import Cell, View
 from lazygrad._core.context import fail, now
+from lazygrad._core.recast import RECAST, recast, take_step
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Node, Shape, build
 from lazygrad_compiler.ir.ops import OpDef
@@ -43,6 +44,7 @@ _ON_ARRAYS: dict[str, Callable[[numpy.ndarray, tuple], numpy.ndarray]] = {
     "slice": lambda array, attrs: array[tuple(map(slice, *attrs))],
     "flip": lambda array, attrs: numpy.flip(array, attrs[0]),
     "bitcast": lambda array, attrs: array.view(attrs[0].numpy),
+    "recast": lambda array, attrs: array.view(attrs[0].numpy),
     "window": _window,
     "conj": lambda array, attrs: numpy.asarray(numpy.conj(array)),
     "view_as_real": lambda array, attrs: array[..., None].view(array.real.dtype),
@@ -105,7 +107,7 @@ def first_byte(base: Node, view: View | None) -> int:
     # The chain of nodes knows the shapes between the steps.
     nodes = [base]
     for definition, attrs, location in view.steps:
-        nodes.append(build(definition, (nodes[-1],), attrs, location))
+        nodes.append(take_step(definition, nodes[-1], attrs, location))
     place: Positions = (0,) * nodes[-1].ndim
     within = 0  # bytes into an element: the imaginary part of a complex number
     for (definition, attrs, _), old, new in zip(
@@ -115,6 +117,10 @@ def first_byte(base: Node, view: View | None) -> int:
             place, within = place[:-1], within + place[-1] * new.dtype.itemsize
         elif definition.name == "view_as_complex":
             place = (*place, 0)
+        elif definition.name == "recast":
+            position = place[-1] * new.dtype.itemsize
+            place = (*place[:-1], position // old.dtype.itemsize)
+            within += position % old.dtype.itemsize
         else:
             place = _before(definition.name, attrs, old.shape, new.shape, place)
     return _ravel(place, base.shape) * base.dtype.itemsize + within
@@ -129,12 +135,15 @@ def write_back(cell: Cell, view: View, value: Node, name: str = "in-place") -> N
     repeats = False
     for definition, attrs, location in view.steps:
         repeats = repeats or (definition.name == "expand" and attrs[0] != before[-1].shape)
-        before.append(build(definition, (before[-1],), attrs, location))
+        before.append(take_step(definition, before[-1], attrs, location))
     if repeats:
         if any(stride == 0 and size > 1
                for stride, size in zip(view.strides or (), view.shape, strict=False)):
             raise fail(name, "several elements of an expanded view are one element in memory",
                        "Write to a .clone() of it, or to the tensor before expand.")
+        if any(definition is RECAST for definition, _, _ in view.steps):
+            raise fail(name, "repeats elements of a tensor whose bits are read as another dtype",
+                       "Write to a .clone() of it.")
         return _by_positions(before[0], view, value)
     for (definition, attrs, _), old in zip(
         reversed(view.steps), reversed(before[:-1]), strict=True
@@ -202,6 +211,7 @@ _UNDO: dict[str, Callable[[OpDef, tuple, Node, Node], Node]] = {
         definition, (value,), attrs, now.location),
     "bitcast": lambda definition, attrs, old, value: graph.make(
         "bitcast", value, attrs=(old.dtype,)),
+    "recast": lambda definition, attrs, old, value: recast(value, old.dtype),
     "window": _undo_window,
     "conj": lambda definition, attrs, old, value: graph.make("conj", value),
     "view_as_real": lambda definition, attrs, old, value: graph.make("view_as_complex", value),

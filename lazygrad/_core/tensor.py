@@ -121,6 +121,7 @@ class Tensor(Observed):
         return self.numel() * self.dtype.itemsize
 
     is_cuda = is_sparse = is_quantized = is_meta = is_nested = property(lambda self: False)
+    is_cpu = property(lambda self: True)
     layout = property(lambda self: STRIDED)
 
     def size(self, dim: int | None = None) -> Any:
@@ -308,6 +309,13 @@ class Tensor(Observed):
         from lazygrad._core.engine import backward
         backward([self], [gradient], retain_graph, create_graph, inputs)
 
+    def explain(self) -> str:
+        """What computing this tensor would take, as text: kernels with their work and lines, why
+        they are not one, and the memory.  Nothing is computed.
+        """
+        from lazygrad.explain.tensor import explain
+        return explain(self)
+
     def retain_grad(self) -> None:
         """Makes a computed tensor keep its gradient in `.grad`, too."""
         from lazygrad._core.engine import retain_grad
@@ -353,6 +361,14 @@ class Tensor(Observed):
         if self._leaf_uid() is not None:
             result._view, result._detached = None, True
             result.requires_grad_()
+        return result
+
+    def as_subclass(self, cls: type) -> Any:
+        """A handle of a subclass of Tensor on the same memory, with the same history."""
+        if not (isinstance(cls, type) and issubclass(cls, Tensor)):
+            raise fail("as_subclass", f"{cls!r} is no subclass of Tensor", kind=TypeError)
+        result: Any = _new(cls)
+        result._cell, result._view, result._detached = self._cell, self._view, self._detached
         return result
 
     @staticmethod

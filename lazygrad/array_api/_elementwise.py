@@ -86,8 +86,10 @@ def real(x: Tensor, /) -> Tensor:
 
 
 def sign(x: Tensor, /) -> Tensor:
-    """-1, 0 or 1; of complex numbers x / |x|."""
-    return lazygrad.sgn(x) if x.dtype.is_complex else lazygrad.sign(x)
+    """-1, 0 or 1; of complex numbers x / |x|; NaN of NaN."""
+    if x.dtype.is_complex:
+        return lazygrad.sgn(x)
+    return lazygrad.where(x != x, x, lazygrad.sign(x)) if x.dtype.is_floating else lazygrad.sign(x)
 
 
 def clip(x: Tensor, /, min: Any = None, max: Any = None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lazygrad._core.anomaly import detect_anomaly, set_detect_anomaly
 from lazygrad._core.engine import backward as _backward
 from lazygrad._core.engine import grad
 from lazygrad._core.modes import (
@@ -40,4 +41,5 @@ def __getattr__(name: str) -> Any:
 
 
 __all__: Sequence[str] = ["grad", "backward", "Function", "Variable", "no_grad", "enable_grad",
-                          "set_grad_enabled", "inference_mode"]
+                          "set_grad_enabled", "inference_mode", "detect_anomaly",
+                          "set_detect_anomaly"]

@@ -1,159 +1,82 @@
-"""`lazygrad cache`: what the compile cache holds, how it was used, where it is, and emptying it."""
+"""`lazygrad cache`: what the compile cache holds, how it was used, and keeping it in order.
+
+This file is the list of its actions; each is in a `cache_*.py` of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
-import time
-from typing import Any
+from collections.abc import Callable
 
-from lazygrad.cli import FINDING, OK, SCHEMA_VERSION, human_age, human_bytes
+from lazygrad.cli import (
+    SCHEMA_VERSION,
+    cache_check,
+    cache_clean,
+    cache_exchange,
+    cache_explain,
+    cache_list,
+    cache_show,
+)
+from lazygrad.cli.cache_list import print_json, short_lines
+
+__all__ = ["add_parser", "print_json", "short_lines"]
 
 DESCRIPTION = """\
 Compiled programs are kept on disk, so that a script that runs again does not compile again.
 
-  ls       the programs: key, size, age, kernels, compile seconds, the lines they came from
-  stats    how often programs were found (hits), not found (misses), written (stores), and found
-           damaged (rejects), over all processes so far; bytes on disk
-  clear    deletes all of them (nothing is asked; --dry-run only says what would go)
-  path     where they are
+  path      where they are
+  ls        the programs: key, size, hits, age, seconds saved, kernels, the lines they came from
+  show      one program: what it was made from, and what was made, from graph to assembly
+  stats     hits, misses, stores, rejects, evictions, seconds saved, over all processes so far
+  verify    checks every sum and graph; with --recompile also that compiling gives the same bytes
+  explain   why a script's programs were compiled anew, or in what two programs differ
+  prune     deletes what was unused longest, and what belongs to no program
+  clear     deletes everything
+  export    writes programs into one file, for another machine
+  import    takes programs from such a file
 """
+
+EPILOG = """\
+Environment:
+  LAZYGRAD_CACHE=0             no cache: nothing is read or written
+  LAZYGRAD_CACHE_DIR           the folder (default: $XDG_CACHE_HOME/lazygrad, ~/.cache/lazygrad)
+  LAZYGRAD_CACHE_MAX_BYTES     500M, 2G, or none (default 2G); beyond, what was unused longest goes
+  LAZYGRAD_CACHE_MAX_ENTRIES   a number of programs, or none (default 50000)
+Exit codes: 0 all is well, 1 there is something to look at, 2 the command line is wrong.
+A KEY may be shortened to the digits that tell it from the others.
+"""
+
+Action = Callable[[argparse.Namespace], int]
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
-        "cache", help="list, measure or empty the cache of compiled programs",
-        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False)
-    actions = parser.add_subparsers(dest="action", metavar="ls|stats|clear|path", required=True)
-    for name, action, help_text in (
-        ("ls", list_entries, "list the programs"), ("stats", show_stats, "show the counters"),
-        ("clear", clear, "delete everything"), ("path", show_path, "print the folder"),
-    ):
-        sub = actions.add_parser(name, help=help_text, allow_abbrev=False)
+        "cache", help="look into, check, share or empty the cache of compiled programs",
+        description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def add(name: str, run: Action, help_text: str,
+            arguments: Callable[[argparse.ArgumentParser], None] | None = None) -> None:
+        sub = actions.add_parser(name, help=help_text, description=help_text.capitalize() + ".",
+                                 epilog=EPILOG, allow_abbrev=False,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
         sub.add_argument("--json", action="store_true",
                          help=f"as JSON (schema_version {SCHEMA_VERSION})")
-        if name == "clear":
-            sub.add_argument("--dry-run", action="store_true", help="only say what would go")
-        sub.set_defaults(run=action)
+        if arguments is not None:
+            arguments(sub)
+        sub.set_defaults(run=run)
 
-
-def print_json(values: dict[str, Any]) -> None:
-    print(json.dumps({"schema_version": SCHEMA_VERSION, **values}, indent=1))
-
-
-def _unusable(stats: dict[str, Any]) -> bool:
-    """Says why there is nothing to see.  True where that is something wrong."""
-    if stats["enabled"]:
-        return False
-    if os.environ.get("LAZYGRAD_CACHE", "").strip() == "0":
-        print("the compile cache is switched off (LAZYGRAD_CACHE=0)", file=sys.stderr)
-        return False
-    print(f"the compile cache {stats['path']} cannot be used; "
-          "`lazygrad doctor` says more", file=sys.stderr)
-    return True
-
-
-# ---- ls
-
-
-def described_entries() -> list[dict[str, Any]]:
-    """The entries, newest first, as plain values."""
-    from lazygrad_runtime.cache import CompileCache
-    cache = CompileCache()
-    now = time.time()
-    found = []
-    for entry in cache.entries():
-        try:
-            written = os.stat(cache.path / "entries" / f"{entry.key}.json").st_mtime
-        except OSError:  # gone meanwhile
-            continue
-        launches = entry.manifest["meta"].get("launches", [])
-        lines = sorted({(file, line) for _, _, where in launches for file, line in where})
-        found.append({
-            "key": entry.key,
-            "bytes": sum(record["size"] for record in entry.manifest["blobs"].values()),
-            "age_seconds": max(round(now - written, 3), 0.0),
-            "kernels": len({kernel for kernel, _, _ in launches}),
-            "launches": len(launches),
-            "compute": [about for _, about, _ in launches],
-            "lines": [f"{file}:{line}" for file, line in lines],
-            "compile_seconds": round(entry.manifest["meta"].get("seconds", 0.0), 6),
-        })
-    return sorted(found, key=lambda each: (each["age_seconds"], each["key"]))
-
-
-def list_entries(options: argparse.Namespace) -> int:
-    from lazygrad_runtime.cache import CompileCache
-    entries = described_entries()
-    stats = CompileCache().stats()
-    if options.json:
-        print_json({"path": stats["path"], "entries": entries})
-    elif not entries:
-        if stats["enabled"]:
-            print(f"no programs in {stats['path']}", file=sys.stderr)
-    else:
-        print(f"{'key':12}  {'size':>10}  {'age':>6}  {'kernels':>7}  {'compile':>9}  lines")
-        for entry in entries:
-            print(f"{entry['key'][:12]}  {human_bytes(entry['bytes']):>10}  "
-                  f"{human_age(entry['age_seconds']):>6}  {entry['kernels']:>7}  "
-                  f"{entry['compile_seconds']:>7.3f} s  {short_lines(entry['lines'])}")
-    return FINDING if _unusable(stats) else OK
-
-
-def short_lines(lines: list[str], most: int = 3) -> str:
-    """File names and line numbers: train.py:12,14,20 and 3 more."""
-    by_file: dict[str, list[str]] = {}
-    for line in lines[:most]:
-        file, _, number = os.path.basename(line).rpartition(":")
-        by_file.setdefault(file, []).append(number)
-    text = ", ".join(f"{file}:{','.join(numbers)}" for file, numbers in by_file.items())
-    return text + (f" and {len(lines) - most} more" if len(lines) > most else "")
-
-
-# ---- stats, clear, path
-
-
-def show_stats(options: argparse.Namespace) -> int:
-    from lazygrad_runtime.cache import CompileCache
-    stats = CompileCache().stats()
-    if options.json:
-        print_json(stats)
-    else:
-        for name, value in stats.items():
-            if name == "bytes":
-                value = f"{value} ({human_bytes(value)})"
-            elif name == "enabled":
-                value = "yes" if value else "no"
-            print(f"{name:8}  {value}")
-    return FINDING if _unusable(stats) else OK
-
-
-def clear(options: argparse.Namespace) -> int:
-    from lazygrad_runtime.cache import CompileCache
-    cache = CompileCache()
-    stats = cache.stats()
-    count, size = stats["entries"], stats["bytes"]
-    if not options.dry_run:
-        count = cache.clear()
-    left = cache.stats()["entries"] if not options.dry_run else 0
-    if options.json:
-        print_json({"path": stats["path"], "entries": count, "bytes": size,
-                    "dry_run": options.dry_run})
-    else:
-        verb = "would delete" if options.dry_run else "deleted"
-        programs = f"{count} program{'s' * (count != 1)}"
-        print(f"{verb} {programs}, {human_bytes(size)}, in {stats['path']}")
-    return FINDING if _unusable(stats) or left else OK
-
-
-def show_path(options: argparse.Namespace) -> int:
-    from lazygrad_runtime.cache import default_folder
-    path = str(default_folder())
-    if options.json:
-        print_json({"path": path})
-    else:
-        print(path)
-    return OK
+    add("path", cache_list.show_path, "print the folder")
+    add("ls", cache_list.list_entries, "list the programs", cache_list.add_arguments)
+    add("show", cache_show.show, "show one program in full", cache_show.add_arguments)
+    add("stats", cache_list.show_stats, "show the counters of all processes so far")
+    add("verify", cache_check.verify, "check that nothing is damaged", cache_check.add_arguments)
+    add("explain", cache_explain.explain, "say why programs were compiled anew, by field",
+        cache_explain.add_arguments)
+    add("prune", cache_clean.prune, "delete what was unused longest", cache_clean.add_arguments)
+    add("clear", cache_clean.clear, "delete everything", cache_clean.add_dry_run)
+    add("export", cache_exchange.export, "write programs into a file",
+        cache_exchange.add_export_arguments)
+    add("import", cache_exchange.import_, "take programs from a file",
+        cache_exchange.add_import_arguments)

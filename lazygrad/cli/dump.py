@@ -15,8 +15,19 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from lazygrad.cli import FINDING, OK, UsageError
+from lazygrad.dump.options import (
+    OptionError,
+    UnknownStage,
+    add_options,
+    counted,
+    from_namespace,
+)
+
+if TYPE_CHECKING:
+    from lazygrad.dump.listen import Dump
 
 DESCRIPTION = """\
 Runs SCRIPT and shows each program that is compiled for it (or taken from the cache), as text, stage
@@ -36,60 +47,64 @@ EPILOG = """\
 Everything else on the command line goes to the script; after `--`, also --stage and -o do:
   lazygrad dump-ir train.py --epochs 1 --stage fused
   lazygrad dump-ir --stage all -o dump train.py -- -o model.pt
+  lazygrad dump-ir train.py --at train.py:12 --stage all
+  lazygrad dump-ir train.py --print-changed=diff
+  lazygrad dump-ir train.py --format html -o report
 """
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "dump-ir", help="run a script and show its compiled programs, stage by stage",
-        usage="lazygrad dump-ir SCRIPT [ARGS ...] [--stage STAGES] [-o DIR|-]",
+        usage="lazygrad dump-ir SCRIPT [ARGS ...] [--stage STAGES] [--print-changed[=diff]]\n"
+              "       [--filter RE] [--at FILE:LINE] [--format text|json|dot|svg|html] [-o DIR|-]",
         description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script", metavar="SCRIPT", help="a Python file")
-    parser.add_argument("--stage", metavar="STAGES", default="graph,fused,loops",
-                        help="stages, comma between, or all (default: graph,fused,loops)")
-    parser.add_argument("-o", "--output", metavar="DIR|-", default="-",
-                        help="write DIR/000-<about>/<stage>.txt; - is standard output (default)")
+    add_options(parser)
     parser.set_defaults(run=run, takes_script_arguments=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the script under a dump; `options.script_arguments` are its own."""
-    from lazygrad import debug
+    from lazygrad.dump.listen import Dump
+    from lazygrad.dump.write import writer
     from lazygrad_runtime.program import forget_programs
     try:
-        stages = debug.parse_stages(options.stage)
-    except debug.UnknownStage as error:
+        wanted = from_namespace(options)
+    except UnknownStage as error:
         raise UsageError(f"--stage: {error}") from None
+    except OptionError as error:
+        raise UsageError(str(error)) from None
     script = Path(options.script)
     if not script.is_file():
         raise UsageError(f"{script}: there is no such file")
     to_stdout = options.output == "-"
-    if to_stdout:
-        write = debug.write_to(sys.stdout)
-    else:
-        try:
-            write = debug.write_files(Path(options.output))
-        except OSError as error:
-            raise UsageError(f"-o {options.output}: {error.strerror}") from None
+    try:
+        write = writer(wanted, sys.stdout)
+    except OSError as error:
+        raise UsageError(f"-o {options.output}: {error.strerror}") from None
     forget_programs()  # those of an earlier run in this process are to be shown, too
-    dump = debug.Dump(stages, write).install()
+    dump = Dump(wanted, write).install()
     try:
         with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
             succeeded = run_script(str(script), options.script_arguments)
     finally:
         dump.remove()
-    report(dump.count, dump.from_disk, None if to_stdout else options.output)
+        write.finish()
+    report(dump, None if to_stdout else options.output)
     return OK if succeeded and not dump.failures else FINDING
 
 
-def report(count: int, from_disk: int, folder: str | None) -> None:
+def report(dump: Dump, folder: str | None) -> None:
     """One line on standard error: how many programs there were."""
-    if count == 0:
+    if dump.count == 0:
         line = ("no program was compiled: the script never looked at a value "
                 "(print, .item(), .numpy(), optimizer.step())")
     else:
-        line = f"{count} program{'s' * (count != 1)}, {from_disk} from the compile cache"
+        line = f"{counted(dump.count, 'program')}, {dump.from_disk} from the compile cache"
+        if dump.shown != dump.count:
+            line += f", {dump.shown} shown (--filter, --at)"
         if folder is not None:
             line += f"; written to {folder}"
     print(f"lazygrad dump-ir: {line}", file=sys.stderr)

@@ -7,6 +7,7 @@ that the function records, so they compose with one another, with autograd, and 
 
 from __future__ import annotations
 
+from lazygrad.func.batch_norm import replace_all_batch_norm_modules_
 from lazygrad.func.derivatives import (
     grad,
     grad_and_value,
@@ -30,6 +31,7 @@ __all__ = [
     "jacrev",
     "jvp",
     "linearize",
+    "replace_all_batch_norm_modules_",
     "stack_module_state",
     "value_and_grad",
     "vjp",

@@ -6,14 +6,14 @@ import importlib
 from typing import Any
 
 MODULES = (
-    "activations", "arranging", "attention", "complex_numbers", "contractions", "conversion",
-    "convolution", "counting", "creation", "distances", "draws", "dropouts", "elementwise",
-    "embeddings", "gathering", "generators", "joining", "linalg_former", "losses", "margins",
-    "masking", "multihead", "noise", "normalization", "norms", "number_parts", "ordering",
-    "padding", "pooling", "products", "properties", "quantiles", "random", "rearranging",
-    "reductions", "resizing", "sampling", "scans", "sequence_losses", "special_bessel",
-    "special_gamma", "spectrograms", "statistics", "strided", "uniqueness", "unpooling",
-    "views", "windows",
+    "activations", "arranging", "attention", "complex_numbers", "contractions", "control_flow",
+    "conversion", "convolution", "counting", "creation", "differences", "distances", "draws",
+    "dropouts", "elementwise", "embeddings", "gathering", "generators", "joining", "linalg_former",
+    "losses", "margins", "masking", "multihead", "noise", "normalization", "norms", "number_parts",
+    "ordering", "padding", "pooling", "products", "properties", "quantiles", "random",
+    "rearranging", "reductions", "resizing", "sampling", "scans", "segments", "sequence_losses",
+    "special_bessel", "special_gamma", "spectrograms", "statistics", "strided", "uniqueness",
+    "unpooling", "views", "windows",
 )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from operator import index as whole_number
 from typing import Any
 
 import numpy
@@ -129,8 +130,8 @@ def axes_of(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
     if isinstance(dim, int):
         axis = axis_of(name, dim, ndim)
         return (axis,) if ndim else ()
-    if not isinstance(dim, Iterable):
-        return axes_of(name, dim.__index__(), ndim)
+    if not hasattr(dim, "__len__") or (isinstance(dim, Tensor) and not dim.ndim):
+        return axes_of(name, whole_number(dim), ndim)  # of a generator, too: it may be used up
     axes = [axis_of(name, each, ndim) for each in dim]
     if not axes:
         return tuple(range(ndim))
@@ -142,7 +143,7 @@ def axes_of(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
 def sizes_of(name: str, arguments: tuple) -> tuple[int, ...]:
     """Sizes given one by one or as one sequence."""
     if len(arguments) == 1 and not isinstance(arguments[0], (int, numpy.integer)) \
-            and isinstance(arguments[0], Iterable) and not (
+            and hasattr(arguments[0], "__len__") and not (
                 isinstance(arguments[0], Tensor) and not arguments[0].ndim):
         arguments = tuple(arguments[0])
     try:

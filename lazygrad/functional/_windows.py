@@ -39,6 +39,24 @@ def per_axis(name: str, value: Any, rank: int, what: str) -> Sizes:
     return values
 
 
+def each_axis(name: str, value: Any, rank: int, what: str) -> Sizes:
+    """As `per_axis`, for what takes a number or exactly `rank` of them."""
+    if isinstance(value, (tuple, list)) and len(value) != rank:
+        raise fail(name, f"{what} {tuple(value)} does not have {rank} numbers",
+                   f"Give one number, or one for each of the last {rank} axes.")
+    return per_axis(name, value, rank, what)
+
+
+MOST_LISTED = 1 << 26
+"""Places of one axis whose sources are computed beforehand."""
+
+
+def check_listed(name: str, sizes: Sizes) -> None:
+    if max(sizes, default=0) > MOST_LISTED:
+        raise fail(name, f"an output of {listed(sizes)} has an axis of more than {MOST_LISTED} "
+                   "places", kind=MemoryError)
+
+
 def check_rank(name: str, node: Node, rank: int) -> None:
     """An input of (N, C, *space) or (C, *space), with something in every axis but N."""
     if node.ndim not in (rank + 1, rank + 2):
@@ -58,12 +76,19 @@ def positions(size: int, kernel: int, step: int, padding: int, gap: int, ceil_mo
     return count
 
 
+MOST_PLACES = 1 << 24
+"""Of a window around an input that has fewer: going through its padding would take hours."""
+
+
 def windows_of(name: str, node: Node, rank: int, kernel: Sizes, steps: Sizes, padding: Sizes,
                gaps: Sizes, ceil_mode: bool, fill: Any) -> Node:
     """All windows of the last axes, as new last axes; outside is `fill`."""
     first = node.ndim - rank
     low, high = [0] * node.ndim, [0] * node.ndim
     for k in range(rank):
+        if math.prod(kernel) > MOST_PLACES > math.prod(node.shape[first:]):
+            raise fail(name, f"windows of {kernel} are mostly padding around {listed(node.shape)}",
+                       "Take a smaller kernel.")
         if min(kernel[k], steps[k], gaps[k]) < 1 or padding[k] < 0:
             raise fail(name, f"kernel {kernel}, stride {steps} and dilation {gaps} are at least 1, "
                        f"padding {padding} at least 0")

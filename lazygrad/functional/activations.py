@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lazygrad._core import graph
-from lazygrad._core.context import fail, method, operation
+from lazygrad._core.context import TensorTypeError, fail, method, operation
 from lazygrad._core.tensor import Tensor, wrap, write
 from lazygrad._core.types import as_dtype
 from lazygrad.functional._operands import as_node, axes_of, axis_of
@@ -30,7 +30,8 @@ def relu_node(x: Node) -> Node:
 def _floats(name: str, input: Tensor) -> Node:
     node = as_node(name, input)
     if not node.dtype.is_floating:
-        raise fail(name, f"needs a floating dtype, not {node.dtype.name}", "Convert with .float().")
+        raise fail(name, f"needs a floating dtype, not {node.dtype.name}", "Convert with .float().",
+                   TensorTypeError)
     return node
 
 
@@ -43,7 +44,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0)."""
     x = as_node("relu", input)
     if x.dtype.kind in ("bool", "complex"):
-        raise fail("relu", f"is not defined for {x.dtype.name}")
+        raise fail("relu", f"is not defined for {x.dtype.name}", kind=TensorTypeError)
     return _finish(input, "relu", relu_node(x), inplace)
 
 
@@ -178,7 +179,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     return _finish(input, "hardswish", graph.mul(x, _hard_sigmoid(x)), inplace)
 
 
-@operation
+@method
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """0 within -lambd..lambd, x beyond."""
     x = _floats("hardshrink", input)

@@ -7,6 +7,7 @@ Pieces under further names, diagonals of vectors, products and combinations of v
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,18 +15,21 @@ import numpy
 
 from lazygrad._core import graph
 from lazygrad._core.context import METHODS, fail, method, operation
-from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap
+from lazygrad._core.tensor import Tensor, shape_of, wrap
 from lazygrad._core.types import can_cast as _can_cast
 from lazygrad._core.values import Size
 from lazygrad.functional import strided, views
 from lazygrad.functional._operands import axis_of, sizes_of
 from lazygrad.functional.joining import diag_embed, meshgrid, vstack
-from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["diagflat", "cartesian_prod", "combinations", "adjoint", "broadcast_shapes", "row_stack",
            "split_with_sizes", "dsplit", "unravel_index", "is_same_size", "is_nonzero",
            "is_signed", "can_cast", "typename"]
+
+
+_MOST_CHOSEN = 1 << 28
+"""Elements of the list of combinations: 2 GiB of indices, made in some seconds."""
 
 
 @method
@@ -50,6 +54,8 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
 @operation
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """All ways to choose r elements of a vector, in order, one in each row."""
+    if not isinstance(input, Tensor):
+        raise fail("combinations", f"takes a tensor, not {type(input).__name__}", kind=TypeError)
     if input.ndim != 1:
         raise fail("combinations", f"takes a vector, not {listed(input.shape)}")
     if r < 0:
@@ -57,9 +63,14 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     if r == 0:
         return wrap(graph.const(0, input.dtype, (0,)))
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
-    places = list(choose(range(len(input)), r))
+    size = len(input)
+    count = math.comb(max(size + r - 1, 0) if with_replacement else size, r)
+    if count * r > _MOST_CHOSEN:
+        raise fail("combinations", f"{r} of {size} elements can be chosen in {count:.3g} ways, too "
+                   "many to list", kind=MemoryError)
+    chosen = itertools.chain.from_iterable(choose(range(size), r))
     from lazygrad.functional.creation import from_numpy
-    return input[from_numpy(numpy.array(places, numpy.int64).reshape(-1, r))]
+    return input[from_numpy(numpy.fromiter(chosen, numpy.int64, count * r).reshape(count, r))]
 
 
 @method
@@ -149,12 +160,13 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
                    "Convert with .long().", TypeError)
     if min(sizes, default=0) < 0:
         raise fail("unravel_index", f"{listed(sizes)} has a size below 0")
-    node = graph.cast(node_of(indices), dtypes.int64)
-    places = []
+    if 0 in sizes and indices.numel():
+        raise fail("unravel_index", f"{listed(sizes)} has no places", kind=ZeroDivisionError)
+    numbers, places = indices.long(), []
     for size in reversed(sizes):
         # As many as fit; what is left over belongs to the axes before.
-        places.append(wrap(graph.binary("rem", node, max(size, 1))))
-        node = graph.binary("idiv", node, max(size, 1))
+        places.append(numbers.remainder(max(size, 1)))
+        numbers = numbers.div(max(size, 1), rounding_mode="floor")
     return tuple(reversed(places))
 
 

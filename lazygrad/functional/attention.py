@@ -7,6 +7,7 @@ import math
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
+from lazygrad.functional._attention_node import all_heads, attention_node
 from lazygrad.functional._operands import as_node
 from lazygrad.functional.dropouts import dropout_node
 from lazygrad.functional.joining import triangle
@@ -31,35 +32,33 @@ def _checked(query: Tensor, key: Tensor, value: Tensor) -> tuple[Node, Node, Nod
     return q, k, v
 
 
-def _repeated_heads(query: Node, node: Node, what: str) -> Node:
-    """Key or value heads (axis -3), each repeated for its group of query heads."""
+def _check_groups(query: Node, node: Node, what: str) -> None:
+    """Query heads are a multiple of those of keys or values."""
     if query.ndim < 3 or node.ndim < 3 or not node.shape[-3] or query.shape[-3] % node.shape[-3]:
         raise fail(NAME, f"enable_gqa: the heads of query {listed(query.shape)} are no multiple of "
                    f"those of {what} {listed(node.shape)}", "Heads are the axis third from last.")
-    times = query.shape[-3] // node.shape[-3]
-    axis = node.ndim - 2
-    wide = graph.broadcast(graph.unsqueeze(node, axis),
-                           (*node.shape[:axis], times, *node.shape[axis:]))
-    return graph.reshape(wide, (*node.shape[:axis - 1], query.shape[-3], *node.shape[axis:]))
+
+
+def _checked_mask(mask: Tensor, scores: tuple[int, ...]) -> Node:
+    """The mask's node: bool, or floating and to be added."""
+    node = node_of(mask)
+    if graph.broadcast_shape(NAME, scores, node.shape) != scores:
+        raise fail(NAME, f"attn_mask {listed(node.shape)} does not broadcast to the scores "
+                   f"{listed(scores)}", "Its last axes are (L, S).")
+    if node.dtype is not dtypes.bool_ and not node.dtype.is_floating:
+        raise fail(NAME, f"attn_mask is bool or floating, not {node.dtype.name}")
+    return node
 
 
 def _masked(scores: Node, mask: Tensor | None, is_causal: bool) -> Node:
     """Scores with -inf where attention is not allowed."""
     if is_causal:
-        if mask is not None:
-            raise fail(NAME, "is_causal and attn_mask exclude each other",
-                       "Put the causal mask into attn_mask.")
         return graph.where(triangle(0, scores.shape[-2:], 0, True), scores, -math.inf)
     if mask is None:
         return scores
-    node = node_of(mask)
-    if graph.broadcast_shape(NAME, scores.shape, node.shape) != scores.shape:
-        raise fail(NAME, f"attn_mask {listed(node.shape)} does not broadcast to the scores "
-                   f"{listed(scores.shape)}", "Its last axes are (L, S).")
+    node = _checked_mask(mask, scores.shape)
     if node.dtype is dtypes.bool_:
         return graph.where(node, scores, -math.inf)
-    if not node.dtype.is_floating:
-        raise fail(NAME, f"attn_mask is bool or floating, not {node.dtype.name}")
     return graph.add(scores, graph.cast(node, scores.dtype))
 
 
@@ -92,18 +91,28 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
     if not 0.0 <= dropout_p <= 1.0:
         raise fail(NAME, f"dropout_p is a probability, and {dropout_p} does not lie in 0..1")
     q, k, v = _checked(query, key, value)
+    if is_causal and attn_mask is not None:
+        raise fail(NAME, "is_causal and attn_mask exclude each other",
+                   "Put the causal mask into attn_mask.")
+    outer = [node.shape[:-2] for node in (k, v)]
     if enable_gqa:
-        k, v = _repeated_heads(q, k, "key"), _repeated_heads(q, v, "value")
-    batch = graph.broadcast_shape(NAME, q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    q, k, v = (graph.broadcast(each, (*batch, *each.shape[-2:])) for each in (q, k, v))
+        _check_groups(q, k, "key")
+        _check_groups(q, v, "value")
+        outer = [(*shape[:-1], 1) for shape in outer]
+    batch = graph.broadcast_shape(NAME, q.shape[:-2], *outer)
     if not k.shape[-2]:
         return wrap(graph.const(0, q.dtype, (*batch, q.shape[-2], v.shape[-1])))
-    axes = tuple(range(len(batch)))
     factor = 1 / math.sqrt(max(q.shape[-1], 1)) if scale is None else scale
+    if not dropout_p and 0 not in batch:
+        mask = None
+        if attn_mask is not None:
+            mask = _checked_mask(attn_mask, (*batch, q.shape[-2], k.shape[-2]))
+        return wrap(attention_node(q, k, v, mask, batch, factor, bool(is_causal),
+                                   empty_is_zero=mask is not None))
+    k, v = (all_heads(node, batch[-1]) if batch else node for node in (k, v))
+    q, k, v = (graph.broadcast(each, (*batch, *each.shape[-2:])) for each in (q, k, v))
+    axes = tuple(range(len(batch)))
     scores = graph.mul(contract(q, k, axes, axes, (len(batch) + 1,), (len(batch) + 1,)), factor)
     weights = _weights(_masked(scores, attn_mask, is_causal), attn_mask is not None)
-    if dropout_p:
-        weights = dropout_node(weights, dropout_p, weights.shape)
+    weights = dropout_node(weights, dropout_p, weights.shape)
     return wrap(contract(weights, v, axes, axes, (len(batch) + 1,), (len(batch),)))
-
-

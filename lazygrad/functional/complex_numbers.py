@@ -191,7 +191,12 @@ def angle(input: Tensor) -> Tensor:
 def sgn(input: Tensor) -> Tensor:
     """x / |x|, and 0 of 0; of real numbers their sign."""
     node = as_node("sgn", input)
-    return wrap(node if node.dtype is dtypes.bool_ else graph.unary("sign", node))
+    if node.dtype is dtypes.bool_:
+        return wrap(node)
+    result = graph.unary("sign", node)
+    if node.dtype.is_floating:  # PyTorch's sign of NaN is 0; that of the op is NaN
+        result = graph.where(graph.make("ne", node, node), 0, result)
+    return wrap(result)
 
 
 INPLACE += ["conj_physical", "sgn"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index as whole_number
 from typing import Any
 
 from lazygrad._core import graph
@@ -149,6 +150,8 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 
 def cross_along(name: str, input: Tensor, other: Tensor, dim: int) -> Tensor:
     """The cross product along an axis of 3; the others broadcast."""
+    if len(first := shape_of(input)) != len(second := shape_of(other)):
+        raise fail(name, f"{listed(first)} and {listed(second)} have different numbers of axes")
     a, b = pair(name, input, other)
     axis = axis_of(name, dim, a.ndim)
     if not a.shape or a.shape[axis] != 3:
@@ -179,19 +182,15 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """Powers of the elements of a vector, those of one element in a row."""
     if x.ndim != 1:
         raise fail("vander", f"takes a vector, not {listed(x.shape)}")
-    count = len(x) if N is None else N
+    count = len(x) if N is None else whole_number(N)
     if count < 0:
         raise fail("vander", f"N is {count}", "It must be at least 0.")
     node = node_of(x)
-    if node.dtype.kind == "bool":
+    if not node.dtype.is_differentiable:
         node = graph.cast(node, dtypes.int64)
-    if not count:
-        return wrap(graph.const(0, node.dtype, (node.shape[0], 0)))
-    powers = [graph.like(1, node)]
-    while len(powers) < count:
-        powers.append(graph.mul(powers[-1], node))
-    columns = [graph.unsqueeze(power, 1) for power in powers]
-    return wrap(graph.concat(columns if increasing else columns[::-1], 1))
+    from lazygrad.functional.linalg_products import powers
+    rows = powers("vander", node, count)
+    return wrap(rows if increasing or count < 2 else graph.make("flip", rows, attrs=((1,),)))
 
 
 # ---- distances
@@ -275,6 +274,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
     fweights: how often each observation counts.  aweights: its weight.  correction: taken off the
     number of observations.
     """
+    correction = whole_number(correction)
     if input.ndim > 2:
         raise fail("cov", f"takes at most 2 axes, not {listed(input.shape)}")
     rows = wrap(floating(node_of(input))).reshape(1, -1) if input.ndim < 2 \

@@ -56,6 +56,8 @@ for _name, _target in [
     ("char", dtypes.int8),
     ("byte", dtypes.uint8),
     ("bool", dtypes.bool_),
+    ("cfloat", dtypes.complex64),
+    ("cdouble", dtypes.complex128),
 ]:
     _converter(_name, _target)
 

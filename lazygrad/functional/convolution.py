@@ -38,6 +38,9 @@ def _check_weight(name: str, node: Node, weight: Node, channels: int, outputs: i
     if weight.dtype is not node.dtype:
         raise fail(name, f"input is {node.dtype.name}, weight {weight.dtype.name}",
                    "Convert one with .to(...).")
+    if 0 in node.shape[2:]:
+        raise fail(name, f"the input {listed(node.shape)} has no places",
+                   "Only the batch and the channels may be empty.")
     if not node.dtype.is_differentiable:
         raise fail(name, f"needs a floating dtype, not {node.dtype.name}", "Convert with .float().")
     if node.shape[1] != channels:

@@ -10,10 +10,11 @@ import builtins
 import math
 from collections import namedtuple
 from collections.abc import Sequence
+from operator import index as whole_number
 from typing import Any
 
 from lazygrad._core import graph
-from lazygrad._core.context import fail, method, operation
+from lazygrad._core.context import TensorTypeError, fail, method, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node
 from lazygrad_compiler.ir import dtypes
@@ -43,7 +44,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     if node.ndim != 1 or not node.dtype.is_integer:
         raise fail("bincount", f"counts whole numbers in one axis, not {node.dtype.name} "
                    f"{listed(node.shape)}", "Use .flatten() and .long().")
-    if minlength < 0:
+    if whole_number(minlength) < 0:
         raise fail("bincount", f"minlength is {minlength}", "It is at least 0.")
     if weights is not None and weights.shape != node.shape:
         raise fail("bincount", f"{listed(node.shape)} numbers with {listed(weights.shape)} weights")
@@ -124,7 +125,7 @@ def _floats(name: str, input: Any) -> Node:
     node = graph.stop_gradient(as_node(name, input))
     if not node.dtype.is_floating:
         raise fail(name, f"needs a floating dtype, not {node.dtype.name}",
-                   "Convert with .float().")
+                   "Convert with .float().", TensorTypeError)
     return node
 
 

@@ -20,7 +20,7 @@ from lazygrad_compiler.ir.node import Node
 
 __all__ = ["tensor", "as_tensor", "from_numpy", "asarray", "zeros", "ones", "full", "empty", "eye",
            "arange", "linspace", "logspace", "zeros_like", "ones_like", "full_like", "empty_like",
-           "scalar_tensor", "frombuffer", "range"]
+           "scalar_tensor", "frombuffer", "from_file", "range"]
 
 
 def finish(node: Node, requires_grad: bool) -> Tensor:
@@ -184,6 +184,7 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
 def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
             requires_grad: bool = False) -> Tensor:
     """`as_tensor`, or with copy=True `tensor`; also of objects that speak DLPack."""
+    check_device(device, "asarray")
     if isinstance(obj, Tensor):
         made = obj.clone() if copy else obj
         made = made if dtype is None else made.to(as_dtype(dtype))
@@ -218,9 +219,31 @@ def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0,
 
 
 @operation
+def from_file(filename: Any, shared: bool | None = None, size: int = 0, *, dtype: Any = None,
+              layout: Any = None, device: Any = None, pin_memory: bool = False) -> Tensor:
+    """The first `size` elements of a file of raw numbers, as a tensor of one axis.
+
+    The file is mapped, and read where a program needs it.  shared=True, whose writes would reach
+    the file, is refused: values are replaced, not overwritten.
+    """
+    check_device(device, "from_file")
+    if shared:
+        raise fail("from_file", "tensors do not write to files",
+                   "Use shared=False, and save the result with x.numpy().tofile(...).")
+    target = default.dtype if dtype is None else as_dtype(dtype)
+    size = size.__index__()
+    if size <= 0:
+        return finish(graph.const(0, target, (0,)), False)
+    # a private mapping: nothing reaches the file, and it may be read-only
+    array = numpy.memmap(filename, target.numpy, "c", 0, (size,))
+    return finish(_leaf(numpy.asarray(array)), False)
+
+
+@operation
 def range(start: Any = 0, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
           requires_grad: bool = False) -> Tensor:
     """Numbers from start to end, which is included where the steps meet it (arange is clearer)."""
+    check_device(device, "range")
     if end is None:
         raise fail("range", "needs an end", "Say range(start, end).", TypeError)
     if step == 0 or (end - start) * step < 0:
@@ -274,10 +297,17 @@ ones = _filled("ones", 1, "ones")
 empty = _filled("empty", 0, "values of no meaning (zeros)")
 
 
+def _no_tensor(name: str, value: Any) -> Exception:
+    return fail(name, f"takes a tensor, not {type(value).__name__}",
+                "Make one with lazygrad.tensor(...).", TypeError)
+
+
 def _filled_like(name: str, value: float, about: str) -> Any:
     def make(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
              memory_format: Any = None, layout: Any = None) -> Tensor:
         check_device(device, name)
+        if not isinstance(input, Tensor):
+            raise _no_tensor(name, input)
         target = input.dtype if dtype is None else as_dtype(dtype)
         return finish(graph.const(value, target, tuple(input.shape)), requires_grad)
     make.__name__ = make.__qualname__ = name
@@ -294,6 +324,8 @@ empty_like = _filled_like("empty_like", 0, "values of no meaning (zeros)")
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None,
               requires_grad: bool = False, memory_format: Any = None) -> Tensor:
     """One number in every place of the shape of `input`."""
+    if not isinstance(input, Tensor):
+        raise _no_tensor("full_like", input)
     return full(tuple(input.shape), fill_value, dtype=dtype or input.dtype, device=device,
                 requires_grad=requires_grad)
 
@@ -301,30 +333,40 @@ def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any 
 @method
 def new_tensor(input: Tensor, data: Any, *, dtype: Any = None, device: Any = None,
                requires_grad: bool = False) -> Tensor:
+    if not isinstance(input, Tensor):
+        raise _no_tensor("new_tensor", input)
     return tensor(data, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 @method
 def new_zeros(input: Tensor, *size: Any, dtype: Any = None, device: Any = None,
               requires_grad: bool = False) -> Tensor:
+    if not isinstance(input, Tensor):
+        raise _no_tensor("new_zeros", input)
     return zeros(*size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 @method
 def new_ones(input: Tensor, *size: Any, dtype: Any = None, device: Any = None,
              requires_grad: bool = False) -> Tensor:
+    if not isinstance(input, Tensor):
+        raise _no_tensor("new_ones", input)
     return ones(*size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 @method
 def new_empty(input: Tensor, *size: Any, dtype: Any = None, device: Any = None,
               requires_grad: bool = False) -> Tensor:
+    if not isinstance(input, Tensor):
+        raise _no_tensor("new_empty", input)
     return empty(*size, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 @method
 def new_full(input: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None,
              requires_grad: bool = False) -> Tensor:
+    if not isinstance(input, Tensor):
+        raise _no_tensor("new_full", input)
     return full(size, fill_value, dtype=dtype or input.dtype, device=device,
                 requires_grad=requires_grad)
 
@@ -382,6 +424,9 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
     check_device(device, "linspace")
     start, end = (value.item() if isinstance(value, Tensor) else value for value in (start, end))
     target = default.dtype if dtype is None else as_dtype(dtype)
+    if not (target.is_floating or target.is_complex) and not math.isfinite(end - start):
+        raise fail("linspace", f"from {start} to {end} there are no numbers of {target.name}",
+                   kind=ValueError)
     gap = (end - start) / (steps - 1) if steps > 1 else 0.0
     position = graph.iota(0, (steps,), dtypes.float64)
     up = graph.add(graph.mul(position, gap), float(start))

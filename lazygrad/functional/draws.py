@@ -17,13 +17,13 @@ from lazygrad._core.context import METHODS, fail, method, operation
 from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap, write
 from lazygrad.functional._operands import as_node
 from lazygrad.functional.generators import Generator
-from lazygrad.functional.random import integers_node, normal_node, uniform_node
+from lazygrad.functional.random import bits_node, integers_node, normal_node, uniform_node
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
-__all__ = ["bernoulli", "multinomial", "poisson", "gumbel_softmax"]
+__all__ = ["bernoulli", "binomial", "multinomial", "poisson", "gumbel_softmax"]
 
 
 def _wide(dtype: DType) -> DType:
@@ -108,6 +108,25 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     wide = graph.cast(rate, dtypes.float64)
     draw = uniform_node(rate.shape, dtypes.float64, generator)
     return wrap(graph.cast(graph.make("poisson_quantile", wide, draw), rate.dtype))
+
+
+@operation
+def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
+    """Hits in so many trials of a chance, each place by itself; the two broadcast.
+
+    Drawn by NumPy under a key that comes from the generator.  0 where the count or the chance is
+    negative; a chance above 1 counts as 1.
+    """
+    trials, chance = _weights("binomial", count), _weights("binomial", prob)
+    if trials.dtype is not chance.dtype:
+        raise fail("binomial", f"count is {trials.dtype.name}, prob {chance.dtype.name}",
+                   "Convert one with .to(...).")
+    trials, chance = graph.together("binomial", trials, chance)
+    dtype = trials.dtype
+    wide = _wide(dtype)
+    drawn = graph.make("library", graph.cast(trials, wide), graph.cast(chance, wide),
+                       bits_node((4,), generator), attrs=("binomial", (), 0))
+    return wrap(graph.cast(drawn, dtype))
 
 
 @operation

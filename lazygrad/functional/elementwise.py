@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable
+from operator import index as whole_number
 from typing import Any
 
 import numpy
@@ -140,10 +141,17 @@ def _hypot(a: Node, b: Node) -> Node:
 
 
 def _log_of_sum(exponential: str, unit: float) -> Callable[[Node, Node], Node]:
-    """The logarithm of the sum of two powers: the larger exponent, and what the gap adds."""
+    """The logarithm of the sum of two powers: the larger exponent, and what the gap adds.
+
+    Either exponent may stand for the larger one where they are equal, since the formula is smooth
+    there: so all derivatives are right at ties, too.
+    """
     def compute(a: Node, b: Node) -> Node:
-        top, bottom = graph.make("maximum", a, b), graph.make("minimum", a, b)
-        gap = graph.where(graph.make("eq", a, b), 0.0, graph.sub(bottom, top))
+        first = graph.make("or", graph.make("le", b, a), graph.make("ne", a, a))
+        top, bottom = graph.where(first, a, b), graph.where(first, b, a)
+        infinite = graph.make("eq", graph.unary("abs", a), graph.like(math.inf, a))
+        same = graph.make("and", infinite, graph.make("eq", a, b))
+        gap = graph.where(same, 0.0, graph.sub(bottom, top))
         rest = graph.unary("log1p", graph.unary(exponential, gap))
         return graph.add(top, rest if unit == 1 else graph.mul(rest, unit))
     return compute
@@ -294,7 +302,11 @@ def _sign(x: Node) -> Node:
     if x.dtype.is_complex:
         raise fail("sign", f"is not defined for {x.dtype.name}", "Use sgn, which is x / |x|.",
                    TensorTypeError)
-    return x if x.dtype is dtypes.bool_ else graph.unary("sign", x)
+    if x.dtype is dtypes.bool_:
+        return x
+    result = graph.unary("sign", x)
+    # PyTorch's sign of NaN is 0; that of the op is NaN
+    return graph.where(graph.make("ne", x, x), 0, result) if x.dtype.is_floating else result
 
 
 def _neg(x: Node) -> Node:
@@ -373,7 +385,7 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     node = as_node("round", input)
     if not node.dtype.is_differentiable:
         return wrap(node)
-    if decimals:
+    if whole_number(decimals):
         scale = 10.0 ** abs_of(decimals)
         if decimals < 0:
             return wrap(graph.mul(graph.unary("round", graph.div(node, scale)), scale))
@@ -446,6 +458,8 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     node = as_node("clamp", input)
     dtype = result_dtype([value for value in (input, min, max) if value is not None])
     node = graph.cast(node, dtype)
+    if node.differentiable:  # a NaN passes, its gradient does not
+        node = graph.where(graph.make("ne", node, node), graph.stop_gradient(node), node)
     for name, bound in (("lt", min), ("gt", max)):
         if bound is None:
             continue
@@ -568,6 +582,9 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e
 @method
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether shapes and all values are equal; looks at the values."""
+    for each in (input, other):
+        if not isinstance(each, Tensor):
+            as_node("equal", each)  # refuses what is no numbers
     return input.shape == other.shape and bool(globals()["eq"](input, other).all())
 
 

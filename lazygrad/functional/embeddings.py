@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index as whole_number
+
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.modes import no_grad
@@ -19,7 +21,7 @@ __all__ = ["embedding", "embedding_bag"]
 def _padding(name: str, padding_idx: int | None, rows: int) -> int | None:
     if padding_idx is None:
         return None
-    if not -rows <= padding_idx < rows:
+    if not -rows <= whole_number(padding_idx) < rows:
         raise fail(name, f"padding_idx {padding_idx} is not within the {rows} rows of the weight")
     return padding_idx % rows
 

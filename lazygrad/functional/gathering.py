@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 from lazygrad._core import graph
-from lazygrad._core.context import fail, method, operation
+from lazygrad._core.context import TensorTypeError, fail, method, operation
 from lazygrad._core.tensor import Tensor, array_of, node_of, shape_of, wrap, write
 from lazygrad.functional._operands import as_node, axis_of
 from lazygrad_compiler.ir import dtypes
@@ -34,6 +34,11 @@ def index_node(name: str, index: Any, from_the_end: bool = False) -> Node:
     places = graph.cast(node, dtypes.int64)
     if from_the_end or node.dtype.kind == "unsigned":
         return places
+    return refused_below(places)
+
+
+def refused_below(places: Node) -> Node:
+    """Indices of which the negative ones are out of range, and are named in the error."""
     # Far below zero the cleared number would be a small one again, hence the floor.
     return graph.binary("and", graph.binary("maximum", places, -(2**61)), 2**63 - 1)
 
@@ -108,6 +113,9 @@ def take(input: Tensor, index: Tensor) -> Tensor:
 def _scattered(name: str, input: Tensor, dim: int, index: Tensor, src: Any, mode: str) -> Node:
     node, places = node_of(input), index_node(name, index)
     axis = axis_of(name, dim, node.ndim)
+    if node.dtype.is_complex and mode not in ("set", "add"):
+        raise fail(name, f"complex numbers are written or added, not combined by {mode}",
+                   kind=TensorTypeError)
     if not places.size:
         return node
     flat = not (node.ndim and places.ndim)

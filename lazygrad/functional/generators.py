@@ -54,7 +54,11 @@ class Generator:
     def manual_seed(self, seed: int) -> Generator:
         """Starts over with a seed: any integer of 64 bits, with a sign or without."""
         _not_in_recordings("seeding a generator")
-        seed = int(seed)
+        try:
+            seed = int(seed)
+        except (TypeError, ValueError, OverflowError):
+            raise fail("manual_seed", f"a seed is a whole number, not {seed!r}",
+                       kind=TypeError) from None
         if not -2**63 <= seed < 2**64:
             raise fail("manual_seed", f"{seed} has more than 64 bits")
         self._seed, self._offset = seed % 2**64, 0

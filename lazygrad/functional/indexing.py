@@ -12,7 +12,7 @@ import numpy
 
 from lazygrad._core import graph
 from lazygrad._core.cell import leaf_of_array
-from lazygrad._core.context import fail, method, now, operation
+from lazygrad._core.context import TensorTypeError, fail, method, now, operation
 from lazygrad._core.tensor import (
     Tensor,
     make_views,
@@ -25,6 +25,7 @@ from lazygrad._core.tensor import (
 from lazygrad.functional._operands import as_node
 from lazygrad.functional.masking import places_by_axis, rows_where
 from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import OPS, listed
 
@@ -261,6 +262,14 @@ def _fit(name: str, value: Node, shape: tuple[int, ...]) -> Node:
     return graph.broadcast(value, shape)
 
 
+def _into(new: Node, dtype: DType) -> Node:
+    """Values in the dtype that they are put into."""
+    if new.dtype.is_complex and not dtype.is_complex:
+        raise fail("setitem", f"complex numbers do not become {dtype.name}", "Take .real first.",
+                   TensorTypeError)
+    return graph.cast(new, dtype)
+
+
 @operation
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """x[index] = value, seen by all that share memory with x."""
@@ -273,13 +282,13 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
             raise fail("setitem", f"a mask {listed(mask.shape)} for {listed(input.shape)}",
                        kind=IndexError)
         if new.ndim <= len(rest) or (new.ndim == len(rest) + 1 and new.shape[0] == 1):
-            new = _fit("setitem", graph.cast(new, input.dtype), (1,) * mask.ndim + rest)
+            new = _fit("setitem", _into(new, input.dtype), (1,) * mask.ndim + rest)
             where = graph.reshape(node_of(mask), shape_of(mask) + (1,) * len(rest))
             write(input, "setitem", graph.where(where, new, node_of(input)))
             return
     view, advanced = _basic(input, _masks_to_indices(items))
     if not advanced:
-        write(view, "setitem", _fit("setitem", graph.cast(new, input.dtype), shape_of(view)))
+        write(view, "setitem", _fit("setitem", _into(new, input.dtype), shape_of(view)))
         return
     write(view, "setitem", _scattered(view, advanced, new, "set"))
 
@@ -293,7 +302,7 @@ def _scattered(view: Tensor, advanced: list[tuple[int, Tensor]], new: Node, mode
     shape = (*indices[0].shape, *rest)
     order = _result_order(advanced, index_ndim, node.ndim)
     seen = shape if order is None else tuple(shape[axis] for axis in order)
-    new = _fit("setitem", graph.cast(new, node.dtype), seen)
+    new = _fit("setitem", _into(new, node.dtype), seen)
     if order is not None:
         new = graph.permute(new, [order.index(axis) for axis in range(len(order))])
     return graph.make("scatter", node, new, *indices, attrs=(tuple(axes), mode))

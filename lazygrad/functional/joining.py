@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index as whole_number
 from typing import Any
 
 from lazygrad._core import graph
@@ -122,6 +123,8 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
 @method
 def tile(input: Tensor, *dims: Any) -> Tensor:
     """Like repeat; missing counts are 1."""
+    if not dims:
+        raise fail("tile", "needs dims", "Say how often each axis is repeated.", TypeError)
     counts = sizes_of("tile", dims)
     return wrap(tile_node(node_of(input), (1,) * (input.ndim - len(counts)) + counts))
 
@@ -149,7 +152,7 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
             raise fail("repeat_interleave", f"repeats {listed(repeats.shape)} for axis {axis} of "
                        f"{listed(node.shape)}", "Give a number, or a vector with one for each.")
         return _repeated_rows(node, axis, repeats)
-    count = int(repeats)
+    count = whole_number(repeats)
     if count < 0:
         raise fail("repeat_interleave", f"{count} repeats", "There must be at least 0.")
     shape = node.shape or (1,)
@@ -170,6 +173,7 @@ def _repeated_rows(node: Node | None, axis: int, repeats: Tensor) -> Tensor:
     counts = array_of(repeats)
     if counts.size and counts.min() < 0:
         raise fail("repeat_interleave", f"{counts.min()} repeats", "There must be at least 0.")
+    graph.const(0, repeats.dtype, (sum(counts.tolist()),))  # refuses what no memory holds
     index = from_numpy(numpy.repeat(numpy.arange(counts.size), counts))
     return index if node is None else index_select(wrap(node), axis, index)
 
@@ -177,6 +181,9 @@ def _repeated_rows(node: Node | None, axis: int, repeats: Tensor) -> Tensor:
 @method
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """Axes reversed."""
+    if not dims:
+        raise fail("flip", "needs dims", "Say x.flip(0), or x.flip(tuple(range(x.ndim))) for all.",
+                   TypeError)
     node = node_of(input)
     axes = tuple(axis_of("flip", dim, node.ndim) for dim in sizes_of("flip", dims))
     if not node.ndim:
@@ -191,6 +198,8 @@ def fliplr(input: Tensor) -> Tensor:
 
 @method
 def flipud(input: Tensor) -> Tensor:
+    if not input.ndim:
+        raise fail("flipud", "needs at least 1 axis, and the tensor has none")
     return flip(input, 0)
 
 
@@ -256,6 +265,10 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     return _triangular("triu", input, diagonal)
 
 
+_MOST_INDICES = 1 << 30
+"""Of a triangle: 16 GiB of row and column numbers, and as many seconds."""
+
+
 def _triangle_indices(name: str, row: int, col: int, offset: int, dtype: Any,
                       device: Any) -> Tensor:
     import numpy
@@ -267,8 +280,12 @@ def _triangle_indices(name: str, row: int, col: int, offset: int, dtype: Any,
     row, col, offset = sizes_of(name, (row, col, offset))
     if row < 0 or col < 0:
         raise fail(name, f"{row} rows and {col} columns", "Sizes are at least 0.")
+    if min(row, _MOST_INDICES) * min(col, _MOST_INDICES) > 2 * _MOST_INDICES:
+        raise fail(name, f"{row} rows and {col} columns are too many places to list",
+                   kind=MemoryError)
     choose = numpy.tril_indices if name == "tril_indices" else numpy.triu_indices
     target = numpy.int64 if dtype is None else as_dtype(dtype).numpy
+    offset = max(min(offset, col + 1), -row - 1)
     return from_numpy(numpy.stack(choose(row, offset, col)).astype(target))
 
 
@@ -291,6 +308,8 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     """Vectors spread over a common grid."""
     if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
         tensors = tuple(tensors[0])
+    if not tensors:
+        raise fail("meshgrid", "needs at least one vector")
     if indexing == "xy" and len(tensors) > 1:
         first, second, *rest = meshgrid(tensors[1], tensors[0], *tensors[2:])
         return second, first, *rest

@@ -72,7 +72,9 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
 
 @operation
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> Any:
-    """(L, info): info is not 0 where A is not positive definite, and L there NaN."""
+    """(L, info): info is 0, or where A is not positive definite the order of its first leading
+    minor that is not; L is NaN there.
+    """
     node = matrix("linalg.cholesky_ex", A, square=True)
     name = "linalg.cholesky" if check_errors else "linalg.cholesky_ex"
     read = matrices().adjoint(node) if upper else node

@@ -238,6 +238,8 @@ def triangular_solve(b: Tensor, A: Tensor, upper: bool = True, transpose: bool =
 
 # ---- low rank
 
+_MOST_ITERATIONS = 1000
+
 
 @operation
 def svd_lowrank(A: Tensor, q: int = 6, niter: int = 2, M: Tensor | None = None) -> Any:
@@ -248,6 +250,9 @@ def svd_lowrank(A: Tensor, q: int = 6, niter: int = 2, M: Tensor | None = None) 
     if M is not None:
         node = graph.sub(node, graph.broadcast(as_node("svd_lowrank", M), node.shape))
     rows, columns = node.shape[-2:]
+    if not 0 <= niter <= _MOST_ITERATIONS:
+        raise fail("svd_lowrank", f"niter is {niter}", f"It lies in 0..{_MOST_ITERATIONS}: each "
+                   "iteration is recorded.")
     if not 0 <= q <= min(rows, columns):
         raise fail("svd_lowrank", f"q is a number from 0 to {min(rows, columns)}, not {q}")
     from lazygrad.functional.random import randn

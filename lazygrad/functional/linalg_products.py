@@ -12,6 +12,7 @@ from lazygrad._core.tensor import Tensor, wrap
 from lazygrad.functional._linalg import call, conj, matrices, matrix, result
 from lazygrad.functional._operands import as_node, axis_of, pair
 from lazygrad.functional.products import matmul_node
+from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -158,6 +159,10 @@ def vander(x: Tensor, N: Any = None) -> Tensor:
     node = as_node("linalg.vander", x)
     if not node.ndim:
         raise fail("linalg.vander", "takes vectors, not a single number")
+    if N is not None and N < 2:
+        raise fail("linalg.vander", f"N is {N}", "It is a number of columns above 1.")
+    if not node.dtype.is_differentiable:
+        node = graph.cast(node, dtypes.int64)
     return wrap(powers("linalg.vander", node, node.shape[-1] if N is None else N))
 
 

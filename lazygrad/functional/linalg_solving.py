@@ -190,6 +190,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
         raise fail(name, f"{listed(a.shape)} and {listed(b.shape)} do not fit: B needs "
                    f"{a.shape[-2]} rows")
     b = graph.unsqueeze(b, b.ndim) if vectors else b
+    own = a.shape[:-2]
     a, b = same_batch(name, a, b)
     rows, columns = a.shape[-2:]
     options = (float(epsilon(a.dtype) * max(rows, columns) if rcond is None else rcond),)
@@ -202,9 +203,11 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
         squares = m.real(graph.mul(m.at.conj(rest), rest))
         residuals = graph.reduce("sum", squares, (squares.ndim - 2,))
     rank = graph.const(0, dtypes.int64, (0,)) if driver == "gels" \
-        else call("linalg.lstsq", a, b, options=options, part=1)
-    values = call("linalg.lstsq", a, b, options=options, part=2) \
-        if driver in ("gelsd", "gelss") else graph.const(0, real, (0,))
+        else _first_of_each(call("linalg.lstsq", a, b, options=options, part=1), own)
+    values = graph.const(0, real, (0,))
+    if driver in ("gelsd", "gelss"):
+        values = _first_of_each(call("linalg.lstsq", a, b, options=options, part=2),
+                                (*own, min(rows, columns)))
     return lstsq_result(wrap(without_column(solution) if vectors else solution),
                         *map(wrap, (residuals, rank, values)))
 
@@ -233,6 +236,8 @@ def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
     check_dtype("linalg.tensorinv", node)
     if ind <= 0:
         raise fail("linalg.tensorinv", f"ind is a number of axes above 0, not {ind}")
+    if ind > node.ndim:
+        raise fail("linalg.tensorinv", f"ind is {ind}, and {listed(node.shape)} has fewer axes")
     first, last = node.shape[:ind], node.shape[ind:]
     if math.prod(first) != math.prod(last):
         raise fail("linalg.tensorinv", f"{listed(first)} and {listed(last)} have different numbers "

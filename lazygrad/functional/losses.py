@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 from lazygrad._core import graph
-from lazygrad._core.context import fail, operation
+from lazygrad._core.context import fail, operation, warn
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node, several
 from lazygrad.functional.activations import log_softmax_node, softplus_node
@@ -155,6 +154,9 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
     if not target.dtype.is_floating:
         return _class_loss("cross_entropy", logs, target, weight, ignore_index, reduction,
                            label_smoothing)
+    if input.shape != target.shape and target.ndim == input.ndim - 1:
+        raise fail("cross_entropy", "class numbers are whole, and the target "
+                   f"{listed(target.shape)} is {target.dtype.name}", "Convert it: target.long().")
     same_shape("cross_entropy", input, target)
     if ignore_index >= 0:
         raise fail("cross_entropy", "ignore_index is for class numbers, and the target holds "
@@ -174,10 +176,10 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
 def _pairwise(name: str, input: Tensor, target: Tensor) -> tuple[Node, Node]:
     """Both broadcast, with PyTorch's warning where that changes anything."""
     if isinstance(input, Tensor) and isinstance(target, Tensor) and input.shape != target.shape:
-        warnings.warn(
+        warn(
             f"Using a target size ({target.shape}) that is different to the input size "
             f"({input.shape}). This will likely lead to incorrect results due to broadcasting. "
-            "Please ensure they have the same size.", stacklevel=4)
+            "Please ensure they have the same size.")
     left, right = several(name, input, target)
     return left, right
 

@@ -11,8 +11,9 @@ from lazygrad._core.tensor import Tensor, node_of
 from lazygrad.functional._operands import as_node, several
 from lazygrad.functional.activations import softplus_node
 from lazygrad.functional.distances import pairwise_distance
-from lazygrad.functional.gathering import gather_along, index_node
+from lazygrad.functional.gathering import gather_along, index_node, refused_below
 from lazygrad.functional.losses import REDUCTIONS, reduced, reduction_of, same_shape
+from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -32,6 +33,9 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, re
     """log(1 + exp(-t x))."""
     reduction = reduction_of("soft_margin_loss", reduction, size_average, reduce)
     x, t = several("soft_margin_loss", input, target)
+    if x.shape != tuple(input.shape):
+        raise fail("soft_margin_loss", f"target {listed(target.shape)} does not broadcast to the "
+                   f"input {listed(input.shape)}")
     return reduced(
         "soft_margin_loss", softplus_node(graph.unary("neg", graph.mul(t, x))), reduction
     )
@@ -81,7 +85,7 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     name = "cosine_embedding_loss"
     reduction = reduction_of(name, reduction, size_average, reduce)
     a, b = several(name, input1, input2)
-    if a.ndim not in (1, 2) or target.ndim != a.ndim - 1:
+    if a.ndim not in (1, 2) or not input1.ndim == input2.ndim == target.ndim + 1:
         raise fail(name, f"inputs {listed(input1.shape)} and {listed(input2.shape)} with target "
                    f"{listed(target.shape)} do not fit",
                    "They are (N, features) and (N,), or (features,) and ().")
@@ -94,6 +98,7 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     lengths = graph.mul(graph.add(total(a, a), 1e-12), graph.add(total(b, b), 1e-12))
     cosine = graph.div(total(a, b), graph.unary("sqrt", lengths))
     t = as_node(name, target)
+    t = graph.cast(t, dtypes.int64) if t.dtype.kind == "bool" else t
     together = graph.where(graph.binary("eq", t, 1), graph.sub(graph.like(1, cosine), cosine), 0)
     apart = graph.where(graph.binary("eq", t, -1), _above_zero(graph.sub(cosine, margin)), 0)
     return reduced(name, graph.add(together, apart), reduction)
@@ -218,7 +223,11 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = No
     ended = graph.where(graph.binary("lt", classes, 0), number, count)
     end = graph.reduce("min", ended, (1,), True)
     listed_ = graph.binary("lt", number, end)
+    # -1 ends a list, and what comes after is not read; anything lower is an index out of range.
+    below = graph.binary("lt", classes, -1)
+    first_below = graph.binary("le", number, end)
     safe = graph.where(listed_, classes, 0)
+    safe = graph.where(graph.make("and", below, first_below), refused_below(classes), safe)
     cube = (x.shape[0], count, count)  # sample, entry of the list, class
 
     def by_entry(node: Node) -> Node:

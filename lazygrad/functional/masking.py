@@ -18,7 +18,8 @@ from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
-__all__ = ["argwhere", "masked_scatter", "masked_select", "nonzero"]
+__all__ = ["argwhere", "masked_scatter", "masked_select", "nonzero",
+           "nonzero_static"]
 
 
 def places_of(mask: Node) -> Node:
@@ -70,6 +71,30 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     if as_tuple:
         return tuple(wrap(column) for column in columns)
     return wrap(graph.concat([graph.unsqueeze(column, 1) for column in columns], 1))
+
+
+@method
+def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
+    """The first `size` positions of `nonzero`, filled up with `fill_value`: int64 (size, ndim).
+
+    Looks at nothing: the place of the k-th is found by bisection in the running count.
+    """
+    node = as_node("nonzero_static", input)
+    if size < 0:
+        raise fail("nonzero_static", f"size is {size}", "It is at least 0.")
+    if not node.ndim or not size or not node.size:
+        return wrap(graph.const(fill_value, dtypes.int64, (size, node.ndim)))
+    holds = graph.reshape(graph.cast(graph.stop_gradient(node), dtypes.bool_), (node.size,))
+    count = scan_node(graph.cast(holds, dtypes.int64), 0, "add")
+    wanted = graph.add(graph.iota(0, (size,)), 1)
+    place = graph.make("searchsorted", count, wanted, attrs=("left",))
+    there = graph.binary("lt", place, node.size)
+    columns = []
+    for axis, extent in enumerate(node.shape):
+        part = graph.binary("idiv", place, math.prod(node.shape[axis + 1 :]))
+        part = graph.binary("rem", part, extent)
+        columns.append(graph.unsqueeze(graph.where(there, part, fill_value), 1))
+    return wrap(graph.concat(columns, 1))
 
 
 @method

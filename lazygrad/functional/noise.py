@@ -14,7 +14,7 @@ from lazygrad.functional.random import uniform_node
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.ops import listed
 
-__all__ = ["rrelu", "rrelu_", "feature_alpha_dropout"]
+__all__ = ["rrelu", "rrelu_", "feature_alpha_dropout", "feature_alpha_dropout_"]
 
 
 @operation
@@ -59,3 +59,8 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     mixed = graph.where(keep, node, SELU_FLOOR)
     result = graph.add(graph.mul(mixed, scale), -scale * p * SELU_FLOOR)
     return write(input, name, result) if inplace else wrap(result)
+
+
+def feature_alpha_dropout_(input: Tensor, p: float, train: bool) -> Tensor:
+    """`feature_alpha_dropout`, written into the tensor."""
+    return feature_alpha_dropout(input, p, train, True)

@@ -25,12 +25,16 @@ def _scaled(node: Node, center: Node, spread: Node, eps: float) -> Node:
 
 
 def _affine(name: str, node: Node, weight: Tensor | None, bias: Tensor | None,
-            shape: tuple[int, ...]) -> Node:
-    """weight * x + bias, both of as many numbers as `shape` has places."""
+            shape: tuple[int, ...], per_channel: bool = True) -> Node:
+    """weight * x + bias, both of the shape given, or, per channel, vectors for its places."""
     for what, given in (("weight", weight), ("bias", bias)):
-        if given is not None and given.numel() != math.prod(shape):
-            raise fail(name, f"the {what} {listed(given.shape)} does not have the "
-                       f"{math.prod(shape)} numbers that {listed(node.shape)} needs")
+        if given is not None and tuple(given.shape) != (
+                expected := (math.prod(shape),) if per_channel else shape):
+            raise fail(name, f"the {what} is {listed(given.shape)}, and {listed(node.shape)} needs "
+                       f"{listed(expected)}")
+        if given is not None and given.dtype.is_complex:
+            raise fail(name, f"the {what} is {given.dtype.name}, the input {node.dtype.name}",
+                       "Take .real first.")
     if weight is not None:
         node = graph.mul(node, graph.cast(graph.reshape(node_of(weight), shape), node.dtype))
     if bias is not None:
@@ -49,6 +53,8 @@ def _check_running(name: str, channels: int, *running: Tensor | None) -> None:
     for each in running:
         if each is not None and tuple(each.shape) != (channels,):
             raise fail(name, f"running statistics {listed(each.shape)} for {channels} channels")
+        if each is not None and each.dtype.is_complex:
+            raise fail(name, f"running statistics are real, not {each.dtype.name}")
 
 
 def _update(running: Tensor, new: Node, momentum: float) -> None:
@@ -69,6 +75,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     node = _floats("batch_norm", input)
     if node.ndim < 2:
         raise fail("batch_norm", f"takes (N, C, …), not {listed(node.shape)}")
+    if isinstance(momentum, str):
+        raise fail("batch_norm", f"momentum is a number, not {momentum!r}", kind=TypeError)
     _check_running("batch_norm", node.shape[1], running_mean, running_var)
     axes = (0, *range(2, node.ndim))
     shape = (1, node.shape[1], *(1,) * (node.ndim - 2))
@@ -136,7 +144,8 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     node = _floats("layer_norm", input)
     sizes, axes = _last_axes("layer_norm", node, normalized_shape)
     spread, center = variance(node, axes, 0, True)
-    return wrap(_affine("layer_norm", _scaled(node, center, spread, eps), weight, bias, sizes))
+    return wrap(_affine("layer_norm", _scaled(node, center, spread, eps), weight, bias, sizes,
+                        False))
 
 
 @operation
@@ -149,7 +158,7 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     square = graph.mean(graph.mul(node, node), axes, True)
     root = graph.unary("sqrt", graph.add(square, finfo(node.dtype).eps if eps is None else eps))
     scaled = graph.mul(node, graph.div(graph.like(1, root), root))
-    return wrap(_affine("rms_norm", scaled, weight, None, sizes))
+    return wrap(_affine("rms_norm", scaled, weight, None, sizes, False))
 
 
 @operation
@@ -179,8 +188,9 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
         raise fail("local_response_norm", f"takes (N, C, *space) and a size of at least 1, not "
                    f"{listed(node.shape)} and {size}", kind=ValueError)
     low, high = [0] * node.ndim, [0] * node.ndim
-    low[1], high[1] = size // 2, (size - 1) // 2
+    low[1], high[1] = min(size // 2, node.shape[1]), min((size - 1) // 2, node.shape[1])
     squares = graph.pad(graph.mul(node, node), low, high)
-    windows = graph.make("window", squares, attrs=((1,), (size,), (1,), (1,)))
+    width = low[1] + 1 + high[1]
+    windows = graph.make("window", squares, attrs=((1,), (width,), (1,), (1,)))
     around = graph.div(graph.reduce("sum", windows, (windows.ndim - 1,)), size)
     return wrap(graph.div(node, graph.binary("pow", graph.add(graph.mul(around, alpha), k), beta)))

@@ -125,9 +125,9 @@ def renorm(input: Tensor, p: Any, dim: int, maxnorm: Any) -> Tensor:
     node = _floating_input("renorm", input, None)
     if node.ndim < 2:
         raise fail("renorm", f"needs at least two axes, and the input has {node.ndim}")
-    if p <= 0:
+    if not p > 0:
         raise fail("renorm", f"p is {p}", "It must be positive.")
-    if maxnorm < 0:
+    if not maxnorm >= 0:
         raise fail("renorm", f"maxnorm is {maxnorm}", "It is at least 0.")
     axis = axis_of("renorm", dim, node.ndim)
     others = tuple(k for k in range(node.ndim) if k != axis)

@@ -131,7 +131,8 @@ def lcm(input: Tensor, other: Tensor) -> Tensor:
     a, b = _integers("lcm", input, other)
     if a.dtype.kind == "signed":
         a, b = graph.unary("abs", a), graph.unary("abs", b)
-    return wrap(graph.mul(graph.make("idiv", a, graph.make("gcd", a, b)), b))  # 0 / 0 is 0
+    product = graph.mul(graph.make("idiv", a, graph.make("gcd", a, b)), b)  # 0 / 0 is 0
+    return wrap(graph.unary("abs", product) if a.dtype.kind == "signed" else product)
 
 
 @method

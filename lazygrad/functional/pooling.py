@@ -14,6 +14,7 @@ from lazygrad.functional._operands import as_node
 from lazygrad.functional._windows import (
     Sizes,
     along,
+    check_listed,
     check_rank,
     known,
     last_axes,
@@ -244,6 +245,7 @@ def _wanted(name: str, node: Node, rank: int, output_size: Any) -> Sizes:
                   for size, want in zip(space, given, strict=True))
     if min(sizes) < 0:
         raise fail(name, f"output_size {output_size} is below 0")
+    check_listed(name, sizes)
     return sizes
 
 

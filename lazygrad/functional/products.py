@@ -8,7 +8,8 @@ from typing import Any
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
-from lazygrad._core.tensor import Tensor, node_of, wrap
+from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap
+from lazygrad.functional._attention_node import attention_of_product
 from lazygrad.functional._operands import as_node, axis_of
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Node
@@ -47,6 +48,10 @@ def matmul_node(left: Node, right: Node, name: str = "matmul") -> Node:
         hint = "Did you mean x @ w.T?" if right.ndim == 2 and right.shape[-1] == inner else ""
         raise fail(name, f"{listed(left.shape)} @ {listed(right.shape)}: inner sizes {inner} and "
                    f"{other} differ", hint)
+    if left.op == "div":
+        attention = attention_of_product(left, right)
+        if attention is not None:
+            return attention
     if left.ndim == 1 or right.ndim <= 2:
         if left.ndim == 1 and right.ndim > 2:
             batch = right.ndim - 2
@@ -107,6 +112,12 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
 @operation
 def chain_matmul(*matrices: Tensor) -> Tensor:
     """Product of several matrices, from the left."""
+    for each in matrices:
+        if node_of(each).ndim != 2:
+            raise fail("chain_matmul", f"takes matrices, not {listed(each.shape)}",
+                       "linalg.multi_dot also takes vectors at the ends.")
+    if not matrices:
+        raise fail("chain_matmul", "needs at least one matrix")
     result = node_of(matrices[0])
     for matrix in matrices[1:]:
         result = matmul_node(result, node_of(matrix))
@@ -156,6 +167,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"the weight {listed(w.shape)} takes {w.shape[-1]}",
             "The last axis of the input must be in_features.",
         )
+    if w.ndim > 2:
+        raise fail("linear", f"the weight is (out, in) or (in,), not {listed(w.shape)}")
     result = contract(x, w, (), (), (x.ndim - 1,), (w.ndim - 1,))
     if bias is not None:
         result = graph.add(result, node_of(bias))
@@ -165,6 +178,15 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 @operation
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x1 @ weight[k] @ x2 for each k, plus bias; weight (out, in1, in2)."""
+    first, second, w = shape_of(input1), shape_of(input2), shape_of(weight)
+    if len(w) != 3 or not first or not second or (*first[:-1], *w[1:]) != (
+            *second[:-1], first[-1], second[-1]):
+        raise fail("bilinear", f"inputs {listed(first)} and {listed(second)} with a weight "
+                   f"{listed(w)} do not fit",
+                   "They are (…, in1), (…, in2), the same in …, and (out, in1, in2).")
+    if bias is not None and tuple(bias.shape) != w[:1]:
+        raise fail("bilinear", f"the bias {listed(bias.shape)} for {w[0]} outputs",
+                   "It is a vector with one number for each.")
     result = einsum("...i,kij,...j->...k", input1, weight, input2)
     return result if bias is None else result + bias
 

@@ -20,7 +20,7 @@ from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.ops import listed
 
-__all__ = ["detach", "detach_", "fill", "is_inference", "is_storage"]
+__all__ = ["detach", "detach_", "fill", "get_device", "is_inference", "is_storage"]
 
 
 # ---- memory
@@ -104,6 +104,9 @@ def resize_as_(self: Tensor, the_template: Tensor, *, memory_format: Any = None)
 @method
 def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     """Summed over the axes that were broadcast from that size."""
+    if not size:
+        raise fail("sum_to_size", "needs sizes", "Say x.sum_to_size(()) for all elements.",
+                   TypeError)
     shape, wanted = shape_of(input), sizes_of("sum_to_size", size)
     missing = len(shape) - len(wanted)
     if missing < 0 or any(want not in (1, have)
@@ -111,7 +114,10 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
         raise fail("sum_to_size", f"{listed(wanted)} does not broadcast to {listed(shape)}")
     axes = [axis for axis in range(len(shape))
             if axis < missing or (wanted[axis - missing] == 1 != shape[axis])]
-    return wrap(graph.reshape(graph.reduce("sum", node_of(input), axes), wanted))
+    node = node_of(input)
+    if axes and not (node.dtype.is_floating or node.dtype.is_complex):
+        node = graph.cast(node, dtypes.int64)
+    return wrap(graph.reshape(graph.reduce("sum", node, axes), wanted))
 
 
 # ---- devices: there is one

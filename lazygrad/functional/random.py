@@ -124,12 +124,14 @@ def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, dev
 @operation
 def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None,
               requires_grad: bool = False) -> Tensor:
+    check_device(device, "rand_like")
     return rand(*input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
 
 
 @operation
 def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None,
                requires_grad: bool = False) -> Tensor:
+    check_device(device, "randn_like")
     return randn(*input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
 
 

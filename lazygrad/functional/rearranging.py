@@ -9,7 +9,7 @@ from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, wrap
 from lazygrad.functional._operands import as_node
-from lazygrad.functional._windows import Sizes, overlapped, per_axis
+from lazygrad.functional._windows import Sizes, each_axis, overlapped
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -31,7 +31,7 @@ def _block_counts(name: str, space: Sizes, kernel: Sizes, gaps: Sizes, cuts: Siz
 
 def _settings(name: str, *values: Any) -> tuple[Sizes, ...]:
     names = ("kernel_size", "dilation", "padding", "stride")
-    return tuple(per_axis(name, value, 2, what) for value, what in zip(values, names, strict=True))
+    return tuple(each_axis(name, value, 2, what) for value, what in zip(values, names, strict=True))
 
 
 @operation
@@ -64,7 +64,7 @@ def fold(input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, p
     if node.ndim not in (2, 3):
         raise fail(name, f"takes (N, C * kernel, blocks) or (C * kernel, blocks), not "
                    f"{listed(node.shape)}")
-    space = per_axis(name, output_size, 2, "output_size")
+    space = each_axis(name, output_size, 2, "output_size")
     kernel, gaps, cuts, steps = _settings(name, kernel_size, dilation, padding, stride)
     batched = node.ndim == 3
     node = node if batched else graph.unsqueeze(node, 0)

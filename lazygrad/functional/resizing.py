@@ -17,7 +17,7 @@ from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, wrap
 from lazygrad.functional._operands import as_node
-from lazygrad.functional._windows import Sizes, along, known, per_axis
+from lazygrad.functional._windows import Sizes, along, check_listed, each_axis, known
 from lazygrad.functional.gathering import gather_rows
 from lazygrad.functional.pooling import adaptive_average
 from lazygrad_compiler.ir.node import Node
@@ -159,7 +159,7 @@ def _sizes(name: str, node: Node, size: Any, scale_factor: Any,
         if recompute:
             raise fail(name, "recompute_scale_factor is for scale_factor, not for size",
                        kind=ValueError)
-        wanted = per_axis(name, size, rank, "size")
+        wanted = each_axis(name, size, rank, "size")
         factors: list[float | None] = [None] * rank
     else:
         given = list(scale_factor) if isinstance(scale_factor, (tuple, list)) \
@@ -174,6 +174,7 @@ def _sizes(name: str, node: Node, size: Any, scale_factor: Any,
         factors = [None] * rank if recompute else [float(each) for each in given]
     if min(wanted, default=1) < 1 or math.prod(wanted) > 2**47:
         raise fail(name, f"sizes {wanted} are at least 1 and fit into memory")
+    check_listed(name, wanted)
     return wanted, factors
 
 

@@ -181,6 +181,7 @@ def _areas(name: str, y: Any, x: Any, dx: Any, dim: int) -> tuple[Tensor, int]:
         raise fail(name, "needs at least one axis, and y has none")
     axis = axis_of(name, dim, y.ndim)
     size = y.shape[axis]
+    y = y.long() if y.dtype.is_integer else y  # sums of neighbours do not fit into narrow ones
     both = y.narrow(axis, 1, max(size - 1, 0)) if size else y
     if size:
         both = both + y.narrow(axis, 0, size - 1)

@@ -30,6 +30,7 @@ from lazygrad_compiler.ir.ops import listed
 __all__ = ["ctc_loss"]
 
 NAME = "ctc_loss"
+_MOST_FRAMES = 1 << 14
 
 
 def _lengths(what: str, given: Any, batch: int, most: int | None) -> Node:
@@ -37,6 +38,8 @@ def _lengths(what: str, given: Any, batch: int, most: int | None) -> Node:
     if isinstance(given, Tensor):
         node = index_node(NAME, given)
         node = graph.reshape(node, (1,)) if not node.ndim else node
+        if most is not None:  # looked up, so that one beyond it is an index out of range
+            node = graph.make("gather", known(range(most + 1)), node, attrs=((0,),))
     else:
         numbers = [given] if hasattr(given, "__index__") else list(given)
         numbers = [each.__index__() for each in numbers]
@@ -165,6 +168,11 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_leng
         logs = graph.unsqueeze(logs, 1)
         labels = graph.reshape(labels, (1, labels.size))
     time, batch, classes = logs.shape
+    if not time and batch:
+        raise fail(NAME, f"log_probs {listed(log_probs.shape)} have no frames")
+    if time > _MOST_FRAMES:
+        raise fail(NAME, f"log_probs {listed(log_probs.shape)} have {time} frames, of which each is "
+                   "a step of the program", f"Take at most {_MOST_FRAMES}, or cut the sequence.")
     if not 0 <= blank < classes:
         raise fail(NAME, f"blank {blank} is none of the {classes} classes")
     if labels.ndim == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import index as whole_number
 from typing import Any
 
 from lazygrad._core import graph
@@ -59,15 +60,23 @@ def polygamma(n: int, input: Tensor) -> Tensor:
 METHODS["polygamma"] = operation(lambda self, n: _polygamma(n, self))
 
 
+MOST_TERMS = 1 << 24
+"""Of a sum whose length is an argument: a typing error should not run for hours."""
+
+
 @method
 def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension p."""
     node = real_node("mvlgamma", input)
     if p < 1:
         raise fail("mvlgamma", f"the dimension p is {p}", "It must be at least 1.")
-    total = graph.unary("lgamma", node)
-    for k in range(1, p):
-        total = graph.add(total, graph.unary("lgamma", graph.sub(node, k / 2)))
+    if whole_number(p) > MOST_TERMS:
+        raise fail("mvlgamma", f"the dimension p is {p}, which means as many terms",
+                   f"It may be at most {MOST_TERMS}.")
+    spread = graph.broadcast(graph.unsqueeze(node, node.ndim), (*node.shape, p))
+    less = graph.mul(graph.iota(node.ndim, spread.shape, node.dtype), 0.5)
+    terms = graph.unary("lgamma", graph.sub(spread, less))
+    total = graph.reduce("sum", terms, (node.ndim,))
     return wrap(graph.add(total, p * (p - 1) / 4 * math.log(math.pi)))
 
 
@@ -259,8 +268,15 @@ def ndtri(p: Node) -> Node:
 # ---- orthogonal polynomials
 
 
+MOST_STEPS = 1 << 20
+"""Of the recurrence; degrees in tensors above it give NaN."""
+
+
 def _orthogonal(name: str, op: str, shifted: bool = False) -> Callable[..., Tensor]:
     def apply(input: Any, n: Any) -> Tensor:
+        if isinstance(n, (int, float)) and n > MOST_STEPS:
+            raise fail(name, f"a degree of {n}, which is as many steps",
+                       f"It is at most {MOST_STEPS}.")
         x, degree = operands(name, input, n)
         if shifted:
             x = graph.sub(graph.mul(x, 2), 1)

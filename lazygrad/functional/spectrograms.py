@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy
+
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method
-from lazygrad._core.tensor import Tensor, node_of, wrap
+from lazygrad._core.tensor import Tensor, array_of, node_of, wrap
 from lazygrad.functional._operands import as_node
 from lazygrad.functional.fourier import c2c, c2r, r2c
 from lazygrad_compiler.ir.node import Node
@@ -38,6 +40,39 @@ def _window(name: str, window: Any, n_fft: int, length: int, example: Node) -> N
                        f"{listed(node.shape)}")
     left = (n_fft - length) // 2
     return graph.pad(node, [left], [n_fft - length - left])
+
+
+def _check_cover(window: Tensor | None, length: int, n_fft: int, hop: int, count: int,
+                 center: bool, wanted: int | None) -> None:
+    """Refuses windows that leave values of the signal without weight, where the window is known.
+
+    The frames overlap alike everywhere but at both ends, so a short signal tells.
+    """
+    if window is None:
+        values = numpy.ones(length)
+    elif isinstance(window, Tensor) and node_of(window).payload is not None:
+        values = array_of(window).astype(numpy.float64)
+    else:
+        return
+    left = (n_fft - length) // 2
+    square = numpy.pad(values, (left, n_fft - length - left)) ** 2
+    frames = min(count, 2 * -(-n_fft // hop) + 2)
+    weight = numpy.zeros(n_fft + hop * (frames - 1))
+    for frame in range(frames):
+        weight[frame * hop : frame * hop + n_fft] += square
+    start = n_fft // 2 if center else 0
+    whole = n_fft + hop * (count - 1)
+    # values at the end that are not asked for
+    beyond = start if wanted is None else max(whole - start - wanted, 0)
+    if beyond < n_fft or frames == count:
+        stop = len(weight) - beyond
+    else:  # nothing of the end is asked for
+        stop = min(whole - beyond, len(weight) - n_fft)
+    inside = weight[start : max(stop, start + 1)]
+    if inside.size and inside.min() <= 1e-11:
+        raise fail("istft", f"windows {hop} apart leave values of the signal without weight "
+                   f"(the smallest total is {float(inside.min()):.3g})",
+                   "Take a window without zeros, a smaller hop_length, or center=True.")
 
 
 def _real(node: Node) -> Any:
@@ -143,14 +178,16 @@ def istft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: 
     """The signal of a spectrogram (*, frequencies, frames): the inverse of `stft` (Griffin and Lim
     1984).
 
-    Where the windows of all frames are 0 the signal is not determined and comes out infinite or
-    NaN.
+    Where the windows of all frames are 0 the signal is not determined: an error, or, with a window
+    that is itself not computed yet, infinite or NaN.
     """
     node = as_node("istft", input)
     if not node.dtype.is_complex or node.ndim not in (2, 3):
         raise fail("istft", "takes a complex spectrogram (frequencies, frames), perhaps with a "
                    f"batch, not {node.dtype.name} {listed(node.shape)}")
     hop, window_length = _settings("istft", n_fft, hop_length, win_length)
+    if hop > window_length:
+        raise fail("istft", f"hop_length {hop} leaves gaps between windows of {window_length}")
     onesided = not return_complex if onesided is None else onesided
     wanted = n_fft // 2 + 1 if onesided else n_fft
     if node.shape[-2] != wanted:
@@ -161,6 +198,7 @@ def istft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: 
         raise fail("istft", "half a spectrum belongs to a real signal",
                    "Use onesided=False with return_complex=True.")
     taper = _window("istft", window, n_fft, window_length, node)
+    _check_cover(window, window_length, n_fft, hop, node.shape[-1], center, length)
     batch = node.shape[:-2]
     node = graph.reshape(node, (math.prod(batch), *node.shape[-2:]))
     node = graph.permute(node, (0, 2, 1))

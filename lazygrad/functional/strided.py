@@ -7,11 +7,13 @@ index map when it is read, and has its gradient from the steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index as whole_number
 from typing import Any
 
 from lazygrad._core import graph
 from lazygrad._core.cell import View
 from lazygrad._core.context import fail, method, now, operation
+from lazygrad._core.recast import RECAST, recast
 from lazygrad._core.tensor import (
     Tensor,
     contiguous_strides,
@@ -27,7 +29,7 @@ from lazygrad.functional._operands import as_node, axis_of, sizes_of
 from lazygrad.functional.views import shape_changing
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.node import Node, Shape
+from lazygrad_compiler.ir.node import Shape
 from lazygrad_compiler.ir.ops import OPS, listed
 
 __all__ = ["diagonal", "as_strided", "as_strided_scatter", "diagonal_scatter", "select_scatter",
@@ -47,6 +49,7 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """
     shape, strides = shape_of(input), strides_of(input)
     axis = axis_of("unfold", dimension, len(shape))
+    size, step = whole_number(size), whole_number(step)
     if not shape:
         return unfold(input.reshape(1), 0, size, step)[0]
     if not 0 <= size <= shape[axis] or step < 1:
@@ -66,6 +69,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     """The diagonal of two axes, as the last axis: a view."""
     shape, strides = shape_of(input), strides_of(input)
     first, second = (axis_of("diagonal", dim, len(shape)) for dim in (dim1, dim2))
+    offset = whole_number(offset)
     if first == second:
         raise fail("diagonal", f"dim1 and dim2 are both {dim1}", "A diagonal runs in two axes.")
     rest = [axis for axis in range(len(shape)) if axis not in (first, second)]
@@ -112,6 +116,12 @@ def _strided_steps(count: int, size: Shape, strides: Sequence[int], offset: int)
     return steps
 
 
+def _nothing(dtype: DType, shape: Shape, strides: Shape) -> Tensor:
+    """No elements, with strides that say nothing but may be asked for."""
+    return make_views(wrap(graph.const(0, dtype, shape)), _entries([("reshape", (shape,))]), shape,
+                      strides)
+
+
 @method
 def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
     """A view of the memory of `input` with the sizes, strides and first element given.
@@ -123,7 +133,8 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     strides = sizes_of("as_strided", (stride,))
     view = input._view
     base = input._cell.node
-    offset = input.storage_offset() if storage_offset is None else int(storage_offset)
+    offset = input.storage_offset() if storage_offset is None \
+        else whole_number(storage_offset)
     if len(shape) != len(strides):
         raise fail("as_strided", f"sizes {listed(shape)} and strides {listed(strides)} differ in "
                    "length")
@@ -131,13 +142,17 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
         raise fail("as_strided", f"sizes {listed(shape)}, strides {listed(strides)} and offset "
                    f"{offset} must not be negative", "Use .flip(...) to reverse.")
     if 0 in shape:
-        return wrap(graph.const(0, input.dtype, shape))
+        return _nothing(input.dtype, shape, strides)
+    graph.const(0, input.dtype, shape)  # refuses what no memory holds
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if last >= base.size:
         raise fail("as_strided", f"sizes {listed(shape)}, strides {listed(strides)} and offset "
                    f"{offset} reach element {last}, and the memory has {base.size}")
     steps = _strided_steps(base.size, shape, strides, offset)
     dtype = None
+    if view is not None and view.dtype is not None and view.dtype.itemsize != base.dtype.itemsize:
+        raise fail("as_strided", f"the memory holds {base.dtype.name}, read as {view.dtype.name}",
+                   "Take as_strided of a .clone().")
     if view is not None and view.dtype is not None:
         dtype = view.dtype
         steps.insert(0, ("bitcast", (dtype,)))
@@ -154,39 +169,23 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     return result
 
 
+@method
+def as_strided_(self: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
+    """Turns this tensor into that view of its memory; refused where it collects gradients."""
+    if self.requires_grad and self.is_leaf:
+        raise fail("as_strided_", "a leaf that requires gradients keeps its shape",
+                   "Use x.as_strided(...), which is a view.")
+    made = as_strided(self, size, stride, storage_offset)
+    self._cell, self._view, self._detached = made._cell, made._view, made._detached
+    return self
+
+
 # ---- the same bits as another dtype
-
-_UNSIGNED: dict[int, DType] = {1: dtypes.uint8, 2: dtypes.uint16, 4: dtypes.uint32,
-                               8: dtypes.uint64}
-
-
-def _narrower(node: Node, target: DType) -> Node:
-    """Elements split into several, low bytes first, along the last axis."""
-    wide, narrow = node.dtype.itemsize, target.itemsize
-    parts = wide // narrow
-    bits = graph.make("bitcast", node, attrs=(_UNSIGNED[wide],))
-    spread = graph.broadcast(graph.unsqueeze(bits, bits.ndim), (*bits.shape, parts))
-    shift = graph.iota(spread.ndim - 1, spread.shape, _UNSIGNED[wide])
-    shift = graph.mul(shift, 8 * narrow)
-    pieces = graph.cast(graph.make("shr", spread, shift), _UNSIGNED[narrow])
-    pieces = graph.reshape(pieces, (*bits.shape[:-1], bits.shape[-1] * parts))
-    return graph.make("bitcast", pieces, attrs=(target,))
-
-
-def _wider(node: Node, target: DType) -> Node:
-    """Neighbours along the last axis put together, low bytes first."""
-    narrow, wide = node.dtype.itemsize, target.itemsize
-    parts = wide // narrow
-    bits = graph.cast(graph.make("bitcast", node, attrs=(_UNSIGNED[narrow],)), _UNSIGNED[wide])
-    bits = graph.reshape(bits, (*bits.shape[:-1], bits.shape[-1] // parts, parts))
-    shift = graph.mul(graph.iota(bits.ndim - 1, bits.shape, _UNSIGNED[wide]), 8 * narrow)
-    joined = graph.reduce("sum", graph.make("shl", bits, shift), (bits.ndim - 1,))
-    return graph.make("bitcast", joined, attrs=(target,))
 
 
 def reinterpret(input: Tensor, dtype: Any) -> Tensor:
-    """The bits of `input` as another dtype: a view where elements keep their size, else a copy
-    with the last axis longer or shorter.
+    """The bits of `input` as another dtype: a view.  Where elements change their size the last axis
+    gets longer or shorter; its elements have to be neighbours in memory, else it is a copy.
     """
     target, source = as_dtype(dtype), input.dtype
     if target is source:
@@ -216,9 +215,27 @@ def reinterpret(input: Tensor, dtype: Any) -> Tensor:
                      and shape[-1] % (target.itemsize // source.itemsize)):
         raise fail("view", f"{source.name} {listed(shape)} does not divide into {target.name}",
                    "The last axis must hold a whole number of the larger elements.")
-    node = graph.stop_gradient(node_of(input))
-    return wrap(_narrower(node, target) if target.itemsize < source.itemsize
-                else _wider(node, target))
+    wide, narrow = (max(source.itemsize, target.itemsize), min(source.itemsize, target.itemsize))
+    parts, strides = wide // narrow, strides_of(input)
+    if target.itemsize < source.itemsize:
+        result_shape = (*shape[:-1], shape[-1] * parts)
+        stepped = tuple(step * parts for step in strides[:-1])
+    else:
+        result_shape = (*shape[:-1], shape[-1] // parts)
+        stepped = tuple(step // parts for step in strides[:-1])
+        if any(step % parts and size > 1
+               for step, size in zip(strides[:-1], shape[:-1], strict=True)):
+            return wrap(recast(node_of(input), target))
+        if input.numel() and input.storage_offset() % parts:
+            return wrap(recast(node_of(input), target))
+    if strides[-1] != 1 and shape[-1] != 1:
+        return wrap(recast(node_of(input), target))
+    entries: Any = ((RECAST, (target,), now.location),)
+    result = make_views(input.detach(), entries, result_shape, (*stepped, 1))
+    made = result._view
+    assert made is not None
+    made.dtype = target
+    return result
 
 
 # ---- a copy with a view of it overwritten
@@ -277,8 +294,10 @@ def _with_strides(name: str, size: Any, stride: Any, node: Any, requires_grad: b
         raise fail(name, f"sizes {listed(shape)} and strides {listed(strides)}: as many of one as "
                    "of the other, none negative")
     reach = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    if strides == contiguous_strides(shape) or 0 in shape:
+    if strides == contiguous_strides(shape):
         result = wrap(node(shape))
+    elif 0 in shape:
+        result = _nothing(node(()).dtype, shape, strides)
     else:
         result = as_strided(wrap(node((reach,))), shape, strides, 0)
     return result.requires_grad_() if requires_grad else result

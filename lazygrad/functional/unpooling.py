@@ -9,7 +9,7 @@ from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node
-from lazygrad.functional._windows import check_rank, per_axis
+from lazygrad.functional._windows import check_rank, each_axis, per_axis
 from lazygrad.functional.gathering import index_node
 from lazygrad.functional.pooling import digits, largest, steps_of
 from lazygrad_compiler.ir import dtypes
@@ -99,7 +99,7 @@ def _fractional(rank: int, with_indices: bool) -> Any:
         if (output_size is None) == (output_ratio is None):
             raise fail(name, "needs one of output_size and output_ratio", kind=ValueError)
         if output_size is not None:
-            wanted = per_axis(name, output_size, rank, "output_size")
+            wanted = each_axis(name, output_size, rank, "output_size")
         else:
             ratios = output_ratio if isinstance(output_ratio, (tuple, list)) \
                 else (output_ratio,) * rank
@@ -155,6 +155,8 @@ def _draws(name: str, node: Node, rank: int, samples: Tensor | None) -> Node:
     given = graph.stop_gradient(node_of(samples))
     if given.shape != shape:
         raise fail(name, f"_random_samples {listed(given.shape)} are not {listed(shape)}")
+    if not given.dtype.is_floating:
+        raise fail(name, f"_random_samples are floating, not {given.dtype.name}")
     return given
 
 

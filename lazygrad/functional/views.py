@@ -6,6 +6,7 @@ import itertools
 import math
 import sys
 from collections.abc import Sequence
+from operator import index as whole_number
 from typing import Any
 
 from lazygrad._core import graph
@@ -308,7 +309,8 @@ def broadcast_to(input: Tensor, size: Any) -> Tensor:
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     """`length` places of one axis from `start`."""
     axis = axis_of("narrow", dim, input.ndim)
-    size, start = shape_of(input)[axis], int(start)
+    size, start = shape_of(input)[axis], whole_number(start)
+    length = whole_number(length)
     start = start + size if start < 0 else start
     if not 0 <= start <= start + length <= size:
         raise fail(
@@ -330,7 +332,7 @@ def drop_axis(tensor: Tensor, axis: int) -> Tensor:
 def select(input: Tensor, dim: int, index: Any) -> Tensor:
     """One place of an axis, which goes away."""
     shape = shape_of(input)
-    axis, index = axis_of("select", dim, len(shape)), int(index)
+    axis, index = axis_of("select", dim, len(shape)), whole_number(index)
     if not shape or not -shape[axis] <= index < shape[axis]:
         raise fail("select", f"index {index} is out of range for axis {dim} of {listed(shape)}",
                    kind=IndexError)
@@ -394,8 +396,8 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
                        "empty", kind=MemoryError)
         small, larger = divmod(size, count)
         return split(input, [small + (k < larger) for k in range(count)], dim)
-    cuts = [0, *(min(max(cut if cut >= 0 else cut + size, 0), size)
-                 for cut in indices_or_sections), size]
+    places = [whole_number(cut) for cut in indices_or_sections]
+    cuts = [0, *(min(max(cut if cut >= 0 else cut + size, 0), size) for cut in places), size]
     return tuple(slice_one(input, axis, start, stop) for start, stop in itertools.pairwise(cuts))
 
 

@@ -25,7 +25,8 @@ from lazygrad_compiler.ir.node import Node
 __all__ = ["bartlett_window", "blackman_window", "hamming_window", "hann_window", "kaiser_window"]
 
 
-def _checked(name: str, length: Any, dtype: Any, device: Any) -> tuple[int, DType]:
+def checked_length(name: str, length: Any, dtype: Any, device: Any) -> tuple[int, DType]:
+    """The number of points and the dtype of a window."""
     check_device(device, name)
     target = default.dtype if dtype is None else as_dtype(dtype)
     if not target.is_floating:
@@ -39,7 +40,7 @@ def _checked(name: str, length: Any, dtype: Any, device: Any) -> tuple[int, DTyp
     return size, target
 
 
-def _cosines(size: int, periodic: bool, terms: tuple[float, ...], target: DType) -> Node:
+def cosine_sum(size: int, periodic: bool, terms: tuple[float, ...], target: DType) -> Node:
     """sum_k terms[k] cos(2 pi k j / N), computed in float64 and rounded once."""
     if size == 1:
         return graph.const(1, target, (1,))
@@ -57,8 +58,8 @@ def hann_window(window_length: int, periodic: bool = True, *, dtype: Any = None,
                 layout: Any = None, device: Any = None, pin_memory: bool = False,
                 requires_grad: bool = False) -> Tensor:
     """0.5 - 0.5 cos(2 pi j / N)."""
-    size, target = _checked("hann_window", window_length, dtype, device)
-    return finish(_cosines(size, periodic, (0.5, -0.5), target), requires_grad)
+    size, target = checked_length("hann_window", window_length, dtype, device)
+    return finish(cosine_sum(size, periodic, (0.5, -0.5), target), requires_grad)
 
 
 @operation
@@ -67,8 +68,8 @@ def hamming_window(window_length: int, periodic: bool = True, alpha: float = 0.5
                    device: Any = None, pin_memory: bool = False,
                    requires_grad: bool = False) -> Tensor:
     """alpha - beta cos(2 pi j / N)."""
-    size, target = _checked("hamming_window", window_length, dtype, device)
-    return finish(_cosines(size, periodic, (alpha, -beta), target), requires_grad)
+    size, target = checked_length("hamming_window", window_length, dtype, device)
+    return finish(cosine_sum(size, periodic, (alpha, -beta), target), requires_grad)
 
 
 @operation
@@ -76,8 +77,8 @@ def blackman_window(window_length: int, periodic: bool = True, *, dtype: Any = N
                     layout: Any = None, device: Any = None, pin_memory: bool = False,
                     requires_grad: bool = False) -> Tensor:
     """0.42 - 0.5 cos(2 pi j / N) + 0.08 cos(4 pi j / N)."""
-    size, target = _checked("blackman_window", window_length, dtype, device)
-    return finish(_cosines(size, periodic, (0.42, -0.5, 0.08), target), requires_grad)
+    size, target = checked_length("blackman_window", window_length, dtype, device)
+    return finish(cosine_sum(size, periodic, (0.42, -0.5, 0.08), target), requires_grad)
 
 
 @operation
@@ -85,7 +86,7 @@ def bartlett_window(window_length: int, periodic: bool = True, *, dtype: Any = N
                     layout: Any = None, device: Any = None, pin_memory: bool = False,
                     requires_grad: bool = False) -> Tensor:
     """A triangle: 1 - |2 j / N - 1|."""
-    size, target = _checked("bartlett_window", window_length, dtype, device)
+    size, target = checked_length("bartlett_window", window_length, dtype, device)
     if size == 1:
         return finish(graph.const(1, target, (1,)), requires_grad)
     points = max(size if periodic else size - 1, 1)
@@ -103,6 +104,10 @@ def kaiser_window(window_length: int, periodic: bool = True, beta: float = 12.0,
 
     A table of numbers that depend on Python numbers only, so NumPy fills it.
     """
-    size, target = _checked("kaiser_window", window_length, dtype, device)
+    size, target = checked_length("kaiser_window", window_length, dtype, device)
+    graph.const(0, target, (size,))  # refuses what no memory holds
+    if size > 1 << 32:
+        raise fail("kaiser_window", f"a table of {size} numbers", "It has at most 2 ** 32.",
+                   MemoryError)
     whole = numpy.kaiser(size + 1 if periodic and size > 1 else size, float(beta))[:size]
     return finish(cells.leaf_of_array(whole.astype(target.numpy)), requires_grad)

@@ -178,3 +178,5 @@ from lazygrad.nn.vision import (
     UpsamplingBilinear2d,
     UpsamplingNearest2d,
 )
+
+from lazygrad.nn import modules, parallel  # isort: skip

@@ -199,3 +199,5 @@ class ConvTranspose3d(_ConvTranspose):
     """Transposed convolution over (N, C, D, H, W)."""
 
     rank = 3
+
+_ConvNd = _Conv  # PyTorch's name, for isinstance

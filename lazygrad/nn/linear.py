@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import lazygrad as lg
-from lazygrad._core.context import fail
+from lazygrad._core.context import fail, now
 from lazygrad.nn import functional as F
 from lazygrad.nn import init
 from lazygrad.nn.module import Module
@@ -164,8 +164,12 @@ def check_input(module: Module, input: lg.Tensor, axis: int, expected: int,
             hint = f"Flattening fits: x.flatten(1) has {expected}."
         elif axis == -1 and input.ndim > 1 and input.shape[-2] == expected:
             hint = "The axis before has that size: did you mean x.transpose(-1, -2)?"
+        elif axis < -1 and input.ndim > 2 and input.shape[-1] == expected:
+            hint = "The last axis has that size: did you mean x.movedim(-1, 1)?"
         raise fail(name, f"{called} expects {expected} features {where}, and got {got}: "
                          f"the input has shape {tuple(input.shape)}", hint)
+    if now.autocast is not None and input.is_floating_point():
+        return  # both will be converted
     if input.dtype != weight.dtype:
         target = str(weight.dtype).rpartition(".")[2]
         got_type = str(input.dtype).rpartition(".")[2]

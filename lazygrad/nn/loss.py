@@ -30,10 +30,11 @@ class _Loss(Module):
         self.reduction = reduction
 
     def _check_shapes(self, input: lg.Tensor, target: lg.Tensor) -> None:
-        """A loss between shapes that would broadcast is nearly always a mistake: (N, 1) against
-        (N,).
+        """Shapes that do not broadcast are refused here, in the layer's name; those that do get the
+        functional form's warning, since (N, 1) against (N,) is nearly always a mistake.
         """
-        if tuple(input.shape) != tuple(target.shape):
+        pairs = zip(reversed(input.shape), reversed(target.shape), strict=False)
+        if any(left != right and 1 not in (left, right) for left, right in pairs):
             hint = "Both must have the same shape."
             if input.numel() == target.numel():
                 hint = ("They have as many elements: reshape one, as in "

@@ -18,10 +18,26 @@ from typing import Any, NamedTuple, TypeVar
 import lazygrad as lg
 from lazygrad._core.context import now
 from lazygrad.nn.module_hooks import (
+    EVERY,
     HookHandle,
     run_forward_hooks,
     run_forward_pre_hooks,
     run_with_backward_hooks,
+)
+from lazygrad.nn.module_hooks import (
+    register_module_backward_hook as register_module_backward_hook,
+)
+from lazygrad.nn.module_hooks import (
+    register_module_forward_hook as register_module_forward_hook,
+)
+from lazygrad.nn.module_hooks import (
+    register_module_forward_pre_hook as register_module_forward_pre_hook,
+)
+from lazygrad.nn.module_hooks import (
+    register_module_full_backward_hook as register_module_full_backward_hook,
+)
+from lazygrad.nn.module_hooks import (
+    register_module_full_backward_pre_hook as register_module_full_backward_pre_hook,
 )
 from lazygrad.nn.module_state import ModuleState
 from lazygrad.nn.parameter import Buffer, Parameter
@@ -72,12 +88,14 @@ class Module(ModuleState):
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         if now.recording is not None:
             now.recording.watch(self)
+            now.recording.watch(EVERY)
         try:
-            if self._forward_pre_hooks:
+            if self._forward_pre_hooks or EVERY.forward_pre:
                 args, kwargs = run_forward_pre_hooks(self, args, kwargs)
-            if self._backward_hooks or self._backward_pre_hooks:
+            if self._backward_hooks or self._backward_pre_hooks or EVERY.backward \
+                    or EVERY.backward_pre:
                 return run_with_backward_hooks(self, args, kwargs)
-            if not self._forward_hooks:
+            if not self._forward_hooks and not EVERY.forward:
                 return self.forward(*args, **kwargs)
             return run_forward_hooks(self, args, kwargs)
         except AttributeError as error:

@@ -18,6 +18,19 @@ from lazygrad_compiler.ir.node import Node
 _serials = itertools.count()
 
 
+class _Every:
+    """Hooks of every module, which run ahead of a module's own."""
+
+    def __init__(self) -> None:
+        self.forward_pre: OrderedDict = OrderedDict()
+        self.forward: OrderedDict = OrderedDict()
+        self.backward: OrderedDict = OrderedDict()
+        self.backward_pre: OrderedDict = OrderedDict()
+
+
+EVERY = _Every()
+
+
 class HookHandle:
     """What registering a hook returns; `remove()` takes the hook off, and so does leaving a `with`
     block.
@@ -42,7 +55,8 @@ class HookHandle:
 
 def run_forward_pre_hooks(module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Runs the hooks in order; each sees what the one before made of the arguments."""
-    for hook, with_kwargs in list(module._forward_pre_hooks.values()):
+    for hook, with_kwargs in [*EVERY.forward_pre.values(),
+                              *module._forward_pre_hooks.values()]:
         if with_kwargs:
             changed = hook(module, args, kwargs)
             if changed is not None:
@@ -61,14 +75,15 @@ def run_forward_hooks(module: Any, args: tuple, kwargs: dict) -> Any:
     """Calls forward, then the hooks in order.  Hooks marked `always_call` run even where forward
     raised.
     """
+    hooks = [*EVERY.forward.values(), *module._forward_hooks.values()]
     try:
         output = module.forward(*args, **kwargs)
     except Exception:
-        for hook, with_kwargs, always_call in list(module._forward_hooks.values()):
+        for hook, with_kwargs, always_call in hooks:
             if always_call:
                 _call(hook, with_kwargs, module, args, kwargs, None)
         raise
-    for hook, with_kwargs, _ in list(module._forward_hooks.values()):
+    for hook, with_kwargs, _ in [*EVERY.forward.values(), *module._forward_hooks.values()]:
         changed = _call(hook, with_kwargs, module, args, kwargs, output)
         if changed is not None:
             output = changed
@@ -85,7 +100,7 @@ def run_with_backward_hooks(module: Any, args: tuple, kwargs: dict) -> Any:
     """
     state = _Passing(module, args)
     args = state.inputs_behind_boundary(args)
-    if module._forward_hooks:
+    if module._forward_hooks or EVERY.forward:
         output = run_forward_hooks(module, args, kwargs)
     else:
         output = module.forward(*args, **kwargs)
@@ -130,7 +145,8 @@ class _Passing:
         given = iter([wrap(zero if gradient is None else gradient)
                       for gradient, zero in zip(gradients, self.zeros, strict=True)])
         self.grad_output = tuple(next(given) if tracked else None for tracked in self.outputs)
-        for hook in list(self.module._backward_pre_hooks.values()):
+        for hook in [*EVERY.backward_pre.values(),
+                     *self.module._backward_pre_hooks.values()]:
             changed = hook(self.module, self.grad_output)
             if changed is not None:
                 self.grad_output = _matching(changed, self.grad_output, "grad_output")
@@ -148,7 +164,7 @@ class _Passing:
         return [None if each is None else node_of(each) for each in leaving]
 
     def _call_hooks(self, grad_input: tuple) -> tuple:
-        for hook in list(self.module._backward_hooks.values()):
+        for hook in [*EVERY.backward.values(), *self.module._backward_hooks.values()]:
             changed = hook(self.module, grad_input, self.grad_output)
             if changed is not None:
                 grad_input = _matching(changed, grad_input, "grad_input")
@@ -161,3 +177,30 @@ def _matching(changed: Any, before: tuple, what: str) -> tuple:
         raise RuntimeError(f"a backward hook returned {len(result)} gradients in place of the "
                            f"{len(before)} of {what}")
     return result
+
+
+# ---- hooks of every module
+
+
+def register_module_forward_pre_hook(hook: Any) -> HookHandle:
+    """Calls `hook(module, args)` ahead of every module's forward."""
+    return HookHandle(EVERY.forward_pre, (hook, False))
+
+
+def register_module_forward_hook(hook: Any, *, with_kwargs: bool = False,
+                                 always_call: bool = False) -> HookHandle:
+    """Calls `hook(module, args, output)` after every module's forward."""
+    return HookHandle(EVERY.forward, (hook, with_kwargs, always_call))
+
+
+def register_module_full_backward_pre_hook(hook: Any) -> HookHandle:
+    """Calls `hook(module, grad_output)` ahead of every module's backward."""
+    return HookHandle(EVERY.backward_pre, hook)
+
+
+def register_module_full_backward_hook(hook: Any) -> HookHandle:
+    """Calls `hook(module, grad_input, grad_output)` after every module's backward."""
+    return HookHandle(EVERY.backward, hook)
+
+
+register_module_backward_hook = register_module_full_backward_hook

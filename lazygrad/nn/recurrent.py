@@ -103,6 +103,56 @@ class RNNBase(Module):
     def flatten_parameters(self) -> None:
         """Does nothing; PyTorch packs the weights for cuDNN here."""
 
+    # what subclasses written for PyTorch call
+
+    def check_input(self, input: lg.Tensor, batch_sizes: Any = None) -> None:
+        """Refuses an input of another rank or number of features than the module takes."""
+        rank = 2 if batch_sizes is not None else 3
+        if input.ndim != rank or input.shape[-1] != self.input_size:
+            raise fail(self._get_name(), f"expects input of {rank} axes, {self.input_size} in the "
+                                         f"last one, and got {tuple(input.shape)}")
+
+    def _expected(self, input: lg.Tensor, batch_sizes: Any, size: int) -> tuple[int, int, int]:
+        batch = int(batch_sizes[0]) if batch_sizes is not None \
+            else input.shape[0 if self.batch_first else 1]
+        return self.num_layers * (2 if self.bidirectional else 1), batch, size
+
+    def get_expected_hidden_size(self, input: lg.Tensor,
+                                 batch_sizes: Any = None) -> tuple[int, int, int]:
+        """The shape of the initial hidden state: (layers * directions, batch, size)."""
+        return self._expected(input, batch_sizes, self.proj_size or self.hidden_size)
+
+    def get_expected_cell_size(self, input: lg.Tensor,
+                               batch_sizes: Any = None) -> tuple[int, int, int]:
+        """The shape of the initial cell state of an LSTM."""
+        return self._expected(input, batch_sizes, self.hidden_size)
+
+    def check_hidden_size(self, hx: lg.Tensor, expected_hidden_size: Any,
+                          msg: str = "Expected hidden size {}, got {}") -> None:
+        """Refuses a state of another shape."""
+        if tuple(hx.shape) != tuple(expected_hidden_size):
+            raise fail(self._get_name(),
+                       msg.format(tuple(expected_hidden_size), list(hx.shape)))
+
+    def check_forward_args(self, input: lg.Tensor, hidden: Any, batch_sizes: Any = None) -> None:
+        """Refuses an input or initial state that does not fit."""
+        self.check_input(input, batch_sizes)
+        expected = self.get_expected_hidden_size(input, batch_sizes)
+        if self.states > 1:
+            self.check_hidden_size(hidden[0], expected, "Expected hidden[0] size {}, got {}")
+            self.check_hidden_size(hidden[1], self.get_expected_cell_size(input, batch_sizes),
+                                   "Expected hidden[1] size {}, got {}")
+        else:
+            self.check_hidden_size(hidden, expected)
+
+    def permute_hidden(self, hx: Any, permutation: lg.Tensor | None) -> Any:
+        """States with the sequences of the batch in another order."""
+        if permutation is None:
+            return hx
+        if isinstance(hx, tuple):
+            return tuple(part.index_select(1, permutation) for part in hx)
+        return hx.index_select(1, permutation)
+
     def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
         raise NotImplementedError
 

@@ -93,6 +93,11 @@ class Optimizer(Hooked):
         if isinstance(params, lg.Tensor):
             raise TypeError("params argument given to the optimizer should be an iterable of "
                             "Tensors or dicts, but got a single Tensor; pass [tensor]")
+        if not hasattr(params, "__iter__"):
+            raise TypeError("an optimizer takes parameters: tensors, or dicts of them for groups; "
+                            f"got {type(params).__name__}"
+                            + ("; pass model.parameters()" if hasattr(params, "parameters")
+                               else ""))
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list; a generator such as "
@@ -195,6 +200,15 @@ class Optimizer(Hooked):
                                                     and group.get(name) == value)
                        for group, name, value in settings)
 
+        def changed() -> str:
+            """What does not hold any more, for people."""
+            return "; ".join(
+                f"{type(self).__name__}'s {name}: {value!r} -> {group.get(name)!r}"
+                for group, name, value in settings if group.get(name) is not value
+                and (isinstance(value, lg.Tensor) or group.get(name) != value)
+            ) or f"the parameters or the state of {type(self).__name__}"
+
+        holds.changed = changed  # type: ignore[attr-defined]
         recorded.guards.append(holds)
         recorded.parameters += parameters
         recorded.after.append(self._count)

@@ -1,5 +1,5 @@
-"""Utilities: `lazygrad.utils.data`, `lazygrad.utils.dlpack`, `lazygrad.utils.checkpoint`."""
+"""Utilities: `lazygrad.utils.data`, `.dlpack`, `.checkpoint`, `.hooks`, `.safetensors`."""
 
-from lazygrad.utils import checkpoint, data, dlpack
+from lazygrad.utils import checkpoint, data, dlpack, hooks, safetensors
 
-__all__ = ["checkpoint", "data", "dlpack"]
+__all__ = ["checkpoint", "data", "dlpack", "hooks", "safetensors"]

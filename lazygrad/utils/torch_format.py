@@ -10,13 +10,14 @@ import io
 import pickle
 import sys
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from typing import Any, NamedTuple
 
 import numpy
 
 import lazygrad as lg
-from lazygrad.serialization import FileFormatError, as_tensor_view, read_entry
+from lazygrad._core.values import Device
+from lazygrad.serialization.archive import FileFormatError, as_tensor_view, read_entry
 from lazygrad_compiler.ir.dtypes import DTYPES, DType
 
 STORAGE_DTYPES = {"FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16",
@@ -59,7 +60,15 @@ def _tensor(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bo
     base = storage.bases[kind.name]
     made = base.view(tuple(size)) if whole else as_tensor_view(flat, base, offset, list(size),
                                                                list(stride))
-    return made.detach().requires_grad_() if requires_grad else made
+    made = made.detach()
+    for flag, resolved in LAZY_FLAGS.items():
+        if isinstance(metadata, dict) and metadata.get(flag):
+            made = resolved(made)
+    return made.requires_grad_() if requires_grad else made
+
+
+LAZY_FLAGS = {"conj": lambda tensor: lg.conj(tensor).clone(), "neg": lambda tensor: -tensor}
+"""What PyTorch notes at a tensor instead of doing it to the bytes."""
 
 
 def _tensor_v3(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool, hooks: Any,
@@ -80,6 +89,38 @@ def _row_major(size: Any) -> list[int]:
         strides.append(step)
         step *= max(one, 1)
     return strides[::-1]
+
+
+def _text_bytes(text: Any, encoding: Any = "latin1") -> bytes:
+    """How pickles of protocol 2 write bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise FileFormatError("the PyTorch file has bytes in an unknown form")
+    return text.encode("latin1")
+
+
+def _bytearray(data: Any = b"") -> bytearray:
+    """Of bytes only: of a number it would be as many zeros, however many."""
+    if not isinstance(data, bytes):
+        raise FileFormatError("the PyTorch file has a bytearray in an unknown form")
+    return bytearray(data)
+
+
+def _device(kind: Any, index: Any = None) -> Device:
+    if not isinstance(kind, str) or not (index is None or isinstance(index, int)):
+        raise FileFormatError("the PyTorch file has a device that is none")
+    return Device(kind, index)
+
+
+class _Factory(NamedTuple):
+    """A type that a defaultdict may make its values with; a pickle cannot call it."""
+
+    kind: type
+
+
+def _defaultdict(factory: Any = None) -> defaultdict:
+    if factory is not None and not isinstance(factory, _Factory):
+        raise FileFormatError("the PyTorch file has a defaultdict that calls a function")
+    return defaultdict(None if factory is None else factory.kind)
 
 
 def _parameter(data: Any, requires_grad: bool = True, hooks: Any = None, state: Any = None) -> Any:
@@ -109,6 +150,15 @@ KNOWN: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): _Allowed(_parameter),
     ("torch._utils", "_rebuild_parameter_with_state"): _Allowed(_parameter),
     ("torch", "Size"): _Allowed(_size),
+    ("torch", "device"): _Allowed(_device),
+    ("collections", "Counter"): _Allowed(Counter),
+    ("collections", "defaultdict"): _Allowed(_defaultdict),
+    ("_codecs", "encode"): _Allowed(_text_bytes),
+    **{(module, kind.__name__): _Allowed(kind) for module in ("builtins", "__builtin__")
+       for kind in (complex, set, frozenset)},
+    **{(module, "bytearray"): _Allowed(_bytearray) for module in ("builtins", "__builtin__")},
+    **{(module, kind.__name__): _Factory(kind) for module in ("builtins", "__builtin__")
+       for kind in (list, dict, int, float, str)},
     ("torch.storage", "UntypedStorage"): _StorageKind(None),
     ("torch.storage", "TypedStorage"): _StorageKind(None),
     **{("torch", name): _StorageKind(DTYPES[dtype]) for name, dtype in STORAGE_DTYPES.items()},

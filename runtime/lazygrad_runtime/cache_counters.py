@@ -1,11 +1,11 @@
 """Counters that many processes add to without a lock, and without losing an event.
 
 In: events by name.  Out: totals over all processes that ever used the folder. Every event is one
-8-byte record appended to `log` in one write, which the system keeps whole. When the log is large it
-is renamed to a segment and a new log begins. A segment is added to the totals only when it has
-rested for a minute: a process that opened it as the log just before the renaming may still append.
-The totals name the segments that they contain, so a death between writing them and deleting the
-segments counts nothing twice.
+fixed-size record appended to `events` in one write, which the system keeps whole. When the log is
+large it is renamed to a segment and a new log begins. A segment is added to the totals only when it
+has rested for a minute: a process that opened it as the log just before the renaming may still
+append. The totals name the segments that they contain, so a death between writing them and deleting
+the segments counts nothing twice.
 """
 
 from __future__ import annotations
@@ -14,43 +14,86 @@ import json
 import secrets
 import struct
 import zlib
+from collections import Counter
+from dataclasses import dataclass, field
 
+from lazygrad_runtime.cache_entry import REASONS
 from lazygrad_runtime.cache_folder import TrustedFolder
+from lazygrad_runtime.cache_locks import writing
 
-EVENTS = ("hits", "misses", "stores", "rejects")
+EVENTS = ("hits", "misses", "stores", "rejects", "evictions")
 LOG_BYTES = 1 << 16
 REST_SECONDS = 60.0
+KEY_DIGITS = 16
+"""Of a key, as many hexadecimal digits as a record has place for."""
 
 _SUBFOLDER = "counters"
-_LOG = "log"
+_LOG = "events"
 _TOTALS = "totals.json"
 _LOCK = "lock"
 _SEGMENT = "segment-"
-_RECORD = struct.Struct("<II")  # event number, check sum
+_BODY = struct.Struct("<BBHI8s")  # event, reason, mark of a record, microseconds saved, key
+_SUM = struct.Struct("<I")
+_RECORD_BYTES = _BODY.size + _SUM.size
+_MARK = 0x6C67
+_LARGEST = 2**32 - 1
 
 
-def _encode(event: str) -> bytes:
-    number = EVENTS.index(event)
-    return _RECORD.pack(number, zlib.crc32(bytes([number])))
+@dataclass(slots=True)
+class Totals:
+    """events: how many by name of `EVENTS`.  reasons: rejects by reason.  hits_by_key: by the first
+    `KEY_DIGITS` digits of entries that are still there.
+    """
+
+    events: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    hits_by_key: Counter[str] = field(default_factory=Counter)
+    microseconds_saved: int = 0
+
+    def copy(self) -> Totals:
+        return Totals(
+            self.events.copy(),
+            self.reasons.copy(),
+            self.hits_by_key.copy(),
+            self.microseconds_saved,
+        )
+
+    def count(self, log: bytes) -> None:
+        """Adds a log's events. After bytes that are no record (a write cut short by a full disk),
+        the next record is looked for at every offset.
+        """
+        offset = 0
+        while offset + _RECORD_BYTES <= len(log):
+            event, reason, mark, amount, key = _BODY.unpack_from(log, offset)
+            body = log[offset : offset + _BODY.size]
+            (found_sum,) = _SUM.unpack_from(log, offset + _BODY.size)
+            if (
+                mark != _MARK
+                or event >= len(EVENTS)
+                or reason >= len(REASONS)
+                or zlib.crc32(body) != found_sum
+            ):
+                offset += 1
+                continue
+            offset += _RECORD_BYTES
+            name = EVENTS[event]
+            self.events[name] += 1
+            if name == "hits":
+                self.microseconds_saved += amount
+                self.hits_by_key[key.hex()] += 1
+            elif name == "rejects":
+                self.reasons[REASONS[reason]] += 1
 
 
-_EVENT_OF_RECORD = {_encode(event): event for event in EVENTS}
-_RECORD_OF_EVENT = {event: record for record, event in _EVENT_OF_RECORD.items()}
-
-
-def _count(log: bytes) -> dict[str, int]:
-    """Events in a log. After bytes that are no record (a write cut short by a full disk), the
-    next record is looked for at every offset."""
-    totals = dict.fromkeys(EVENTS, 0)
-    offset = 0
-    while offset + _RECORD.size <= len(log):
-        event = _EVENT_OF_RECORD.get(log[offset : offset + _RECORD.size])
-        if event is None:
-            offset += 1
-        else:
-            totals[event] += 1
-            offset += _RECORD.size
-    return totals
+def _encode(event: str, key: str, seconds: float, reason: str) -> bytes:
+    body = _BODY.pack(
+        EVENTS.index(event),
+        REASONS.index(reason) if reason else 0,
+        _MARK,
+        min(max(int(seconds * 1e6), 0), _LARGEST),
+        bytes.fromhex(key[:KEY_DIGITS]),
+    )
+    return body + _SUM.pack(zlib.crc32(body))
 
 
 class CacheCounters:
@@ -59,9 +102,14 @@ class CacheCounters:
     def __init__(self, folder: TrustedFolder):
         self._folder = folder
 
-    def add(self, event: str) -> None:
-        """Counts one event of `EVENTS`."""
-        size = self._folder.append(_SUBFOLDER, _LOG, _RECORD_OF_EVENT[event])
+    def add(
+        self, event: str, key: str = "", seconds: float = 0.0, reason: str = "", count: int = 1
+    ) -> None:
+        """Counts one event of `EVENTS`, or several.  seconds: what a hit saved.  reason: of a
+        reject.  Not to be called while `writing`.
+        """
+        record = _encode(event, key or "0" * KEY_DIGITS, seconds, reason)
+        size = self._folder.append(_SUBFOLDER, _LOG, record * count)
         if size >= LOG_BYTES:
             self.compact()
 
@@ -71,35 +119,41 @@ class CacheCounters:
         except FileNotFoundError:
             return b""
 
-    def _read_totals(self) -> tuple[dict[str, int], list[str]]:
+    def _read_totals(self) -> tuple[Totals, list[str]]:
         """Totals of merged segments, and the names of those segments."""
         try:
-            content = json.loads(self._read(_TOTALS) or b"{}")
-            totals = {event: int(content["totals"][event]) for event in EVENTS}
+            content = json.loads(self._read(_TOTALS))
+            events, reasons, hits = (
+                Counter({str(name): int(count) for name, count in content[part].items()})
+                for part in ("events", "reasons", "hits_by_key")
+            )
+            totals = Totals(events, reasons, hits, int(content["microseconds_saved"]))
             return totals, [str(name) for name in content["merged"]]
-        except (ValueError, KeyError, TypeError):
-            return dict.fromkeys(EVENTS, 0), []
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return Totals(), []
 
     def _segments(self) -> list[str]:
         return [n for n in self._folder.names(_SUBFOLDER) if n.startswith(_SEGMENT)]
 
-    def totals(self) -> dict[str, int]:
-        """Events by name, from all processes. Reads again when a compaction came between."""
+    def totals(self) -> Totals:
+        """What happened in all processes. Reads again when a compaction came between."""
         for _ in range(5):
             segments = self._segments()
             base, merged = self._read_totals()
-            totals = dict(base)
+            totals = base.copy()
             for name in [name for name in segments if name not in merged] + [_LOG]:
-                for event, count in _count(self._read(name)).items():
-                    totals[event] += count
+                totals.count(self._read(name))
             if (segments, (base, merged)) == (self._segments(), self._read_totals()):
                 break
         return totals
 
     def compact(self, rest_seconds: float = REST_SECONDS) -> None:
         """Begins a new log when this one is large, and merges the segments that have rested."""
-        with self._folder.exclusive(_SUBFOLDER, _LOCK) as locked:
-            if not locked:  # another process is at it
+        with (
+            writing(self._folder) as undisturbed,
+            self._folder.lock(_LOCK, exclusive=True, seconds=0.0) as locked,
+        ):
+            if not (undisturbed and locked):  # another process is at it
                 return
             if self._folder.size(_SUBFOLDER, _LOG) >= LOG_BYTES:
                 segment = _SEGMENT + secrets.token_hex(8)
@@ -113,10 +167,21 @@ class CacheCounters:
                 if name not in merged and self._folder.age(_SUBFOLDER, name) >= rest_seconds
             ]
             for name in rested:
-                for event, count in _count(self._read(name)).items():
-                    totals[event] += count
+                totals.count(self._read(name))
             if rested:
-                content = {"totals": totals, "merged": merged + rested}
-                self._folder.write(_SUBFOLDER, _TOTALS, json.dumps(content).encode())
+                self._write_totals(totals, merged + rested)
             for name in merged + rested:
                 self._folder.remove(_SUBFOLDER, name)
+
+    def _write_totals(self, totals: Totals, merged: list[str]) -> None:
+        present = {name[:KEY_DIGITS] for name in self._folder.names("entries")}
+        content = {
+            "events": totals.events,
+            "reasons": totals.reasons,
+            "hits_by_key": {
+                key: count for key, count in totals.hits_by_key.items() if key in present
+            },
+            "microseconds_saved": totals.microseconds_saved,
+            "merged": merged,
+        }
+        self._folder.write(_SUBFOLDER, _TOTALS, json.dumps(content).encode())

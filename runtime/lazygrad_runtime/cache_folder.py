@@ -20,7 +20,7 @@ from pathlib import Path
 
 SUBFOLDERS = ("entries", "blobs", "quarantine", "temporary", "counters")
 TEMPORARY = "temporary"
-STALE_SECONDS = 3600.0  # a temporary file this old belongs to a process that died
+LOCKS = "counters"  # where lock files lie
 _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _FILE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -174,28 +174,57 @@ class TrustedFolder:
             return 0.0
         return time.time() - status.st_mtime
 
-    def remove_stale_temporaries(self) -> None:
-        """Deletes what writers killed in the middle left behind."""
-        for name in self.names(TEMPORARY):
-            if self.age(TEMPORARY, name) > STALE_SECONDS:
-                self.remove(TEMPORARY, name)
+    def modified(self, subfolder: str, name: str) -> float:
+        """When a file was last changed or touched, in seconds since 1970; 0 when it has gone."""
+        try:
+            status = os.stat(name, dir_fd=self._descriptors[subfolder], follow_symlinks=False)
+        except FileNotFoundError:
+            return 0.0
+        return status.st_mtime
+
+    def touch(self, subfolder: str, name: str) -> None:
+        """Notes that a file was used just now."""
+        os.utime(name, dir_fd=self._descriptors[subfolder], follow_symlinks=False)
+
+    def overwrite(self, subfolder: str, name: str, content: bytes) -> None:
+        """Writes a small file of fixed size in place, in one write, without syncing."""
+        flags = os.O_WRONLY | os.O_CREAT | _FILE_FLAGS
+        descriptor = os.open(name, flags, 0o600, dir_fd=self._descriptors[subfolder])
+        try:
+            os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
 
     @contextlib.contextmanager
-    def exclusive(self, subfolder: str, name: str) -> Iterator[bool]:
-        """Tries for a lock that dies with its process; yields whether it was free. Never waits."""
+    def lock(self, name: str, exclusive: bool, seconds: float) -> Iterator[bool]:
+        """A lock that dies with its process, waited for at most so long; yields whether it was had.
+
+        Where the file system has no locks a shared one counts as had, an exclusive one never does.
+        Raises OSError where the lock file cannot be made.
+        """
         try:
             import fcntl
         except ImportError:
-            yield False
+            yield not exclusive
             return
         flags = os.O_RDWR | os.O_CREAT | _FILE_FLAGS
-        descriptor = os.open(name, flags, 0o600, dir_fd=self._descriptors[subfolder])
+        descriptor = os.open(name, flags, 0o600, dir_fd=self._descriptors[LOCKS])
+        kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+        deadline = time.monotonic() + seconds
+        had = False
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-            else:
-                yield True
+            while True:
+                try:
+                    fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                    had = True
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        break
+                    time.sleep(0.001)
+                except OSError:  # no locks here
+                    had = not exclusive
+                    break
+            yield had
         finally:
             os.close(descriptor)

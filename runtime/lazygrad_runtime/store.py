@@ -22,6 +22,7 @@ from lazygrad_compiler.ir.node import Graph, Location
 from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.target import Target, host
 from lazygrad_runtime.cache import CompileCache
+from lazygrad_runtime.cache_target import fits, machine_features
 from lazygrad_runtime.loader import LoadedCode, load_object
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ is None on a disk hit.
 _lock = threading.RLock()
 _kernels: weakref.WeakValueDictionary[str, LoadedCode] = weakref.WeakValueDictionary()
 _objects: dict[str, bytes] = {}
+
+
+GRAPH_BLOB = "graph.txt"
+"""The blob of an entry that holds its graph, as text that parses back."""
 
 
 @functools.cache
@@ -94,7 +99,7 @@ def artifact_for(graph: Graph) -> Artifact:
         target = host()
         graph_text = print_graph(graph, locations=False)
         fields = key_fields(graph_text, target)
-        entry = disk().lookup(fields)
+        entry = disk().lookup(fields, fits)
         if entry is not None:
             described = entry.manifest["meta"]
             artifact = Artifact.from_description(
@@ -110,27 +115,40 @@ def artifact_for(graph: Graph) -> Artifact:
 def _compile(
     graph: Graph, graph_text: str, target: Target, fields: dict[str, str | int]
 ) -> Artifact:
+    artifact, stages = compile_for(graph, target, _kernel_object)
+    counters.compiles += 1
+    counters.compile_seconds += artifact.seconds
+    keep(disk(), fields, graph, artifact)
+    for callback in compile_callbacks:
+        callback(graph, stages, artifact)
+    return artifact
+
+
+def compile_for(
+    graph: Graph, target: Target, kernel_object: Callable[[str, str, Target], bytes] | None = None
+) -> tuple[Artifact, Stages]:
+    """A graph's program and what a dump shows of it; nothing is looked up, counted or kept."""
     import time
 
     from lazygrad_compiler.pipeline import emit_objects, lower, make_artifact
 
     started = time.perf_counter()
     stages = lower(graph, target)
-    artifact = make_artifact(stages, emit_objects(stages, _kernel_object), 0.0)
-    artifact = Artifact.from_description(
-        {
-            **json.loads(json.dumps(artifact.description())),
-            "seconds": time.perf_counter() - started,
-        },
-        artifact.objects,
-    )
-    counters.compiles += 1
-    counters.compile_seconds += artifact.seconds
-    blobs = {**artifact.objects, "graph.txt": print_graph(graph).encode()}
-    disk().store(fields, blobs, artifact.description())
-    for callback in compile_callbacks:
-        callback(graph, stages, artifact)
-    return artifact
+    artifact = make_artifact(stages, emit_objects(stages, kernel_object), 0.0)
+    described = {
+        **json.loads(json.dumps(artifact.description())),
+        "seconds": time.perf_counter() - started,
+    }
+    return Artifact.from_description(described, artifact.objects), stages
+
+
+def keep(
+    cache: CompileCache, fields: dict[str, str | int], graph: Graph, artifact: Artifact
+) -> bool:
+    """Writes a program of this machine into a cache, with its IR beside it."""
+    blobs = {**artifact.objects, GRAPH_BLOB: print_graph(graph).encode()}
+    meta = {**artifact.description(), "needs": sorted(machine_features())}
+    return cache.store(fields, blobs, meta)
 
 
 def launch_lines(graph: Graph) -> list[tuple[str, str, Location]]:

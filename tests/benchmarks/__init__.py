@@ -4,6 +4,7 @@
                                [--markdown FILE] [--list]
 
 A row is a `Benchmark` (`registry`), made in the file of its subject.  `harness` checks that the
-contestants agree on the values, then times them in turn, round by round.  `peak` measures what the
-machine could do at best; `table` shows both.  Nothing here asserts a speed.
+contestants agree on the values, then times them in turn, round by round.
+`lazygrad_runtime.peak` measures what the machine could do at best; `table` shows both.  Nothing
+here asserts a speed.
 """

@@ -25,7 +25,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--peers", default="torch,torch.compile,jax", metavar="NAME,...",
                         help="whom to compare with (default %(default)s); '' for nobody")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also put the table into a page, in place of the one there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE",
+                        help="also put the table into a page, in place of the one there")
     parser.add_argument("--list", action="store_true", help="show the rows and stop")
     options = parser.parse_args(arguments)
     options.peers = [peer.strip() for peer in options.peers.split(",") if peer.strip()]
@@ -45,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     processors = machine.prepare(2)
     for module in ("lazygrad.nn", "lazygrad.optim"):
         importlib.import_module(module)  # now, so that sources edited during a run do not mix
-    from tests.benchmarks import harness, peak, table
+    from lazygrad_runtime import peak
+    from tests.benchmarks import harness, table
     from tests.benchmarks.registry import CONTESTANTS, chosen
 
     try:

@@ -13,7 +13,7 @@ from typing import Any
 
 CONTESTANTS = ("lazygrad", "torch", "torch.compile", "jax")
 SUBJECTS = ("recording", "startup", "products", "elementwise", "reductions", "convolution",
-            "training")
+            "attention", "training")
 
 Run = Callable[[], Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lazygrad_runtime.peak import Peak
 from tests.benchmarks.harness import Result
-from tests.benchmarks.peak import Peak
 
 
 def header(contestants: Sequence[str]) -> list[str]:

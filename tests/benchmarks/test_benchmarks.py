@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
+from lazygrad_runtime.peak import Peak
 from tests.benchmarks import harness, registry, table
 from tests.benchmarks.__main__ import main
-from tests.benchmarks.peak import Peak
 from tests.benchmarks.registry import Benchmark
 
 pytestmark = pytest.mark.benchmark

@@ -23,6 +23,7 @@ from tests.compiler.test_compiled import run_compiled
 
 FLAT = {
     "linalg.geqrf", "linalg.ldl_factor", "linalg.ldl_solve", "linalg.order_of_pivots",
+    "binomial",
 }
 """Calls without a gradient, as in PyTorch."""
 

@@ -62,7 +62,8 @@ NOT_PLANNED: tuple[tuple[str, str, str], ...] = (
      "tensor types and storages of PyTorch's early days"),
     ("torch.Tensor", r"(untyped_)?storage(_type)?|new|resize|resize_as|volatile|name|output_nr|"
      r"reinforce|map_|map2_|is_set_to|grad_dtype|module_load|const_data_ptr|set_\b|"
-     r"dim_order|slice_inverse|hash_tensor|apply_", "PyTorch's storage model and deprecated names"),
+     r"dim_order|slice_inverse|hash_tensor|apply_|index",
+     "PyTorch's storage model and deprecated names"),
     ("torch|torch.Tensor", r"eig|lstsq|solve|symeig|matrix_rank|cholesky_(inverse|solve)_helper|"
      r"triangular_solve|geqrf|orgqr|ormqr|lobpcg", "deprecated, or LAPACK's internals: see linalg"),
     ("torch", r"\w+_copy|native_\w+|batch_norm_\w+|_\w+|sym_constrain\w*|slice_inverse|"

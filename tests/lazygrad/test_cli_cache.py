@@ -77,7 +77,7 @@ def test_ls_lists_programs_with_the_lines_they_came_from(filled: Path, command: 
     code, out, err = command("cache", "ls")
     heading, *lines = out.splitlines()
     assert code == 0 and err == ""
-    assert heading.split() == ["key", "size", "age", "kernels", "compile", "lines"]
+    assert heading.split() == ["key", "size", "hits", "age", "saved", "kernels", "target", "lines"]
     assert len(lines) == 2
     assert "train.py:4" in out and "train.py:5" in out
     assert {line.split()[0] + ".json" for line in lines} == \
@@ -128,8 +128,9 @@ def test_stats_count_what_happened(filled: Path, tmp_path: Path, command: Any) -
     assert values["bytes"] == on_disk
     code, out, _ = command("cache", "stats")
     assert code == 0
-    shown = dict(line.split(None, 1) for line in out.splitlines())
+    shown = {line[:14].strip(): line[15:] for line in out.splitlines()}
     assert shown["hits"] == "0" and shown["enabled"] == "yes"
+    assert shown["entries"] == "2 (at most 50000)" and shown["seconds saved"] == "0.000"
     assert shown["bytes"].startswith(f"{on_disk} (")
 
 
@@ -151,7 +152,7 @@ def test_path_is_only_told(folder: Path, command: Any) -> None:
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("action", ["ls", "stats", "clear"])
+@pytest.mark.parametrize("action", ["ls", "stats", "clear", "prune", "verify"])
 def test_a_cache_that_is_switched_off_is_no_finding(
         action: str, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAZYGRAD_CACHE", "0")
@@ -159,7 +160,7 @@ def test_a_cache_that_is_switched_off_is_no_finding(
     assert code == 0 and "switched off (LAZYGRAD_CACHE=0)" in err
 
 
-@pytest.mark.parametrize("action", ["ls", "stats", "clear"])
+@pytest.mark.parametrize("action", ["ls", "stats", "clear", "prune", "verify"])
 def test_a_folder_that_others_can_write_is_a_finding(
         action: str, command: Any, folder: Path) -> None:
     folder.mkdir()

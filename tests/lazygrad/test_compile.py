@@ -983,3 +983,37 @@ def test_one_compiled_function_in_many_threads():
     for thread in threads:
         thread.join(60)
     assert wrong == [] and total.item() == 80.0
+
+
+def test_a_view_of_an_argument_is_one_still():
+    """Compiled or not, a result that is a view of an argument shares its memory."""
+    compiled = lg.compile(lambda x: (x[1:], x.view(2, 2), x.detach(), x + 1))
+    for start in (0.0, 10.0):
+        whole = lg.arange(8.0) + start
+        for x in (lg.arange(4.0) + start, whole[::2]):
+            tail, square, same, own = compiled(x)
+            expected = own.numpy() - 1
+            assert numpy.array_equal(square.numpy().ravel(), expected)
+            tail.zero_()
+            assert x.tolist() == [expected[0], 0, 0, 0]
+            assert square.tolist() == [[expected[0], 0], [0, 0]]
+            x.fill_(7)
+            assert tail.tolist() == [7, 7, 7]
+            assert same.tolist() == [7, 7, 7, 7]
+            assert numpy.array_equal(own.numpy(), expected + 1)
+    assert compiled.recordings <= 2 and not compiled.reasons
+
+
+def test_a_view_of_an_argument_that_was_written():
+    def advance(x):
+        x += 1
+        return x[:2]
+
+    compiled = lg.compile(advance)
+    x = lg.zeros(3)
+    for step in (1, 2, 3):
+        first = compiled(x)
+        assert x.tolist() == [step] * 3
+        first.mul_(1)
+        first[0] = step
+        assert x.tolist() == [step] * 3

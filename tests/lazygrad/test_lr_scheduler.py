@@ -1,6 +1,7 @@
 """Learning-rate schedules and averages of weights against torch."""
 
 import copy
+import io
 import warnings
 
 import numpy
@@ -69,6 +70,27 @@ def test_schedules_agree_with_torch(make):
 @pytest.mark.parametrize("make", SCHEDULES)
 def test_schedules_resume(make):
     numpy.testing.assert_allclose(follow(lg, make, resume_at=4), follow(lg, make), rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", SCHEDULES)
+@pytest.mark.filterwarnings("ignore")
+def test_schedules_go_on_from_torchs_state(make):
+    optimizers = [library.optim.SGD(parameters(library), lr=0.5, momentum=0.8)
+                  for library in (lg, torch)]
+    ours, theirs = (make(library.optim.lr_scheduler, optimizer)
+                    for library, optimizer in zip((lg, torch), optimizers))
+    for _ in range(4):
+        theirs.step()
+    file = io.BytesIO()
+    torch.save([optimizers[1].state_dict(), theirs.state_dict()], file)
+    file.seek(0)
+    for part, state in zip((optimizers[0], ours), lg.load(file)):
+        part.load_state_dict(state)
+    for _ in range(7):
+        ours.step()
+        theirs.step()
+        rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+        assert rates[0] == pytest.approx(rates[1], rel=1e-12)
 
 
 @pytest.mark.parametrize("settings",

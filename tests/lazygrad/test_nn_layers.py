@@ -326,8 +326,14 @@ def test_losses(name, settings, input, target, reduction):
                           (lambda: nn.LSTM(3, 4)(lg.zeros(2, 1, 5)), "expects 3 features.*got 5"),
                           (lambda: nn.MSELoss()(lg.zeros(2, 3), lg.zeros(2, 2)),
                            r"MSELoss.*\(2, 3\).*\(2, 2\)"),
-                          (lambda: nn.MSELoss()(lg.zeros(2, 1), lg.zeros(2)),
-                           r"target\.reshape\(2, 1\)")])
+                          (lambda: nn.MSELoss()(lg.zeros(2, 3), lg.zeros(3, 2)),
+                           r"target\.reshape\(2, 3\)")])
 def test_mistakes_are_explained(call, message):
     with pytest.raises((RuntimeError, TypeError, ValueError), match=message):
         call()
+
+
+def test_losses_that_broadcast_warn_as_pytorch_does():
+    with pytest.warns(UserWarning, match="target size"):
+        loss = nn.MSELoss()(lg.ones(3, 1), lg.zeros(3))
+    assert loss.item() == 1

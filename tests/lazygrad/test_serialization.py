@@ -5,7 +5,7 @@ import io
 import json
 import os
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 
 import numpy
 import pytest
@@ -14,6 +14,7 @@ import torch
 import lazygrad as lg
 from lazygrad import serialization
 from lazygrad.serialization import FileFormatError
+from lazygrad.utils import safetensors
 
 
 def round_trip(value):
@@ -53,8 +54,9 @@ def test_sizes_and_dtypes():
 
 
 @pytest.mark.parametrize("name",
-                         ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16",
-                          "float32", "float64", "complex64", "complex128"])
+                         ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32",
+                          "int64", "float16", "bfloat16", "float32", "float64", "complex64",
+                          "complex128"])
 def test_every_dtype(name):
     dtype = getattr(lg, name)
     array = numpy.array([[0, 1, 3], [1, 0, 5]]).astype(dtype.numpy)
@@ -308,9 +310,93 @@ def test_views_dtypes_and_plain_data_of_torch():
     assert isinstance(found["p"], lg.nn.Parameter) and found["p"].requires_grad
 
 
+def test_conjugates_and_negatives_that_torch_has_only_noted():
+    value = torch.tensor([[1 + 2j, 3 - 1j]])
+    saved = [value.conj(), value.conj().t(), value.mH, value.clone().conj().imag]
+    assert saved[0].is_conj() and saved[3].is_neg()
+    for ours, theirs in zip(lg.load(torch_saved(saved)), saved):
+        assert ours.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("value", [
+    1 + 2j, {1, "a"}, frozenset([2]), b"\x00\xff", bytearray(b"ab"), Counter("aab"),
+    defaultdict(list, {"a": [1]}), defaultdict(None, {1: 2}), 2**80])
+def test_plain_python_data_of_torch(value):
+    found = lg.load(torch_saved({"value": value}))["value"]
+    assert found == value and type(found) is type(value)
+
+
+def test_a_device_of_torch():
+    assert lg.load(torch_saved(torch.device("cuda", 1))) == lg.device("cuda:1")
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("echo run > /tmp/lazygrad-evil",)
+
+
+class Greedy:
+    def __reduce__(self):
+        return bytearray, (10**15,)
+
+
+class Calling:
+    def __reduce__(self):
+        return defaultdict, (len,)
+
+
+def test_harmless_names_are_not_harmful():
+    for value, message in [(Greedy(), "bytearray"), (Calling(), "len")]:
+        with pytest.raises(FileFormatError, match=message):
+            lg.load(torch_saved(value))
+
+
+def test_files_of_other_kinds_are_told():
+    file = io.BytesIO()
+    torch.save(torch.ones(2), file, _use_new_zipfile_serialization=False)
+    with pytest.raises(FileFormatError, match=r"before 1\.6"):
+        lg.load(io.BytesIO(file.getvalue()))
+    with pytest.raises(FileFormatError, match="load_file"):
+        lg.load(io.BytesIO(safetensors.save({"a": lg.ones(2)})))
+    for length in (40, len(file.getvalue()) - 30):
+        with pytest.raises(FileFormatError):
+            lg.load(io.BytesIO(torch_saved(torch.ones(2)).getvalue()[:length]))
+
+
+def test_map_location():
+    file = torch_saved({"a": torch.ones(2)})
+    for where in ("cpu", lg.device("cpu"), {"cuda:0": "cpu"}, lambda storage, place: storage):
+        file.seek(0)
+        assert lg.load(file, map_location=where, mmap=False)["a"].tolist() == [1, 1]
+    for where in ("cuda", {"cpu": "cuda"}):
+        file.seek(0)
+        with pytest.raises(RuntimeError, match="cuda"):
+            lg.load(file, map_location=where)
+
+
+def test_a_whole_training_state(tmp_path):
+    def make():
+        model = lg.nn.Linear(2, 1)
+        optimizer = lg.optim.NAdam(model.parameters(), lr=0.1)
+        return model, optimizer, lg.optim.lr_scheduler.StepLR(optimizer, 2)
+
+    def train(model, optimizer, schedule, steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (model(lg.ones(3, 2)) ** 2).sum().backward()
+            optimizer.step()
+            schedule.step()
+
+    first, second = make(), make()
+    train(*first, 3)
+    lg.save([part.state_dict() for part in first], tmp_path / "state.lg")
+    for part, state in zip(second, lg.load(tmp_path / "state.lg")):
+        part.load_state_dict(state)
+    train(*first, 2)
+    train(*second, 2)
+    assert first[0].weight.tolist() == second[0].weight.tolist()
+    steps = [second[1].state[parameter]["step"] for parameter in second[0].parameters()]
+    assert steps[0] is steps[1] and steps[0].item() == 5.0
 
 
 @pytest.mark.parametrize("value", [lambda: Evil(), lambda: torch.nn.Linear(2, 2), lambda: print])

@@ -17,7 +17,9 @@ from lazygrad_compiler.autodiff.backward import backward
 from lazygrad_compiler.ir.node import IRError, Node, node, topological
 from lazygrad_compiler.ir.ops import OPS
 
-COSTLY_KINDS = frozenset(("contraction", "reduction", "indexed", "library", "scan", "sort"))
+COSTLY_KINDS = frozenset(
+    ("contraction", "reduction", "indexed", "library", "scan", "sort", "attention")
+)
 
 
 def known(value: Node) -> bool:

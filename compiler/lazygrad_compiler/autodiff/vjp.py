@@ -14,6 +14,7 @@ real numbers.
 from __future__ import annotations
 
 from lazygrad_compiler.autodiff import (
+    vjp_attention,
     vjp_complex,
     vjp_contraction,
     vjp_elementwise,
@@ -42,6 +43,7 @@ VJP: dict[str, Rule] = {
     **vjp_contraction.RULES,
     **vjp_indexed.RULES,
     **vjp_library.RULES,
+    **vjp_attention.RULES,
     **vjp_scan.RULES,
     **vjp_sort.RULES,
     **vjp_special.RULES,

@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lazygrad_compiler.autodiff.vjp_build import Builder
-from lazygrad_compiler.batching import rules, rules_indexed
+from lazygrad_compiler.batching import rules, rules_attention, rules_indexed
 from lazygrad_compiler.batching.rules import Rule
 from lazygrad_compiler.ir.composite import expand_all
 from lazygrad_compiler.ir.node import IRError, Node, topological
 
-RULES: dict[str, Rule] = {**rules.RULES, **rules_indexed.RULES}
+RULES: dict[str, Rule] = {
+    **rules.RULES,
+    **rules_indexed.RULES,
+    **rules_attention.RULES,
+}
 
 
 def batch(

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from lazygrad_compiler import decisions
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.ops import ARRAY_KINDS, OPS
 from lazygrad_compiler.loops.lower import (
@@ -45,6 +46,7 @@ class Reason(enum.Enum):
     SERIAL = "a whole-array result would make the other one serial"
     TAKEN = "the reader is fused with another of the values that it reads"
     LIMIT = "the kernel would become too large"
+    HELD_BACK = "a search for a wrong decision keeps them apart"
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
             for place, value in enumerate(node.inputs):
                 users[value].append((node, place, False))
     forced = reordered_operands(order) | array_operands(order)
+    book = decisions.ledger()
     roots: list[Node] = []
     cost: dict[Node, int] = {}
     size: dict[Node, int] = {}
@@ -107,6 +110,8 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
             root = root or node in forced
             if not root and not is_free(node):
                 root = _worth_storing(node, cost[node], size[node], users[node])
+                if not root and book is not None:
+                    root = not book.take(f"{node!r} computed inside its readers", node.location)
         if root:
             roots.append(node)
             cost[node] = size[node] = 0
@@ -175,6 +180,7 @@ class _Merger:
         self.readers: dict[Node, list[int]] = {}
         self.refused: list[tuple[Node, Node, Reason]] = []
         self.library_calls: dict[tuple, int] = {}
+        self.ledger = decisions.ledger()
 
     def stored(self, node: Node) -> bool:
         return node.op == "input" or node in self.roots
@@ -202,13 +208,20 @@ class _Merger:
             # another result of the same call: same inputs, hence no cycle
             number = self.library_calls[_call_of(root)]
             self.groups[number].roots.append(root)
+            self.refused += [(value, root, Reason.KIND) for value in reads
+                             if self.group_of.get(value, number) != number]
             self._note(root, number, reads, needed)
             return
         candidates = list(dict.fromkeys(sorted(needed, reverse=True)))
         for value in reads:
             candidates += [g for g in self.readers.get(value, [])[-4:] if g not in candidates]
         for number in candidates:
+            before = self.groups[number]
             reason = self._try(root, number, needed)
+            if reason is None and self.ledger is not None and not self.ledger.take(
+                f"{root!r} into the kernel of {before.roots[0]!r}", root.location
+            ):
+                self.groups[number], reason = before, Reason.HELD_BACK
             if reason is None:
                 tried = {value for value, reader, _ in self.refused if reader is root}
                 for value in reads:
@@ -253,6 +266,9 @@ class _Merger:
             return Reason.KIND
         if root.op == "sort_values" and _same_sort(group, root):
             self.groups[number] = Group("sort", [*group.roots, root], anchor=group.anchor)
+            return None
+        if group.kind == "attention" and _same_attention(group, root):
+            self.groups[number] = Group("attention", [*group.roots, root], anchor=group.anchor)
             return None
         if OPS[root.op].kind in ARRAY_KINDS or group.kind in ARRAY_KINDS:
             return Reason.KIND
@@ -302,6 +318,16 @@ def _same_sort(group: Group, root: Node) -> bool:
     return order is group.anchor and order.op == "argsort" and order.inputs[0] is value
 
 
+def _same_attention(group: Group, root: Node) -> bool:
+    """Output and statistics of one attention, or gradients of one: one pass computes them all."""
+    anchor = group.anchor
+    assert anchor is not None
+    if OPS[root.op].kind != "attention" or root.inputs != anchor.inputs:
+        return False
+    gradients = [each.op == "attention_grad" for each in (root, anchor)]
+    return gradients[0] == gradients[1] and root.attrs[:4] == anchor.attrs[:4]
+
+
 def _alone(root: Node) -> Group:
     if OPS[root.op].kind == "contraction":
         return Group("contraction", [root], anchor=root)
@@ -346,6 +372,9 @@ def _reshaped(group: Group, root: Node) -> Group | Reason:
 def partition(graph: Graph) -> Partition:
     """Groups in execution order; every group's outputs are set."""
     order = topological(graph.outputs)
+    book = decisions.ledger()
+    if book is not None:
+        book.step = "fuse"
     roots = choose_roots(graph, order)
     merger = _Merger(graph, roots)
     for root in roots:

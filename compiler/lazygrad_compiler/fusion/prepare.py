@@ -6,7 +6,8 @@ stage `opt`.
 - a dot with a single row, column or product becomes multiply and sum: memory-bound, a row kernel
   does it best;
 - a reduction to few values over many elements is done in two steps, so that threads can share it
-  and sums stay accurate.
+  and sums stay accurate;
+- operands of attention are read where they lie (`attention.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from lazygrad_compiler.fusion.attention import with_views
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Graph, Node, node, rebuild, topological
 
@@ -229,4 +231,5 @@ RULES: dict[str, Callable[[Node], Node]] = {
     "prod": split_reduction,
     "max": split_reduction,
     "min": split_reduction,
+    **dict.fromkeys(("attention", "attention_logsumexp", "attention_grad"), with_views),
 }

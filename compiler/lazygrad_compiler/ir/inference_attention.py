@@ -1,7 +1,7 @@
 """Dtype and shape inference of attention: the output, its row statistics, its gradients.
 
-Operands are q (B, H, L, E), k (B, G, S, E), v (B, G, S, Ev), where the H heads of q share the G of k
-and v in groups of H / G neighbours, and perhaps a mask whose axes are those of the scores
+Operands are q (B, H, L, E), k (B, G, S, E), v (B, G, S, Ev), where the H heads of q share the G of
+k and v in groups of H / G neighbours, and perhaps a mask whose axes are those of the scores
 (B, H, L, S) or 1: bool (where attention is allowed) or numbers to add to the scores.
 
 An operand may be given as a view of another array, so that projections need not be copied apart:

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy
 
-from lazygrad_compiler.ir import library_factor, library_fft, library_linalg, library_symmetric
+from lazygrad_compiler.ir import (
+    library_factor,
+    library_fft,
+    library_linalg,
+    library_random,
+    library_symmetric,
+)
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.inference import OpDef, fail
 from lazygrad_compiler.ir.library_call import LibraryCall, Options
@@ -24,6 +30,7 @@ LIBRARY: dict[str, LibraryCall] = {
     **library_factor.CALLS,
     **library_symmetric.CALLS,
     **library_fft.CALLS,
+    **library_random.CALLS,
 }
 LIBRARY |= paired(LIBRARY)
 

@@ -28,6 +28,25 @@ def _cholesky(a: Array) -> Array:
     return numpy.linalg.cholesky(a)
 
 
+def _cholesky_with_info(a: Array) -> tuple[Array, Array]:
+    """(L, info): info is the order of the first leading minor that is not positive, or 0.
+
+    NumPy does not say which it is.  All larger ones fail, too, so it is found by halving.
+    """
+    factor, info = per_item(a.shape[:-2], _cholesky, a)
+    for place in map(tuple, numpy.argwhere(info)):
+        passes, fails = 0, a.shape[-1]
+        while fails - passes > 1:
+            order = (passes + fails) // 2
+            try:
+                _cholesky(a[place][:order, :order])
+                passes = order
+            except numpy.linalg.LinAlgError:
+                fails = order
+        info[place] = fails
+    return factor, info
+
+
 def _infer_square(operands: Signature, options: Options) -> Signature:
     return (square(operands, options),)
 
@@ -236,8 +255,8 @@ CALLS: dict[str, LibraryCall] = {
         LibraryCall(
             "linalg.cholesky_ex",
             _infer_with_info,
-            lambda options, a: per_item(a.shape[:-2], _cholesky, a),
-            "L with A = L L^H; 1 where there is none",
+            lambda options, a: _cholesky_with_info(a),
+            "(L with A = L L^H, the order of the first minor that is not positive or 0)",
             (2,),
         ),
         LibraryCall(

@@ -6,7 +6,8 @@ infers dtype and shape and refuses what does not fit.  The NumPy meaning of each
 generation).  Adding an op is adding rows to those tables.
 
 Kinds: leaf, elementwise, movement, reduction, contraction, indexed (gather/scatter), scan, sort,
-library, attention, composite, marker.  Movement ops never move data by themselves: they become index maps.
+library, attention, composite, marker.  Movement ops never move data by themselves: they become
+index maps.
 The kinds in `ARRAY_KINDS` work on whole arrays: their operands lie in memory, row-major, before
 they run.  Composites and markers are gone before anything is compiled.
 """
@@ -465,8 +466,8 @@ define(
     2,
     "",
     infer_select_rank,
-    "inputs (x, ranks): positions of the elements that come at those places of the stable ascending "
-    "order; ranks are clamped to the axis",
+    "inputs (x, ranks): positions of the elements that come at those places of the stable "
+    "ascending order; ranks are clamped to the axis",
 )
 define(
     "searchsorted",
@@ -519,8 +520,8 @@ define(
     -1,
     "scale causal empty_is_zero views part",
     infer_attention_grad,
-    "inputs (q, k, v, g, logsumexp, delta) and perhaps a mask: what the cotangent g gives q, k or v "
-    "(part), where delta is the sum of g * attention over each row; all parts are one kernel",
+    "inputs (q, k, v, g, logsumexp, delta) and perhaps a mask: what the cotangent g gives q, k or "
+    "v (part), where delta is the sum of g * attention over each row; all parts are one kernel",
 )
 
 

@@ -52,7 +52,7 @@ def _scores(node: Node, q: Array, k: Array, mask: Array | None) -> Array:
         else:
             scores = scores + _wide(node, mask)
     if causal:
-        allowed = numpy.tri(*scores.shape[-2:], dtype=bool)
+        allowed = numpy.tri(*scores.shape[-2:]) > 0
         scores = numpy.where(allowed, scores, q.dtype.type(-math.inf))
     return scores
 
@@ -97,10 +97,14 @@ def _attention_grad(node: Node, inputs: Sequence[Array]) -> Array:
     weights = numpy.exp(scores - numpy.where(logsumexp == -math.inf, math.inf, logsumexp))
     weights = weights.astype(q.dtype)
     if node.attrs[4] == "v":
+        if not node.attrs[2]:
+            weights = numpy.where(logsumexp == -math.inf, q.dtype.type(math.nan), weights)
         result = _grouped(numpy.swapaxes(weights, -1, -2) @ g, v.shape[1])
         return result.astype(node.dtype.numpy)
     inner = g @ numpy.swapaxes(_repeated(v, q.shape[1]), -1, -2)
     slope = weights * (inner - delta[..., None]) * scale
+    if mask and mask[0].dtype == numpy.bool_:  # nothing flows to a score that was replaced
+        slope = numpy.where(weights == 0, q.dtype.type(0), slope)
     if node.attrs[4] == "q":
         result = slope @ _repeated(k, q.shape[1])
     else:

@@ -103,6 +103,20 @@ def zeta(s: float, q: float) -> float:
     return math.fsum(terms)
 
 
+def _gamma_parts_of_large(a: float, x: float) -> tuple[float, float]:
+    """The first two terms of Temme's expansion (DLMF 8.12.3, 8.12.4); its error is of order 1/a."""
+    gap = (x - a) / a
+    if abs(gap) < 0.05:  # gap - log(1 + gap), without cancellation
+        half_square = math.fsum((-gap) ** n / n for n in range(2, 20))
+    else:
+        half_square = gap - math.log1p(gap)
+    root = math.copysign(math.sqrt(2 * half_square), gap)
+    first = 1 / gap - 1 / root if abs(gap) > 1e-3 else -1 / 3 + gap / 12
+    rest = math.exp(-a * half_square) / math.sqrt(2 * math.pi * a) * first
+    spread = root * math.sqrt(a / 2)
+    return math.erfc(-spread) / 2 - rest, math.erfc(spread) / 2 + rest
+
+
 def _gamma_parts(a: float, x: float) -> tuple[float, float]:
     """Lower and upper, by the series or by the continued fraction."""
     if a != a or x != x or a < 0 or x < 0 or (a == 0 == x) or (a == math.inf == x):
@@ -111,6 +125,8 @@ def _gamma_parts(a: float, x: float) -> tuple[float, float]:
         return 0.0, 1.0
     if a == 0 or x == math.inf:
         return 1.0, 0.0
+    if a > 1e8:
+        return _gamma_parts_of_large(a, x)
     lead = math.exp(a * math.log(x) - x - math.lgamma(a + 1))
     if x < max(a, 1):
         total = term = 1.0

@@ -117,6 +117,9 @@ def only_lane(mask: Value) -> int | None:
 
 Operand = Value | int | float | bool
 
+ORIGIN = "from "
+"""How the comments of an annotated module begin; see `Function.origin`."""
+
 
 class Function:
     """Builds one function: instructions go to the current block, in order."""
@@ -162,6 +165,13 @@ class Function:
 
     def comment(self, text: str) -> None:
         self._current.append("  ; " + text)
+
+    def origin(self, what: str) -> None:
+        """Notes in an annotated module which line of the loop IR the next instructions are for:
+        "%3", "b2" (a store), or "" for none.
+        """
+        if self.module.annotated:
+            self.comment(ORIGIN + what)
 
     def new_block(self, hint: str) -> str:
         """Reserves a label; `start_block` puts it into the function."""
@@ -533,8 +543,10 @@ class Module:
         data_layout: str = "",
         function_attributes: str = "",
         target_features: str = "",
+        annotated: bool = False,
     ) -> None:
         self.triple = triple
+        self.annotated = annotated
         self.function_attributes = function_attributes
         self.target_features = target_features
         self.data_layout = data_layout

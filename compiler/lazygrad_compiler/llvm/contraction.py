@@ -337,6 +337,7 @@ class _Emitter:
         vector = vector_of(self.element, s.lanes)
         with f.loop(begin, end, unroll, start, "k") as loop:
             sums = list(loop.carried)
+            f.origin("contraction")
             right_base = f.offset(panel, f.mul(loop.index, s.nr), self.element)
             left_step = 1 if s.left_rows else self.k_stride
             left_base = f.offset(self.strip, f.mul(loop.index, left_step), self.element)
@@ -368,6 +369,7 @@ class _Emitter:
                             if self.wide.is_floating
                             else f.add(f.mul(left, column), sums[at])
                         )
+            f.origin("")
             loop.next = sums
         return loop.results
 

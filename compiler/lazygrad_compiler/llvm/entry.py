@@ -46,9 +46,23 @@ LIBRARY_UNDER_WAY = -1
 """What the error block holds while a library call runs."""
 
 
+CLOCK_MONOTONIC = 1
+"""Linux's number of the clock that Python's `time.monotonic` reads."""
+
+CLOCK_WORDS = 2
+"""Of one reading: seconds and nanoseconds, 64 bits each."""
+
+
 def emit_entry(
-    module: Module, launches: Sequence[BoundLaunch], error_slot: int, attributes: str
+    module: Module,
+    launches: Sequence[BoundLaunch],
+    error_slot: int,
+    attributes: str,
+    clock_slot: int | None = None,
 ) -> None:
+    """Emits `program`.  clock_slot: of the table, where the variant that measures itself finds
+    room for a reading of the clock before the first launch and one after each.
+    """
     f = module.function("program", "void", [("ptr", "table"), ("ptr", "pool")], attributes)
     table, pool = f.parameters
     for name in dict.fromkeys(launch.kernel for launch in launches if not launch.library):
@@ -65,11 +79,21 @@ def emit_entry(
             slots[number] = f.load("ptr", f.offset(table, number, "ptr"), 8)
         return slots[number]
 
+    def read_clock(number: int) -> None:
+        if clock_slot is not None:
+            reading = f.offset(slot(clock_slot), CLOCK_WORDS * number, "i64")
+            f.emit_void(f"call i32 @clock_gettime(i32 {CLOCK_MONOTONIC}, ptr {reading.name})")
+
+    if clock_slot is not None:
+        module.declare("clock_gettime", "i32", ["i32", "ptr"])
+        slot(clock_slot)
     error = slot(error_slot)
     for number in sorted({b.slot for launch in launches for b in launch.arguments}):
         slot(number)
+    read_clock(0)
     for number, launch in enumerate(launches):
         if not launch.tasks:
+            read_clock(number + 1)
             continue
         for place, binding in enumerate(launch.arguments):
             address = slot(binding.slot)
@@ -88,6 +112,7 @@ def emit_entry(
                 f"call void {parallel.name}(ptr {pool.name}, ptr @{launch.kernel}, "
                 f"ptr {arguments.name}, i64 {launch.tasks}, i64 {launch.grain})"
             )
+        read_clock(number + 1)
         if launch.checks:
             reported = f.icmp("ne", f.load("i64", error, 8), 0)
             with f.when(reported, "failed"):

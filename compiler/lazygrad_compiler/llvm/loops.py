@@ -144,6 +144,7 @@ class _LoopEmitter:
             for store in stage.stores:
                 if store.value in results:
                     continue
+                f.origin(f"b{store.buffer}")
                 dtype = kernel.buffers[store.buffer].dtype
                 pointer, value = inside.pointers[store.buffer], inside.computed[store.value]
                 place = inside.place(store.index)
@@ -167,11 +168,13 @@ class _LoopEmitter:
                     else None
                 )
                 active = inside.active if inside.vector is inner_vector else None
+                f.origin(f"%{reduction.result}")
                 new.append(
                     reduce.take_in(
                         f, reduction, dtype, held, inside.computed[reduction.value], spot, active
                     )
                 )
+            f.origin("")
             return new
 
         def nest(outside: Points, depth: int, accumulators: list[list[Value]]) -> list[list[Value]]:
@@ -218,11 +221,13 @@ class _LoopEmitter:
 
         final = nest(points, 0, starts)
         for reduction, dtype, held in zip(stage.reductions, dtypes, final, strict=True):
+            f.origin(f"%{reduction.result}")
             if points.vector is None:
                 held = reduce.across_lanes(f, reduction.op, dtype, held)
             points.computed[reduction.result] = reduce.finish(f, reduction, dtype, held)
         for store in stage.stores:
             if store.value in results:
+                f.origin(f"b{store.buffer}")
                 buffer = kernel.buffers[store.buffer]
                 points.store(
                     buffer.dtype,
@@ -230,6 +235,7 @@ class _LoopEmitter:
                     points.place(store.index),
                     points.computed[store.value],
                 )
+        f.origin("")
 
     def _child(self, outside: Points, vector: Var | None = None) -> Points:
         """A copy of the state for the inside of a loop: what is computed there is not

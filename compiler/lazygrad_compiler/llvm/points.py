@@ -214,9 +214,14 @@ class Points:
     # ---- instrs
 
     def emit(self, numbers: Iterable[int]) -> None:
+        annotated = self.f.module.annotated
         for number in numbers:
             if number not in self.computed:
+                if annotated:
+                    self.f.origin(f"%{number}")
                 self.computed[number] = self._emit(self.values[number])
+        if annotated:
+            self.f.origin("")
 
     def _emit(self, instr: Instr) -> Value:
         f = self.f

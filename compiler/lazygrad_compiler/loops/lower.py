@@ -52,7 +52,8 @@ class Group:
     kind: "loops", "contraction", "scatter" or one of ARRAY_KINDS.  roots: nodes computed here,
     inputs before users; those in `outputs` are stored, the rest is used inside only.  row_axes: for
     each root of a row kernel, which axes of its domain count rows (a reduction's domain is its
-    input).  anchor: the dot, scatter or array op.
+    input).  anchor: the dot, scatter or array op.  placed: outputs that are a part of another node:
+    that node, the axis along which they are a part, and where on it they start.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Group:
     rows: int = 1
     inner: int = 1
     anchor: Node | None = None
+    placed: dict[Node, tuple[Node, int, int]] = field(default_factory=dict)
 
 
 NEVER_PULLED = ARRAY_KINDS | {"reduction", "contraction"}
@@ -244,7 +246,12 @@ class _RowLowering:
                         stores.append((root, pair + number, value))
             else:
                 value = e.pull(root, indices_of[root])
-                if root in group.outputs:
+                if root in group.placed:
+                    whole, axis, start = group.placed[root]
+                    shifted = list(indices_of[root])
+                    shifted[axis] = shifted[axis] + start
+                    stores.append((whole, linearize(shifted, whole.shape), value))
+                elif root in group.outputs:
                     stores.append((root, places[root], value))
         listed = tuple(
             Store(e.buffer(root, True), e.note(place), value) for root, place, value in stores

@@ -11,7 +11,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lazygrad_compiler.loops.index import Affine
-from lazygrad_compiler.loops.kernel import ContractionKernel, Instr, Launch, LoopKernel, Stage, Store
+from lazygrad_compiler.loops.kernel import (
+    ContractionKernel,
+    Instr,
+    Launch,
+    LoopKernel,
+    Stage,
+    Store,
+)
 
 
 def rebase(launch: Launch) -> Launch:

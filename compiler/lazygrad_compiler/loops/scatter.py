@@ -1,8 +1,10 @@
 """Lowering of scatters: a copy of the base, and the updates onto it, in row-major order.
 
 Tasks share the elements of an update, and those axes of positions on which an index counts, since
-no two positions of such an axis meet.  Where there is neither, and the order of combining is free,
-the updates are cut into a fixed number of parts, each with a copy of the target.
+no two positions of such an axis meet.  Where an index is a permutation or the places of a mask, no
+two positions meet at all (`meets_nowhere`), and tasks share all of them.  Where there is none of
+this, and the order of combining is free, the updates are cut into a fixed number of parts, each
+with a copy of the target.
 """
 
 from __future__ import annotations
@@ -19,8 +21,47 @@ from lazygrad_compiler.loops.pull import Evaluator
 
 COLUMNS_TOGETHER = 64
 """Neighbouring positions that a task takes where each of them is a column for itself."""
+POSITIONS_TOGETHER = 1024
+"""Neighbouring positions that a task takes where no two meet."""
 SHARED_UPDATES = 1 << 16
 """Updates from which on it pays to let the threads share them."""
+
+
+def _distinct_axis(index: Node) -> int | None:
+    """The axis along which an index surely never repeats; -1 if it repeats nowhere at all."""
+    if index.op == "compact":
+        return -1
+    if index.op in ("argsort", "top_k"):
+        return index.ndim - 1
+    if index.op not in ("permute", "slice", "flip", "reshape", "stop_gradient"):
+        return None
+    axis = _distinct_axis(index.inputs[0])
+    if axis is None or axis == -1:
+        return axis
+    if index.op == "permute":
+        return int(index.attrs[0].index(axis))
+    if index.op == "reshape":  # axes of size 1 come and go
+        before, after = index.inputs[0].shape, index.shape
+        kept = [k for k, size in enumerate(after) if size != 1]
+        if before[axis] == 1 or tuple(size for size in before if size != 1) != tuple(
+                after[k] for k in kept):
+            return None
+        return kept[sum(size != 1 for size in before[:axis])]
+    return axis
+
+
+def meets_nowhere(indices: Sequence[Node], counted: Sequence[int]) -> bool:
+    """Whether no two positions of a scatter write to one place: an index is distinct along an axis,
+    and along all others (of more than one place) an index counts, or it is distinct everywhere.
+
+    counted: the axes of positions on which an index counts.
+    """
+    for index in indices:
+        axis = _distinct_axis(index)
+        if axis is not None and (axis == -1 or all(
+                k == axis or k in counted or size == 1 for k, size in enumerate(index.shape))):
+            return True
+    return False
 
 
 def scatter_parts(scatter: Node) -> int:
@@ -75,7 +116,10 @@ def lower_updates(
     locations: Location = merge_locations(scatter.location, tuple(e.locations))
     buffers = tuple(BufferRef(other.dtype, other.size, written) for other, written in e.buffers)
     block = 0
-    if not inner and apart and outer[-1] in apart and len(set(apart)) < len(outer):
+    counted_axes = [number for number, axis in enumerate(outer) if axis in apart]
+    if copies is None and outer and meets_nowhere(index_nodes, counted_axes):
+        block, apart = POSITIONS_TOGETHER, list(outer[:-1])
+    elif not inner and apart and outer[-1] in apart and len(set(apart)) < len(outer):
         # the fastest axis of the indices: neighbours stay with one task
         block = COLUMNS_TOGETHER
         apart = [axis for axis in apart if axis is not outer[-1]]

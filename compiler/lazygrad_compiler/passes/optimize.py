@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from lazygrad_compiler import decisions
 from lazygrad_compiler.ir.node import Graph
 from lazygrad_compiler.passes import (
     canonicalise,
@@ -52,7 +53,10 @@ def optimize(graph: Graph, observer: Observer | None = None,
 
     observer: called after each pass as observer(name, before, after, seconds): to dump, to verify.
     """
+    book = decisions.ledger()
     for name, run in PASSES if passes is None else passes:
+        if book is not None:
+            book.step = name
         before, started = graph, time.perf_counter()
         graph = run(before)
         if observer is not None:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any as Anything
 
+from lazygrad_compiler import decisions
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import (
     Graph,
@@ -267,6 +268,7 @@ class _Worklist:
                     self.by_op.setdefault(op, []).append(rule)
         self.strict = strict
         self.fired = fired
+        self.ledger = decisions.ledger()
         self.final: dict[Node, Node] = {}
         self.becomes: dict[Node, Node] = {}  # rewritten, and waiting for the replacement to finish
         self.budget = 0
@@ -332,6 +334,9 @@ class _Worklist:
                 continue
             if replacement.dtype is not current.dtype or replacement.shape != current.shape:
                 raise RewriteError(f"rule {rule.name} made {replacement!r} of {current!r}")
+            if self.ledger is not None and not self.ledger.take(
+                    f"{rule.name} on {current!r}", current.location):
+                return current
             self.budget -= 1
             if self.budget < 0:
                 if self.strict:

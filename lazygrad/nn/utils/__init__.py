@@ -24,9 +24,9 @@ __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_
            "fuse_conv_bn_eval", "fuse_conv_bn_weights", "fuse_linear_bn_eval",
            "fuse_linear_bn_weights", "skip_init", "convert_conv2d_weight_memory_format",
            "convert_conv3d_weight_memory_format", "parametrize", "parametrizations", "fusion",
-           "init", "stateless"]
+           "init", "prune", "stateless"]
 
-_MODULES = ("fusion", "init", "parametrizations", "parametrize", "stateless")
+_MODULES = ("fusion", "init", "parametrizations", "parametrize", "prune", "stateless")
 _ELSEWHERE = {
     **dict.fromkeys(("weight_norm", "remove_weight_norm", "spectral_norm",
                      "remove_spectral_norm"), "norms"),

@@ -92,7 +92,8 @@ FREQUENCIES = [
     ], gradients=(), errors=(error("number of points", -1),))
     for name in ("fftfreq", "rfftfreq")
 ] + [
-    OperationRecord(f"fft.{name}", shifted, dtypes=("float32", "int64", "complex64"))
+    OperationRecord(f"fft.{name}", shifted, dtypes=("float32", "int64", "complex64"),
+                    accepts=("rank 0 at 0",), note="One number stays as it is, as in NumPy.")
     for name in ("fftshift", "ifftshift")
 ]
 
@@ -144,6 +145,10 @@ SHORT_TIME = [
             error("complex", numpy.ones((5, 3)), 8),
             error("frequencies", numpy.ones((4, 3), numpy.complex64), 8),
             error("no frames", numpy.ones((5, 0), numpy.complex64), 8),
+            error("without weight", numpy.ones((5, 4), numpy.complex64), 8, 4, 8,
+                  numpy.zeros(8, numpy.float32)),
+            error("without weight", numpy.ones((5, 4), numpy.complex64), 8, 4, 8,
+                  numpy.hanning(8).astype("float32"), center=False),
         ),
     ),
 ]

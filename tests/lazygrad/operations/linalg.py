@@ -149,7 +149,8 @@ SOLVING = [
     record("linalg.lstsq", least_squares, variant="gelsd", gradients=(),
            call=lambda lib, *a: lib.linalg.lstsq(*a, driver="gelsd")),
     record("linalg.lstsq", least_squares, variant="rank", gradients=(),
-           call=lambda lib, *a: lib.linalg.lstsq(*a)[1:]),
+           call=lambda lib, *a: lib.linalg.lstsq(*a)[1:], accepts=("sizes empty last at 1",),
+           note="The rank is that of A, also for no right-hand sides; PyTorch's is 0."),
     record("linalg.pinv", separated_samples, out=True, errors=(NO_MATRIX, INTEGERS)),
     record("linalg.pinv", floating(
         lambda make: sample(separated(make, 4, 3), atol=2.5),
@@ -178,7 +179,9 @@ FACTORING = [
     record("linalg.cholesky", positive_samples, variant="upper",
            call=lambda lib, a: lib.linalg.cholesky(hermitian(a), upper=True)),
     record("linalg.cholesky_ex", positive_samples,
-           call=lambda lib, a: lib.linalg.cholesky_ex(hermitian(a))),
+           call=lambda lib, a: lib.linalg.cholesky_ex(hermitian(a)),
+           accepts=("dtype bool", "sizes less 2", "sizes more 0"),
+           note="Of a matrix that is not positive definite L is NaN; PyTorch leaves what it had."),
     record("linalg.qr", separated_samples, out=True, errors=(
         NO_MATRIX, INTEGERS, error("mode", FLAT, "full"))),
     record("linalg.qr", separated_samples, variant="other modes", gradients=(),
@@ -194,7 +197,8 @@ FACTORING = [
            call=lambda lib, a: [part.shape for part in lib.linalg.svd(a)]),
     record("linalg.svdvals", separated_samples, out=True),
     record("linalg.eigh", separated_squares, errors=(error("UPLO", numpy.eye(2), "X"),),
-           call=lambda lib, a, *more: absolute(lib.linalg.eigh(hermitian(a), *more))),
+           call=lambda lib, a, *more: absolute(lib.linalg.eigh(hermitian(a), *more)),
+           accepts=("dtype bool",), note="The matrix of ones has no unique eigenvectors."),
     record("linalg.eigh", separated_squares, variant="upper", gradients=(),
            call=lambda lib, a: absolute(lib.linalg.eigh(a, UPLO="U"))),
     record("linalg.eigvalsh", separated_squares,
@@ -258,7 +262,8 @@ NORMS = [
     record("nuclear_norm", floating(lambda make: sample(separated(make, 3, 2))), gradients=()),
     record("frobenius_norm", floating(lambda make: sample(make(2, 3), (0, 1)),
                                       lambda make: sample(make(2, 3), (0, 1), True)),
-           gradients=()),
+           gradients=(), accepts=("arguments missing",),
+           note="dim is the last two axes unless given, as in nuclear_norm."),
 ]
 
 PRODUCTS = [

@@ -59,7 +59,9 @@ RECORDS = [
         ErrorInput(sample(QUERY, QUERY, QUERY, MAKE(3, 4)), RuntimeError, "attn_mask|broadcast"),
         ErrorInput(sample(QUERY, QUERY, MAKE(2, 3, 4, 5, dtype="float64")), RuntimeError, "dtype"),
         ErrorInput(sample(QUERY, QUERY[:, :2], QUERY[:, :2], enable_gqa=True), RuntimeError,
-                   "enable_gqa"))),
+                   "enable_gqa")),
+                    accepts=("rank (0|down) at 3",),
+                    note="A mask broadcasts to the scores, also one of a single axis or none."),
     OperationRecord(f"{F}multi_head_attention_forward", _multihead, tolerance=LOOSE, second=False,
                     errors=(
         ErrorInput(sample(MAKE(3, 2, 4), MAKE(5, 3, 4), MAKE(5, 3, 4), 4, 2, MAKE(12, 4), MAKE(12),

@@ -47,7 +47,9 @@ RECORDS = [
                    "weight"))),
     *(OperationRecord(F + name, lambda make: [
         sample(make(4, 3, 5), make(3), make(3, low=0.5))], variant="statistics", gradients=(),
-        tolerance=LOOSE, call=_statistics(name)) for name in ("batch_norm", "instance_norm")),
+        tolerance=LOOSE, call=_statistics(name), accepts=("dtype uint8 at [12]",),
+        note="Statistics in uint8 overflow; what is left of them is not defined.")
+      for name in ("batch_norm", "instance_norm")),
     OperationRecord(f"{F}instance_norm", lambda make: [
         Sample((make(2, 3, 5), None, None, make(3), make(3)), {}),
         Sample((make(2, 3, 2, 3), make(3), make(3, low=0.5)), {"use_input_stats": False}, (0,)),

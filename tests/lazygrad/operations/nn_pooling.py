@@ -126,7 +126,8 @@ RECORDS = [
       for rank in (1, 2, 3)),
     *(OperationRecord(f"{F}fractional_max_pool{rank}d", _fractional(rank), errors=(
         ErrorInput(sample(Maker("float32")(2, 2, *(6,) * rank), 2), ValueError,
-                   "output_size"),)) for rank in (2, 3)),
+                   "output_size"),), accepts=("none at _random_samples",),
+        note="Without samples the places are random.") for rank in (2, 3)),
     OperationRecord(f"{F}unfold", lambda make: [
         sample(make(2, 3, 5, 6), 2), sample(make(2, 3, 5, 6), (2, 3), 1, 1, 2),
         sample(make(3, 6, 6), 2, 2)]),

@@ -232,11 +232,14 @@ RECORDS = [
         for record in (
             OperationRecord(name, _no_spread, dtypes=FULL_FLOATS, second=False, variant="of one"),
             OperationRecord(name, _no_freedom, dtypes=FULL_FLOATS, gradients=(),
-                            variant="no freedom"),
+                            variant="no freedom", accepts=("dtype complex64",),
+                            note="Over no degrees of freedom it is inf, as for real numbers; "
+                                 "PyTorch's is NaN for complex ones."),
         )
     ),
     OperationRecord("logsumexp", _logarithms, dtypes=(*FLOATS, *COMPLEX), method=True,
-                    special=True, errors=(BAD_AXIS,)),
+                    special=True, errors=(BAD_AXIS,), accepts=("arguments empty at 1",),
+                    note="No axes mean all, as in sum; PyTorch fails inside."),
     OperationRecord("logsumexp", lambda make: [sample(make(3, 4), 1)], dtypes=("int64",),
                     gradients=(), variant="integers"),
     *(

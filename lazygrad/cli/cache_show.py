@@ -1,0 +1,173 @@
+"""`lazygrad cache show`: one program, from the fields of its key to its instructions.
+
+Nothing that is stored is executed.  The later stages are made again from the stored graph, for the
+target that the program was compiled for; no disassembler is needed, since compiling gives the same
+bytes again, and whether it did is checked and said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from lazygrad.cli import FINDING, OK, UsageError, human_age, human_bytes
+from lazygrad.cli.cache_list import find_entry, lines_of, print_json, short_lines, unusable
+
+if TYPE_CHECKING:
+    from lazygrad_runtime.cache import CompileCache
+    from lazygrad_runtime.cache_entry import CacheEntry
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("key", metavar="KEY", help="of the program; its first digits will do")
+    parser.add_argument("--stage", metavar="STAGES", default="",
+                        help="also show these, comma between, or all: graph, opt, fused, loops, "
+                             "llvm, llvm-opt, asm")
+
+
+def _stages(text: str) -> tuple[str, ...]:
+    from lazygrad.dump.options import UnknownStage, parse_stages
+    if not text:
+        return ()
+    try:
+        stages = parse_stages(text)
+    except UnknownStage as error:
+        raise UsageError(f"--stage: {error}") from None
+    if stages == ("grad",):
+        raise UsageError("--stage grad: a stored graph has the backward pass in it, but not which "
+                         "part it is; use `lazygrad dump-ir SCRIPT --stage grad`")
+    return tuple(stage for stage in stages if stage != "grad")
+
+
+def show(options: argparse.Namespace) -> int:
+    from lazygrad_runtime.cache import CompileCache
+    from lazygrad_runtime.cache_entry import CacheDamage
+    wanted = _stages(options.stage)
+    cache = CompileCache()
+    if unusable(cache):
+        return FINDING
+    entry = find_entry(cache, options.key)
+    values = facts(cache, entry)
+    damage = ""
+    try:
+        for name in entry.manifest["blobs"]:
+            entry.read(name)
+        texts, asm_note = render(entry, wanted) if wanted else ({}, "")
+    except (CacheDamage, OSError) as error:
+        texts, asm_note, damage = {}, "", str(error)
+    if options.json:
+        print_json({**values, "stages": texts, "code": asm_note, "damage": damage})
+    else:
+        print_facts(values)
+        for stage, text in texts.items():
+            print(f"\n{_heading(stage)}\n{text.rstrip()}")
+        if asm_note:
+            print(f"\n{asm_note}")
+        if damage:
+            print(f"damaged: {damage}", file=sys.stderr)
+    return FINDING if damage else OK
+
+
+def _heading(stage: str) -> str:
+    from lazygrad.dump.stages import heading
+    return heading(stage)
+
+
+def facts(cache: CompileCache, entry: CacheEntry) -> dict[str, Any]:
+    """The manifest and what is known of the entry's use, as plain values."""
+    from lazygrad_runtime.cache_target import built_for, machine_features, needed_features
+    from lazygrad_runtime.cache_verify import made_by_this_compiler
+    now, hits = time.time(), cache.hits_of(entry, cache.totals())
+    meta = entry.meta
+    return {
+        "key": entry.key,
+        "manifest": str(cache.path / "entries" / f"{entry.key}.json"),
+        "created": entry.created,
+        "age_seconds": max(round(now - entry.created, 3), 0.0),
+        "unused_seconds": max(round(now - cache.last_used(entry), 3), 0.0),
+        "hits": hits,
+        "compile_seconds": round(entry.seconds, 6),
+        "saved_seconds": round(hits * entry.seconds, 6),
+        "fields": entry.fields,
+        "imported_from": dict(built_for(entry)) if "built_for" in meta else None,
+        "missing_features": sorted(needed_features(entry) - machine_features()),
+        "compiler_differs": made_by_this_compiler(entry),
+        "lines": lines_of(entry),
+        "inputs": meta.get("inputs", 0),
+        "outputs": [f"{dtype}{shape}" for dtype, shape in meta.get("outputs", [])],
+        "arena_bytes": meta.get("arena_bytes", 0),
+        "scratch_bytes": meta.get("scratch_bytes", 0),
+        "launches": [{"kernel": kernel, "compute": about,
+                      "lines": [f"{file}:{line}" for file, line in where]}
+                     for kernel, about, where in meta.get("launches", [])],
+        "blobs": entry.manifest["blobs"],
+    }
+
+
+def print_facts(values: dict[str, Any]) -> None:
+    blobs = values["blobs"]
+    size = sum(record["size"] for record in blobs.values())
+    print(f"key        {values['key']}")
+    print(f"manifest   {values['manifest']}")
+    print(f"age        {human_age(values['age_seconds'])}; "
+          f"last used {human_age(values['unused_seconds'])} ago")
+    print(f"compiled   in {values['compile_seconds']:.3f} s; {values['hits']} "
+          f"hit{'s' * (values['hits'] != 1)} saved {values['saved_seconds']:.3f} s")
+    lacks = ", ".join(values["missing_features"])
+    print(f"runs here  {'no: this processor lacks ' + lacks if lacks else 'yes'}")
+    if values["compiler_differs"]:
+        print(f"compiler   {values['compiler_differs']}; no present program finds it")
+    if values["imported_from"] is not None:
+        there = values["imported_from"]
+        print(f"imported   native code made for {there.get('cpu')} {there.get('triple')}")
+    print(f"lines      {short_lines(values['lines'], most=12)}")
+    outputs = values["outputs"]
+    more = f" and {len(outputs) - 3} more" if len(outputs) > 3 else ""
+    print(f"memory     {values['inputs']} inputs; outputs {', '.join(outputs[:3])}{more}; "
+          f"arena {human_bytes(values['arena_bytes'])}, "
+          f"scratch {human_bytes(values['scratch_bytes'])} a thread")
+    print("fields of the key")
+    for name, value in values["fields"].items():
+        print(f"  {name:10} {value}")
+    print("kernel calls")
+    for number, launch in enumerate(values["launches"]):
+        print(f"  {number:3} {launch['kernel']:18} {launch['compute']:20} "
+              f"{short_lines(launch['lines'])}")
+    print(f"blobs      {len(blobs)}, {human_bytes(size)}")
+    for name, record in blobs.items():
+        print(f"  {name:20} {human_bytes(record['size']):>10}  {record['sha256'][:16]}")
+
+
+def render(entry: CacheEntry, wanted: tuple[str, ...]) -> tuple[dict[str, str], str]:
+    """The stages' texts, and how the assembly relates to the stored code.  Raises CacheDamage."""
+    from lazygrad_compiler.pipeline import lower
+    from lazygrad_runtime import store
+    from lazygrad_runtime.cache_entry import CacheDamage
+    from lazygrad_runtime.cache_target import built_for, target_of
+    from lazygrad_runtime.cache_verify import (
+        compare_recompiled,
+        made_by_this_compiler,
+        stored_graph,
+    )
+    if store.GRAPH_BLOB not in entry.manifest["blobs"]:
+        raise CacheDamage("graph", "the entry has no graph, so there are no stages to show")
+    graph = stored_graph(entry)
+    texts = {"graph": entry.read(store.GRAPH_BLOB).decode()} if "graph" in wanted else {}
+    later = [stage for stage in wanted if stage != "graph"]
+    if not later:
+        return texts, ""
+    stages = lower(graph, target_of(built_for(entry)))
+    texts |= {stage: stages.render(stage) for stage in later}
+    if "asm" not in later:
+        return texts, ""
+    other = made_by_this_compiler(entry)
+    try:
+        compare_recompiled(entry, graph)
+        note = ("; The stored object code is, byte for byte, what compiling the stored graph "
+                "gives: this is its assembly.")
+    except CacheDamage as error:
+        note = (f"; This is the present compiler's assembly of the stored graph; the stored code "
+                f"differs ({other or error}).")
+    return texts, note

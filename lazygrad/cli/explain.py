@@ -1,0 +1,138 @@
+"""`lazygrad explain`: why kernels are not one, why programs were compiled again, whose memory it
+is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from lazygrad.cli import FINDING, OK, SCHEMA_VERSION
+from lazygrad.cli.cache import print_json
+from lazygrad.cli.scripts import add_script, no_program, run_watched, write_text
+
+if TYPE_CHECKING:
+    from lazygrad.explain.recompile import Recompile
+    from lazygrad.explain.watch import Seen
+
+DESCRIPTION = """\
+Runs SCRIPT and explains the programs that were compiled for it (or taken from the cache).
+
+  fusion     each pair of neighbouring values that are not in one kernel: the reason, the lines of
+             both, and the bytes of memory traffic that fusing them would save
+  recompile  each program that is like an earlier one but not the same, and each function of
+             lg.compile that was recorded anew: the field that changed, and the line
+  memory     what each program holds while it runs, kernel by kernel: the peak, and the lines whose
+             values it is made of; --svg FILE draws the largest program
+
+Exit code: 0; 1 where the script failed, where `recompile` found one, or where `fusion` met a pair
+without a reason.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "explain", help="say why things are not fused, compiled again, or in memory",
+        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False)
+    actions = parser.add_subparsers(dest="action", metavar="fusion|recompile|memory",
+                                    required=True)
+    for name, action, help_text in (
+        ("fusion", explain_fusion, "why neighbouring values are not in one kernel"),
+        ("recompile", explain_recompile, "what changed where a program was compiled again"),
+        ("memory", explain_memory, "the peak of each program and the lines that own it"),
+    ):
+        sub = actions.add_parser(name, help=help_text, allow_abbrev=False,
+                                 usage=f"lazygrad explain {name} SCRIPT [ARGS ...] [options]")
+        add_script(sub)
+        sub.add_argument("--json", action="store_true",
+                         help=f"as JSON (schema_version {SCHEMA_VERSION})")
+        if name == "memory":
+            sub.add_argument("--svg", metavar="FILE", help="draw the largest program's memory")
+        sub.set_defaults(run=action)
+
+
+def _heading(seen: Seen) -> str:
+    return f"==== program {seen.number:03}: {seen.about} ===="
+
+
+def explain_fusion(options: argparse.Namespace) -> int:
+    from lazygrad.explain import fusion
+    from lazygrad.explain.watch import Watch
+    watch = Watch()
+    succeeded = run_watched(options, watch)
+    found = [(seen, fusion.describe(seen.stages)) for seen in watch.programs]
+    if options.json:
+        print_json({"programs": [
+            {"number": seen.number, "about": seen.about, "seams": described}
+            for seen, described in found]})
+    else:
+        for seen, described in found:
+            print(f"{_heading(seen)}\n{fusion.text(described)}\n")
+        if not found:
+            no_program("explain fusion")
+    unknown = any(seam["reason"] == "unknown" for _, described in found for seam in described)
+    return FINDING if unknown or not succeeded else OK
+
+
+def explain_recompile(options: argparse.Namespace) -> int:
+    from lazygrad.explain import recompile
+    from lazygrad.explain.watch import Watch
+    found: list[Recompile] = []
+    watch = Watch()
+
+    def new_program(seen: Seen) -> None:
+        reason = recompile.explain_program(seen, watch.programs[:-1])
+        if reason is not None:
+            found.append(reason)
+
+    watch.on_program = new_program
+    recordings = recompile.Recordings(found.append).install()
+    try:
+        succeeded = run_watched(options, watch)
+    finally:
+        recordings.remove()
+    reasons = [(getattr(function, "__name__", "function"), reason)
+               for function in recordings.functions for reason in function.reasons]
+    if options.json:
+        print_json({
+            "programs": len(watch.programs),
+            "recompiles": [{"what": each.what, "earlier": each.earlier,
+                            "changes": list(each.changes)} for each in found],
+            "not_replayed": [{"function": name, "reason": reason} for name, reason in reasons]})
+    else:
+        for each in found:
+            print(each)
+        for name, reason in reasons:
+            print(f"{name}(...) is not replayed: {reason}")
+        counted = f"{len(watch.programs)} program{'s' * (len(watch.programs) != 1)}"
+        again = sum(each.what.startswith("program ") for each in found)
+        print(f"{counted}, {again} of them like an earlier one; "
+              f"{len(found) - again} recordings made anew", file=sys.stderr)
+    return FINDING if found or not succeeded else OK
+
+
+def explain_memory(options: argparse.Namespace) -> int:
+    from lazygrad.explain import memory
+    from lazygrad.explain.watch import Watch
+    watch = Watch()
+    succeeded = run_watched(options, watch)
+    found = [(seen, memory.describe(seen.stages)) for seen in watch.programs]
+    if options.json:
+        print_json({"programs": [{"number": seen.number, "about": seen.about, **described}
+                                 for seen, described in found]})
+    else:
+        for seen, described in found:
+            print(f"{_heading(seen)}\n{memory.text(described)}\n")
+        if not found:
+            no_program("explain memory")
+    if options.svg and found:
+        largest = max(found, key=_peak_bytes)[0]
+        title = f"program {largest.number:03}: {largest.about}"
+        write_text(options.svg, memory.picture(largest.stages, title))
+    return OK if succeeded else FINDING
+
+
+def _peak_bytes(entry: tuple[Seen, dict[str, Any]]) -> int:
+    return entry[1]["peak"]["bytes"]

@@ -1,0 +1,55 @@
+"""`lazygrad reduce`: a failing graph made small."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lazygrad.cli import FINDING
+from lazygrad.cli.failing import add_failing, failing_case
+from lazygrad.cli.scripts import write_text
+
+DESCRIPTION = """\
+Shrinks a graph whose compiled result is wrong (or that does not compile) as long as it fails in the
+same way, and prints what is left.  With -o NAME the graph goes to NAME and the arrays for its
+inputs to NAME.npz, ready for `lazygrad bisect NAME --inputs NAME.npz`.  Exit code 1 where the graph
+fails, 0 where there is nothing to reduce.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "reduce", help="shrink a graph that fails",
+        usage="lazygrad reduce FILE|SCRIPT [ARGS ...] [--inputs X.npz] [-o NAME] [--most N]",
+        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False)
+    add_failing(parser)
+    parser.add_argument("-o", "--output", metavar="NAME", help="write NAME and NAME.npz")
+    parser.add_argument("--most", metavar="N", type=int, default=1000,
+                        help="try at most so many candidates (default: 1000)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from lazygrad.explain.graphs import write_inputs
+    from lazygrad.explain.reduce import reduce_case
+    from lazygrad_compiler.ir.text import print_graph
+    case, _, code = failing_case(options, "reduce")
+    if case is None:
+        return code
+    reduced = reduce_case(case, options.tolerance, options.most)
+    if reduced is None:
+        print("lazygrad reduce: compiled and interpreted results agree: nothing to reduce",
+              file=sys.stderr)
+        return code
+    small, failure, tests = reduced
+    text = f"# {failure}\n{print_graph(small.graph)}"
+    if options.output is None:
+        print(text, end="")
+    else:
+        write_text(options.output, text)
+        write_inputs(str(Path(options.output + ".npz")), small.inputs)
+    print(f"lazygrad reduce: {case.operations} operations -> {small.operations}, "
+          f"{tests} candidates tried", file=sys.stderr)
+    return FINDING

@@ -1,0 +1,137 @@
+"""A program as a picture, before it is drawn: items, boxes around them, and edges.
+
+An item is an operation, a box a kernel.  A value that several kernels compute for themselves rather
+than read from memory is an item in each of them, as it is in truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lazygrad.dump.select import members
+from lazygrad_compiler.ir.node import Graph, Node
+from lazygrad_compiler.ir.ops import OPS
+from lazygrad_compiler.ir.text import (
+    PATH_STYLES,
+    TYPE_ATTRIBUTES,
+    format_location,
+    format_shape,
+    format_value,
+)
+from lazygrad_compiler.pipeline import Stages
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """lines: what it says.  kind: of the op, for its colour.  title: said when pointed at.  box:
+    number of the box it is in, -1 for none.
+    """
+
+    key: str
+    lines: tuple[str, ...]
+    kind: str
+    title: str
+    box: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """title: above it.  note: said when pointed at.  link: the kernel's name."""
+
+    title: str
+    note: str
+    link: str
+
+
+@dataclass(slots=True)
+class Picture:
+    items: list[Item] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+    edges: list[tuple[str, str]] = field(default_factory=list)
+
+
+def picture_of(stages: Stages, stage: str, kernels: tuple[int, ...] = ()) -> Picture:
+    """The picture of stage graph, opt or fused.  kernels: the launches that are drawn."""
+    if stage == "fused":
+        return kernel_picture(stages, kernels)
+    return graph_picture(stages.graph if stage == "graph" else stages.opt)
+
+
+def graph_picture(graph: Graph) -> Picture:
+    """The operations of a graph, without boxes."""
+    picture = Picture()
+    keys: dict[Node, str] = {}
+    for number, node in enumerate(graph.nodes()):
+        keys[node] = f"n{number}"
+        picture.items.append(_item(keys[node], node))
+        picture.edges += [(keys[value], keys[node]) for value in dict.fromkeys(node.inputs)]
+    _add_results(picture, [(output, keys[output]) for output in graph.outputs])
+    return picture
+
+
+def kernel_picture(stages: Stages, kernels: tuple[int, ...]) -> Picture:
+    """The kernels of a program as boxes."""
+    picture = Picture()
+    made: dict[Node, str] = {}  # stored values: the item that they come from
+    groups: dict[int, list[int]] = {}
+    for number, launch in enumerate(stages.launches):
+        groups.setdefault(id(launch.group), []).append(number)
+
+    def source(value: Node) -> str:
+        if value not in made:  # an input, or what a kernel that is not drawn has stored
+            made[value] = f"v{len(made)}"
+            picture.items.append(_item(made[value], value))
+        return made[value]
+
+    for numbers in groups.values():
+        if not set(numbers) & set(kernels):
+            continue
+        launch = stages.launches[numbers[0]]
+        box = len(picture.boxes)
+        called = ("kernel " if len(numbers) == 1 else "kernels ") + ", ".join(map(str, numbers))
+        about = "+".join(dict.fromkeys(stages.launches[number].about for number in numbers))
+        picture.boxes.append(Box(
+            f"{called}: {about if len(about) <= 40 else about[:39] + '…'}",
+            f"{launch.kernel.kind} {about}\n{_where(launch.location, '')}",
+            stages.names[numbers[-1]]))
+        inside = members(stages, launch.group)
+        keys = {node: f"k{box}n{place}" for place, node in enumerate(inside)}
+        for node in inside:
+            for value in dict.fromkeys(node.inputs):
+                picture.edges.append((keys[value] if value in keys else source(value), keys[node]))
+            picture.items.append(_item(keys[node], node, box))
+        made.update((node, keys[node]) for node in launch.group.roots)
+    _add_results(picture, [(output, made[output]) for output in stages.opt.outputs
+                           if output in made and made[output].startswith("k")])
+    return picture
+
+
+def _add_results(picture: Picture, outputs: list[tuple[Node, str]]) -> None:
+    for number, (node, key) in enumerate(outputs):
+        picture.items.append(Item(f"r{number}", (f"result {number}",), "result", _typed(node)))
+        picture.edges.append((key, f"r{number}"))
+
+
+def _typed(node: Node) -> str:
+    return f"{node.dtype.name}[{format_shape(node.shape, {})}]"
+
+
+def _where(location: tuple, otherwise: str) -> str:
+    return format_location(location, PATH_STYLES["name"]) if location else otherwise
+
+
+def _item(key: str, node: Node, box: int = -1) -> Item:
+    named = dict(zip(OPS[node.op].attributes, node.attrs, strict=True))
+    told = ", ".join(f"{name}={format_value(value, {})}" for name, value in named.items()
+                     if name not in TYPE_ATTRIBUTES)
+    word = node.op
+    if node.op == "const":
+        word = f"const {format_value(named['value'], {})}"
+    elif node.op == "input":
+        word = f"input {node.attrs[0]}"
+    lines = [word if len(word) <= 26 else word[:25] + "…", _typed(node)]
+    if node.location:
+        lines.append(_where(node.location[:1], ""))
+    kind = node.op if node.op in ("input", "const") else OPS[node.op].kind
+    title = f"{node.op}({told}) : {_typed(node)}\n{_where(node.location, 'no line')}"
+    return Item(key, tuple(lines), kind, title, box)

@@ -1,0 +1,98 @@
+"""What tests of the command line share: calling it here, and faults to plant in the compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lazygrad.__main__ import main
+from lazygrad_compiler import pipeline
+from lazygrad_compiler.ir.node import Graph
+from lazygrad_compiler.loops.kernel import Launch, LoopKernel
+from lazygrad_compiler.passes.optimize import PASSES
+from lazygrad_compiler.passes.rewrite import Any as Anything
+from lazygrad_compiler.passes.rewrite import Op, RewriteRules, apply, make
+
+GRAPH = """\
+graph()
+%0 = input(0) : float32[6, 8]    # net.py:1
+%1 = input(1) : float32[8, 5]    # net.py:2
+%2 = dot(%0, %1, left_batch=(), right_batch=(), left_contract=(1,), right_contract=(0,)) \
+: float32[6, 5]    # net.py:3
+%3 = const(0.0) : float32[6, 5]    # net.py:4
+%4 = add(%2, %3) : float32[6, 5]    # net.py:4
+%5 = tanh(%4) : float32[6, 5]    # net.py:5
+%6 = sin(%5) : float32[6, 5]    # net.py:6
+%7 = const(1.0) : float32[6, 5]    # net.py:7
+%8 = mul(%6, %7) : float32[6, 5]    # net.py:7
+%9 = exp(%8) : float32[6, 5]    # net.py:8
+%10 = sum(%9, axes=(1,)) : float32[6]    # net.py:9
+%11 = cos(%10) : float32[6]    # net.py:10
+%12 = sqrt(%9) : float32[6, 5]    # net.py:11
+%13 = sum(%12, axes=(0, 1)) : float32[]    # net.py:12
+return %11, %13
+"""
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def caller(capsys: pytest.CaptureFixture[str]) -> Call:
+    """call("opt", path, …) -> exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+def graph_file(folder: Path, text: str = GRAPH) -> Path:
+    path = folder / "net.txt"
+    path.write_text(text)
+    return path
+
+
+wrong_rules = RewriteRules("wrong")
+
+
+@wrong_rules.add(Op("tanh", Anything("x")))
+def planted(x: Any) -> Any:
+    """Sine and hyperbolic tangent are alike for small numbers only."""
+    return make("sin", x)
+
+
+def plant_rewrite(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A wrong rule in one pass and no other."""
+    def with_fault(right: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
+        return lambda graph: apply(right(graph), wrong_rules)
+
+    monkeypatch.setattr(pipeline, "PASSES", [
+        (each, with_fault(right) if each == name else right) for each, right in PASSES])
+
+
+def _with_sine(launch: Launch) -> Launch:
+    """The launch with its exponentials replaced by sines."""
+    values = tuple(replace(value, op="sin") if value.op == "exp" else value
+                   for value in launch.kernel.values)
+    return replace(launch, kernel=replace(launch.kernel, values=values))
+
+
+def plant_in_kernels(monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
+    """Wrong code for `exp`: in all kernels, or in those only that sum or multiply as well."""
+    for name in ("lower_rows", "lower_contraction"):
+        right = getattr(pipeline, name)
+
+        def lower(*arguments: Any, right: Callable[..., Launch] = right) -> Launch:
+            launch = right(*arguments)
+            kernel = launch.kernel
+            alone = isinstance(kernel, LoopKernel) and not any(
+                stage.reductions for stage in kernel.stages)
+            return launch if alone and together else _with_sine(launch)
+
+        monkeypatch.setattr(pipeline, name, lower)
