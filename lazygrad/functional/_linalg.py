@@ -103,7 +103,10 @@ def limit(name: str, value: Any, a: Node) -> Node:
     dtype, batch = real_dtype(a.dtype), a.shape[:-2]
     if isinstance(value, (int, float)):
         return graph.const(float(value), dtype, batch)
-    return graph.broadcast(graph.cast(as_node(name, value), dtype), batch)
+    node = as_node(name, value)
+    if node.dtype.is_complex:
+        raise fail(name, f"tolerances are real, not {node.dtype.name}")
+    return graph.broadcast(graph.cast(node, dtype), batch)
 
 
 def limits(name: str, a: Node, atol: Any, rtol: Any) -> tuple[Node, Node]:

@@ -295,6 +295,9 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         return wrap(_rows_written("index_fill", input, dim, index, value, "set"))
     if value.ndim:
         raise fail("index_fill", f"the value is one number, not {listed(value.shape)}")
+    if value.dtype.is_complex and not input.dtype.is_complex:
+        raise fail("index_fill", f"a complex number does not become {input.dtype.name}",
+                   "Take .real first.")
     axis = axis_of("index_fill", dim, input.ndim)
     shape = shape_of(input) or (1,)
     rows = graph.broadcast(graph.cast(node_of(value), input.dtype),

@@ -171,8 +171,8 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_leng
     if not time and batch:
         raise fail(NAME, f"log_probs {listed(log_probs.shape)} have no frames")
     if time > _MOST_FRAMES:
-        raise fail(NAME, f"log_probs {listed(log_probs.shape)} have {time} frames, of which each is "
-                   "a step of the program", f"Take at most {_MOST_FRAMES}, or cut the sequence.")
+        raise fail(NAME, f"log_probs {listed(log_probs.shape)} have {time} frames, and each is a "
+                   "step of the program", f"Take at most {_MOST_FRAMES}, or cut the sequence.")
     if not 0 <= blank < classes:
         raise fail(NAME, f"blank {blank} is none of the {classes} classes")
     if labels.ndim == 1:

@@ -254,7 +254,9 @@ CHOICES = [
                     method=True, inplace=True, second=False),
     OperationRecord("clip", lambda make: [sample(make(4), -0.5, 0.5)], method=True, inplace=True,
                     second=False),
-    OperationRecord("where", wheres, dtypes=(*REALS, *COMPLEX), second=False),
+    OperationRecord("where", wheres, dtypes=(*REALS, *COMPLEX), second=False,
+                    accepts=("dtype complex64 at 0",),
+                    note="A condition of numbers means where they are not 0."),
     OperationRecord("lerp", lambda make: [
         sample(make(3, 4), make(4), 0.25), sample(make(3), make(3), 0.75),
         sample(make(3, 4), make(4), make(3, 1))],

@@ -147,7 +147,8 @@ RECORDS = [
         inplace=True, errors=(wrong(IndexError, "values for", TWICE, X),)),
     OperationRecord("masked_fill", lambda make: [
         sample(make(3, 4), make.mask(3, 4), 1), sample(make(3, 4), make.mask(4), make())],
-        dtypes=VALUES, method=True, inplace=True),
+        dtypes=VALUES, method=True, inplace=True, accepts=("rank up at 2",),
+        note="The value broadcasts; PyTorch takes one number only."),
     OperationRecord("nn.functional.one_hot", lambda make: [
         sample(numpy.array([[1, 0], [2, 2]])), sample(numpy.array([1, 0]), 4),
         sample(numpy.array(1), 2)], dtypes=("float32",), gradients=(),

@@ -16,8 +16,8 @@ REDUCTIONS = ("mean", "sum", "none")
 
 WRAPS = ("PyTorch wraps negative numbers and sums around in uint8; ours computes in the common "
          "dtype.")
-NO_ROWS = "The mean of no losses is NaN, as in all other losses, and their sum 0; PyTorch gives 0 " \
-    "or leaves the result unwritten."
+NO_ROWS = ("The mean of no losses is NaN, as in all other losses, and their sum 0; PyTorch gives "
+           "0 or leaves the result unwritten.")
 
 Samples = Callable[[Maker], Sequence[Sample]]
 

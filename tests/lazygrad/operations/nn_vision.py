@@ -97,7 +97,10 @@ RECORDS = [
         tolerance=LOOSE,
         errors=(ErrorInput(sample(X, (2, 3, 4, 5)), ValueError, "theta"),)),
     *(OperationRecord(f"{F}pad", _padded(mode), variant=mode,
-                      dtypes=("float32", "float64", "int64"))
+                      dtypes=("float32", "float64", "int64"),
+                      accepts=("rank up at 0", "arguments empty at 1"),
+                      note="Every mode pads any number of last axes; PyTorch has kernels for "
+                           "some numbers of them.")
       for mode in ("constant", "reflect", "replicate", "circular")),
     OperationRecord(f"{F}pad", _padded("constant", 1.5), variant="value", errors=(
         ErrorInput(sample(X, (1,)), RuntimeError, "pairs"),

@@ -110,11 +110,13 @@ RECORDS = [
                                     sample(make(2, 2, 3), make(2, 3), p)],
         variant=f"p {p}", dtypes=("float32", "float64"), second=p == 2.0,
         errors=(refused("rows of 3 and of 2", ones(2, 3), ones(2, 2)),
-                refused("p is -1", ones(2, 3), ones(2, 3), -1)))
+                refused("p is -1", ones(2, 3), ones(2, 3), -1)),
+        accepts=("dtype complex64",), note="Distances of complex rows are real.")
       for p in (0.0, 1.0, 2.0, 3.5, math.inf)),
     OperationRecord("pdist", lambda make: [sample(make(4, 3)), sample(make(3, 2), 1.0)],
                     dtypes=("float32",), second=False,
-                    errors=(refused("matrix of rows", ones(3)),)),
+                    errors=(refused("matrix of rows", ones(3)),),
+                    accepts=("dtype complex64",), note="Distances of complex rows are real."),
     OperationRecord("vander", lambda make: [sample(make(3)), sample(make(3), 4, increasing=True),
                                             sample(make(2), 0)],
                     dtypes=("float32", "int64", "complex64"), gradients=()),
