@@ -132,7 +132,9 @@ def lcm(input: Tensor, other: Tensor) -> Tensor:
     if a.dtype.kind == "signed":
         a, b = graph.unary("abs", a), graph.unary("abs", b)
     product = graph.mul(graph.make("idiv", a, graph.make("gcd", a, b)), b)  # 0 / 0 is 0
-    return wrap(graph.unary("abs", product) if a.dtype.kind == "signed" else product)
+    # Where it does not fit, it wraps around as PyTorch's, which takes the size in 32 bits or more.
+    wide = a.dtype.kind == "signed" and a.dtype.bits >= 32
+    return wrap(graph.unary("abs", product) if wide else product)
 
 
 @method

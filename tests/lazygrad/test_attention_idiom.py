@@ -11,9 +11,10 @@ import torch
 
 import lazygrad as lg
 from lazygrad._core.tensor import node_of
-from lazygrad_compiler.ir.node import Graph, topological
+from lazygrad_compiler.ir.node import topological
 from lazygrad_compiler.pipeline import lower
 from lazygrad_compiler.target import host
+from lazygrad_runtime.program import pending_graph
 
 RANDOM = numpy.random.default_rng(5)
 MASK = RANDOM.standard_normal((70, 90)).astype("float32")
@@ -59,7 +60,9 @@ def test_values_and_gradients(name: str, batch: tuple[int, ...]) -> None:
         gradients = t.autograd.grad((output * output).sum(), leaves)
         results.append([value.detach().numpy() for value in (output, *gradients)])
     for have, want in zip(*results, strict=True):
-        numpy.testing.assert_allclose(have, want, rtol=2e-4, atol=2e-5)
+        # rounding errs by the size of the sums: torch's own float32 is as far from float64
+        size = float(numpy.nanmax(numpy.abs(want), initial=1.0))
+        numpy.testing.assert_allclose(have, want, rtol=2e-4, atol=1e-5 * size)
 
 
 def test_no_program_holds_the_scores() -> None:
@@ -69,7 +72,7 @@ def test_no_program_holds_the_scores() -> None:
                         requires_grad=True) for _ in range(3)]
     output = attend_plain(*leaves)
     gradients = lg.autograd.grad((output * output).sum(), leaves)
-    stages = lower(Graph(tuple(node_of(each) for each in (output, *gradients))), host())
+    stages = lower(pending_graph([node_of(each) for each in (output, *gradients)])[0], host())
     assert stages.plan.arena_bytes < length * length * 4
 
 
@@ -79,15 +82,15 @@ def attend_plain(q: Any, k: Any, v: Any) -> Any:
 
 def test_weights_that_are_wanted() -> None:
     """Their program has the scores once, and both results."""
-    q, k, v = (lg.tensor(array) for array in operands((2,)))
+    q, k, v = (lg.tensor(array) for array in operands((2, 3)))
     weights = lg.softmax(q @ k.mT * 0.25, -1)
     output = weights @ v
-    stages = lower(Graph((node_of(weights), node_of(output))), host())
+    stages = lower(pending_graph([node_of(weights), node_of(output)])[0], host())
     ops = [node.op for node in topological(stages.opt.outputs)]
     assert "attention" not in ops and ops.count("dot") == 2 and ops.count("exp") == 1
     numpy.testing.assert_allclose(output.numpy(), weights.numpy() @ v.numpy(), atol=1e-5)
 
 
 def test_short_rows_stay_a_product() -> None:
-    q, k, v = (lg.tensor(array[..., :8, :]) for array in operands((2,)))
+    q, k, v = (lg.tensor(array[..., :8, :]) for array in operands((2, 3)))
     assert "attention" not in ops_of(lg.softmax(q @ k.mT, -1) @ v)
