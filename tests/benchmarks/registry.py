@@ -29,6 +29,7 @@ class Benchmark:
     one call; 0 where it makes no sense to ask.  units: how many things one call does; the table
     shows the time of one.  checked_calls: so many results in a row are compared.  tolerance:
     relative to the largest value.  runs_programs: False where lazygrad only records.
+    in_bytes: `measure` gives bytes instead of seconds.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Benchmark:
     checked_calls: int = 1
     tolerance: float = 1e-4
     runs_programs: bool = True
+    in_bytes: bool = False
 
     def __post_init__(self) -> None:
         if (self.make is None) == (self.measure is None):

@@ -20,7 +20,7 @@ IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_c
 
 
 def _seconds(arguments: list[str], environment: dict[str, str] | None = None) -> float:
-    """What a Python process with these arguments prints last."""
+    """What a Python process with these arguments prints last, seconds or another figure."""
     settings = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     settings.pop("TORCHINDUCTOR_COMPILE_THREADS", None)
     settings.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
@@ -37,7 +37,7 @@ def _import(contestant: str, quick: bool) -> float:
 
 
 @functools.cache
-def _first_steps(contestant: str, rounds: int) -> tuple[float, float]:
+def _first_steps(task: str, contestant: str, rounds: int) -> tuple[float, float]:
     """The best first step with empty caches, and the best with those that it left."""
     cold, warm = [], []
     for _ in range(rounds):
@@ -48,30 +48,40 @@ def _first_steps(contestant: str, rounds: int) -> tuple[float, float]:
                 "JAX_COMPILATION_CACHE_DIR": str(Path(folder, "jax")),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             }
-            command = ["-m", "tests.benchmarks.first_step", contestant]
+            command = ["-m", "tests.benchmarks.first_step", task, contestant]
             cold.append(_seconds(command, caches))
             # torch itself compiles nothing: one process shows both
             warm.append(cold[-1] if contestant == "torch" else _seconds(command, caches))
     return min(cold), min(warm)
 
 
-def _cold(contestant: str, quick: bool) -> float:
-    return _first_steps(contestant, 1 if quick else 3)[0]
+def _peak_memory(contestant: str, quick: bool) -> float:
+    """Bytes that a process had resident at most which took three steps of the GPT."""
+    command = ["-m", "tests.benchmarks.peak_memory", "gpt", contestant]
+    return min(_seconds(command) for _ in range(1 if quick else 3))
 
 
-def _warm(contestant: str, quick: bool) -> float:
-    return _first_steps(contestant, 1 if quick else 3)[1]
+def _register_first_steps(task: str, about: str, rounds: int) -> None:
+    """A row for the first step with empty caches, one with those that it left."""
+    prefix = "" if task == "mlp" else f"{task}-"
+    for place, (name, how) in enumerate((("cold", "of a process, empty compile caches"),
+                                         ("cached", "of a second process"))):
+        def measure(contestant: str, quick: bool, place: int = place) -> float:
+            return _first_steps(task, contestant, 1 if quick else rounds)[place]
+
+        register(Benchmark(name=f"{prefix}first-step-{name}", measure=measure,
+                           about=f"first {about} training step {how}, best of {rounds}"))
 
 
 register(Benchmark(
     name="import", about="import in a new process, best of 5", measure=_import,
     contestants=("lazygrad", "torch", "jax"),
 ))
+_register_first_steps("mlp", "MLP", 3)
+_register_first_steps("resnet18", "ResNet-18", 2)
+_register_first_steps("gpt", "GPT", 2)
 register(Benchmark(
-    name="first-step-cold", about="first MLP training step of a process, empty compile caches, "
-    "best of 3", measure=_cold,
-))
-register(Benchmark(
-    name="first-step-cached", about="first MLP training step of a second process, best of 3",
-    measure=_warm,
+    name="gpt-peak-memory", about="largest resident set of a process that takes three steps of "
+    "the GPT, best of 3", measure=_peak_memory, in_bytes=True,
+    contestants=("lazygrad", "torch", "torch.compile"),
 ))

@@ -34,7 +34,8 @@ def cells(result: Result, contestants: Sequence[str], peak: Peak) -> list[str]:
 
 def _time_cell(result: Result, contestant: str) -> str:
     if contestant in result.seconds:
-        shown = show_seconds(result.seconds[contestant])
+        figure = result.seconds[contestant]
+        shown = show_bytes(figure) if result.benchmark.in_bytes else show_seconds(figure)
         return f"~{shown}" if contestant in result.unsteady else shown
     if contestant in result.disagreed:
         return "WRONG"
@@ -48,6 +49,11 @@ def show_seconds(seconds: float) -> str:
     value = seconds * scale
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:.{digits}f} {unit}"
+
+
+def show_bytes(count: float) -> str:
+    """Mebibytes."""
+    return f"{count / 2**20:.0f} MiB"
 
 
 def render(rows: Sequence[Sequence[str]], markdown: bool = False) -> str:

@@ -85,3 +85,21 @@ def test_unknown_names_are_refused(capsys):
     assert "unknown peers: numpy" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no benchmark is called 'nonsense'"):
         registry.chosen("nonsense")
+
+
+@pytest.mark.parametrize("name", ["MLP", "DIGITS", "RESNET18", "GPT", "VIT", "UNET", "DLRM"])
+def test_flops_of_steps_are_those_that_torch_counts(name):
+    """torch counts products and convolutions; its attention on the CPU counts as nothing."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from tests.benchmarks import training
+
+    task = getattr(training, name)
+    model = task.model(torch)
+    batch = [torch.from_numpy(array.copy()) for array in task.data()]
+    with FlopCounterMode(display=False) as counter:
+        task.loss(torch, model, *batch).backward()
+    attention = {"GPT": training._attention_flops(8, 6, 256, 64, 6) // 2,
+                 "VIT": training._attention_flops(8, 3, 197, 64, 12)}.get(name, 0)
+    assert counter.get_total_flops() + attention == task.flops

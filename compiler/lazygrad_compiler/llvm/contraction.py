@@ -76,6 +76,10 @@ class _Emitter:
         self.row_stride = schedule.kc + schedule.lanes
         self.k_stride = round_up(schedule.mr, schedule.lanes)
         self.single = kernel.k.extent <= schedule.kc
+        # some part of k does not end with a whole vector
+        self.has_partial_vector = bool(
+            kernel.k.extent % schedule.lanes or (not self.single and schedule.kc % schedule.lanes)
+        )
 
     # ---- the loops over blocks
 
@@ -216,7 +220,7 @@ class _Emitter:
         with f.loop(k0, k_end, s.lanes, hint="pack.k") as loop:
             active = (
                 self._first_lanes(f.sub(k_end, loop.index))
-                if self.kernel.k.extent % s.lanes
+                if self.has_partial_vector
                 else None
             )
             rows = []
@@ -253,7 +257,7 @@ class _Emitter:
                     points.bindings.update(
                         {self.kernel.batch: batch, self.m: row, self.kernel.k: loop.index}
                     )
-                    if self.kernel.k.extent % s.lanes:
+                    if self.has_partial_vector:
                         points.active = self._first_lanes(f.sub(k_end, loop.index))
                     points.emit(self.left_values)
                     value = self._widened(points, self.left)
