@@ -79,6 +79,29 @@ class Donations:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class GridLaunch:
+    """A launch on a GPU: a kernel's function, its arguments, and how many threads run it.
+
+    kernel: name in `objects` and of the function in that PTX text; LIBRARY_SYMBOL for a library
+    call.  arguments: (slot of the table, offset in bytes), one a buffer.  The function's parameters
+    are those addresses, then the address of the error block (8 × i64, zeroed before a run), then
+    the launch's number as i64.  grid, block: x, y, z; a grid of 0 blocks is not launched.  shared:
+    bytes of dynamic shared memory.  checks: whether the kernel can report to the error block.
+    """
+
+    kernel: str
+    arguments: tuple[tuple[int, int], ...]
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared: int = 0
+    checks: bool = False
+
+    @staticmethod
+    def from_list(described: list[Any]) -> GridLaunch:
+        return GridLaunch(*(_as_tuple(item) for item in described))
+
+
 def _as_tuple(value: Any) -> Any:
     """Lists of JSON as the tuples that they were."""
     return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
@@ -88,11 +111,13 @@ def _as_tuple(value: Any) -> Any:
 class Artifact:
     """A compiled program.
 
-    objects: object code by name, "program" and one for each distinct kernel.  inputs: number of
-    inputs.  outputs: (dtype name, shape) of each.  arena_bytes, scratch_bytes: memory to provide.
-    launches: (kernel name, what it computes, user lines) in order, for messages.  seconds: what
-    compiling took.  library: the launches that are library calls.  donations: which outputs may be
-    written over which inputs.
+    objects: by name, object code of "program" and of each distinct kernel; for a GPU the PTX of
+    each distinct kernel, text in UTF-8.  inputs: number of inputs.  outputs: (dtype name, shape) of
+    each.  arena_bytes, scratch_bytes: memory to provide.  launches: (kernel name, what it computes,
+    user lines) in order, for messages.  seconds: what compiling took.  library: the launches that
+    are library calls.  donations: which outputs may be written over which inputs.  device: the kind
+    of target, "cpu" or "cuda".  grid: of a GPU, one for each of `launches`; slots of its table are
+    inputs, outputs, arena, each of which begins at a multiple of 16 bytes.
     """
 
     objects: dict[str, bytes]
@@ -104,6 +129,8 @@ class Artifact:
     seconds: float
     library: list[LibraryLaunch] = field(default_factory=list)
     donations: Donations = Donations()
+    device: str = "cpu"
+    grid: tuple[GridLaunch, ...] = ()
 
     def description(self) -> dict[str, Any]:
         """All but the object code, for JSON."""
@@ -120,6 +147,8 @@ class Artifact:
             "seconds": self.seconds,
             "library": [list(astuple(launch)) for launch in self.library],
             "donations": self.donations.description(),
+            "device": self.device,
+            "grid": [list(astuple(launch)) for launch in self.grid],
         }
 
     @staticmethod
@@ -137,6 +166,8 @@ class Artifact:
             described["seconds"],
             [LibraryLaunch.from_list(launch) for launch in described["library"]],
             Donations.from_description(described["donations"]),
+            described["device"],
+            tuple(GridLaunch.from_list(launch) for launch in described["grid"]),
         )
 
 

@@ -1,6 +1,6 @@
 """The compiler's driver: a graph goes in, an artifact comes out, through the named stages.
 
-graph -> (grad, recorded by the front end) -> opt -> fused -> loops -> llvm -> llvm-opt -> asm
+graph -> (grad, recorded by the front end) -> opt -> fused -> loops -> llvm -> llvm-opt -> asm | ptx
 
 An `Artifact` is everything that the runtime needs to run the program, as plain data and object
 code; it can be stored and read back in another process.  `Stages` keeps what a dump shows.
@@ -14,56 +14,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lazygrad_compiler.artifact import Artifact, Donations, LibraryLaunch
+from lazygrad_compiler.artifact import Artifact, Donations, GridLaunch, LibraryLaunch
 from lazygrad_compiler.autodiff.listing import Differentiated, gradient_text
-from lazygrad_compiler.fusion.attention import take_apart
+from lazygrad_compiler.backend import AnyTarget, Backend, Grid, backend_of
 from lazygrad_compiler.fusion.partition import Partition, partition
-from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.in_place import donations
-from lazygrad_compiler.ir.node import Graph, Location, Node, node
+from lazygrad_compiler.ir.node import Graph, Location, Node
 from lazygrad_compiler.ir.ops import ARRAY_KINDS
 from lazygrad_compiler.ir.text import print_graph
-from lazygrad_compiler.llvm import contraction, loops, scatter
-from lazygrad_compiler.llvm.arrays import EMITTERS, emit_array
-from lazygrad_compiler.llvm.attention import emit_attention
 from lazygrad_compiler.llvm.builder import Module
-from lazygrad_compiler.llvm.compile import assembly, compile_text, optimize_text
+from lazygrad_compiler.llvm.compile import compile_text
 from lazygrad_compiler.llvm.entry import LIBRARY_SYMBOL, Binding, BoundLaunch, emit_entry
-from lazygrad_compiler.llvm.scan import emit_scan
-from lazygrad_compiler.llvm.sort import emit_sort
-from lazygrad_compiler.loops.arrays import LOWERINGS, lower_array
-from lazygrad_compiler.loops.attention import lower_attention
+from lazygrad_compiler.loops.arrays import lower_array
 from lazygrad_compiler.loops.concat import comes_in_pieces, lower_pieces
-from lazygrad_compiler.loops.kernel import (
-    ArrayKernel,
-    ContractionKernel,
-    Kernel,
-    Launch,
-    LoopKernel,
-    text,
-)
+from lazygrad_compiler.loops.kernel import ArrayKernel, Kernel, Launch, text
 from lazygrad_compiler.loops.lower import lower_contraction, lower_rows
 from lazygrad_compiler.loops.rebase import rebase
-from lazygrad_compiler.loops.scan import lower_scan
 from lazygrad_compiler.loops.scatter import lower_scatter
-from lazygrad_compiler.loops.schedule import schedule_loops
-from lazygrad_compiler.loops.schedule_contraction import schedule_contraction, scratch_bytes
-from lazygrad_compiler.loops.sort import lower_sort
 from lazygrad_compiler.memory_plan import MemoryPlan, plan_memory
-from lazygrad_compiler.passes.complex import split_complex
-from lazygrad_compiler.passes.optimize import PASSES, Observer, Pass, optimize
-from lazygrad_compiler.target import Target
-
-LOWERINGS["scan"] = lower_scan
-EMITTERS["scan"] = emit_scan
-LOWERINGS["sort"] = lower_sort
-EMITTERS["sort"] = emit_sort
-LOWERINGS["attention"] = lower_attention
-EMITTERS["attention"] = emit_attention
+from lazygrad_compiler.passes.optimize import Observer, Pass, optimize
+from lazygrad_compiler.target import Target, host
 
 STAGES = ("graph", "grad", "opt", "fused", "loops", "llvm", "llvm-opt", "asm")
+"""Those of the CPU; `stages_of` has a target's."""
 
-KernelCompiler = Callable[[str, str, Target], bytes]
+KernelCompiler = Callable[[str, str, Any], bytes]
 """(name, LLVM text, target) -> object code; the runtime may answer from its cache."""
 
 
@@ -78,13 +53,14 @@ class CompiledKernel:
     tasks: int
     grain: int
     scratch: int
+    grid: Grid | None = None
 
 
 @dataclass(slots=True)
 class Stages:
     """What each stage made, for dumps; the later ones are rendered when asked for."""
 
-    target: Target
+    target: AnyTarget
     graph: Graph
     opt: Graph
     partition: Partition
@@ -92,7 +68,8 @@ class Stages:
     kernels: list[CompiledKernel]
     names: list[str]  # of each launch's kernel
     plan: MemoryPlan
-    entry: str
+    entry: str  # LLVM text; a GPU's launches have none
+    bound: list[BoundLaunch] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
     gradients: Sequence[Differentiated] = ()  # what autodiff did; the front end notes it
 
@@ -101,8 +78,13 @@ class Stages:
         return _RENDER[stage](self)
 
 
+def stages_of(target: AnyTarget) -> tuple[str, ...]:
+    """The names of the stages for a target, in order."""
+    return backend_of(target).stages
+
+
 def compile_graph(
-    graph: Graph, target: Target, compile_kernel: KernelCompiler | None = None
+    graph: Graph, target: AnyTarget, compile_kernel: KernelCompiler | None = None
 ) -> Artifact:
     """Compiles a canonical graph (inputs numbered from 0)."""
     started = time.perf_counter()
@@ -111,9 +93,10 @@ def compile_graph(
     return make_artifact(stages, objects, time.perf_counter() - started)
 
 
-def lower(graph: Graph, target: Target) -> Stages:
+def lower(graph: Graph, target: AnyTarget) -> Stages:
     """Everything up to LLVM text."""
     times: dict[str, float] = {}
+    backend = backend_of(target)
 
     def timed(name: str, step: Callable, *args: Any) -> Any:
         begun = time.perf_counter()
@@ -121,36 +104,35 @@ def lower(graph: Graph, target: Target) -> Stages:
         times[name] = time.perf_counter() - begun
         return result
 
-    separate = timed("opt", optimized, graph)
+    separate = timed("opt", optimized, graph, None, target)
     parts = timed("fused", partition, separate)
-    launches = timed("loops", lower_groups, parts)
+    launches = timed("loops", lower_groups, parts, backend)
     kernels, names = timed("llvm", emit_kernels, launches, target)
     count = input_count(graph)
     plan, bound = timed("plan", bind, separate, count, launches, kernels, names)
-    entry = Module()
-    emit_entry(entry, bound, count + len(graph.outputs) + 1, "nounwind")
+    entry = ""
+    if isinstance(target, Target):
+        module = Module()
+        emit_entry(module, bound, count + len(graph.outputs) + 1, "nounwind")
+        entry = module.text()
     return Stages(
-        target, graph, separate, parts, launches, kernels, names, plan, entry.text(), times
+        target, graph, separate, parts, launches, kernels, names, plan, entry, bound, times
     )
 
 
-def optimized(graph: Graph, observer: Observer | None = None) -> Graph:
+def optimized(
+    graph: Graph, observer: Observer | None = None, target: AnyTarget | None = None
+) -> Graph:
     """Stage opt of a graph: everything that makes one graph of another, in order.
 
-    observer: called after each pass, see `passes.optimize`.
+    observer: called after each pass, see `passes.optimize`.  target: this machine if not given.
     """
-    return optimize(graph, observer, opt_passes())
+    return optimize(graph, observer, opt_passes(target))
 
 
-def opt_passes() -> list[tuple[str, Pass]]:
+def opt_passes(target: AnyTarget | None = None) -> list[tuple[str, Pass]]:
     """The passes of stage opt by name, in order."""
-    return [
-        ("split-complex", split_complex),
-        ("take-apart", take_apart),
-        *PASSES,
-        ("prepare", prepare),
-        ("separate-outputs", separate_outputs),
-    ]
+    return list(backend_of(target or host()).passes)
 
 
 def input_count(graph: Graph) -> int:
@@ -158,19 +140,7 @@ def input_count(graph: Graph) -> int:
     return 1 + max((leaf.attrs[0] for leaf in graph.inputs()), default=-1)
 
 
-def separate_outputs(graph: Graph) -> Graph:
-    """Every output a node of its own: an input or an earlier output given back is copied."""
-    seen: set[Node] = set()
-    outputs = []
-    for output in graph.outputs:
-        while output in seen or output.op == "input":
-            output = node("reshape", output, shape=output.shape, location=output.location)
-        seen.add(output)
-        outputs.append(output)
-    return Graph(tuple(outputs))
-
-
-def lower_groups(parts: Partition) -> list[Launch]:
+def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
     """One launch a group (a scatter takes two: the base, then the updates; a large concatenation
     one for each piece); empty results take none.
     """
@@ -188,17 +158,17 @@ def lower_groups(parts: Partition) -> list[Launch]:
         elif group.kind == "scatter":
             made = lower_scatter(group, stored)
         elif group.kind in ARRAY_KINDS:
-            made = lower_array(group)
+            made = lower_array(group, backend.lowerings)
         elif comes_in_pieces(group):
             made = lower_pieces(group, stored)
         else:
             made = [lower_rows(group, stored)]
-        launches += [rebase(replace(launch, group=group)) for launch in made]
+        launches += [rebase(replace(launch, group=group), backend.alignment) for launch in made]
     return launches
 
 
 def emit_kernels(
-    launches: Sequence[Launch], target: Target
+    launches: Sequence[Launch], target: AnyTarget
 ) -> tuple[list[CompiledKernel], list[str]]:
     """The distinct kernels, and the name of each launch's."""
     kernels: dict[str, CompiledKernel] = {}
@@ -217,32 +187,15 @@ def emit_kernels(
 
 
 def emit_kernel(
-    name: str, kernel: Kernel, target: Target, annotated: bool = False
+    name: str, kernel: Kernel, target: AnyTarget, annotated: bool = False
 ) -> CompiledKernel:
     """annotated: with comments on what of the loop IR each instruction is for (`llvm/lines.py`)."""
-    module = Module(
-        function_attributes=target.function_attributes,
-        target_features=target.features,
-        annotated=annotated,
+    backend = backend_of(target)
+    module = backend.module(target, annotated)
+    made = backend.emitters[kernel.kind](module, name, kernel, target)
+    return CompiledKernel(
+        name, kernel, made.schedule, module.text(), made.tasks, made.grain, made.scratch, made.grid
     )
-    scratch = 0
-    schedule: Any = None
-    if isinstance(kernel, LoopKernel):
-        schedule = schedule_loops(kernel, target)
-        loops.emit_loops(module, name, kernel, schedule, target.function_attributes)
-        tasks, grain = loops.task_count(kernel, schedule), schedule.grain
-    elif isinstance(kernel, ContractionKernel):
-        schedule = schedule_contraction(kernel, target)
-        contraction.emit_contraction(module, name, kernel, schedule, target.function_attributes)
-        tasks, grain = contraction.task_count(kernel, schedule), schedule.grain
-        scratch = scratch_bytes(kernel, schedule)
-    elif isinstance(kernel, ArrayKernel):
-        work = emit_array(module, name, kernel, target)
-        tasks, grain, scratch = work.tasks, work.grain, work.scratch
-    else:
-        scatter.emit_scatter(module, name, kernel, target)
-        tasks, grain = scatter.task_count(kernel, target), scatter.grain_for(kernel, target)
-    return CompiledKernel(name, kernel, schedule, module.text(), tasks, grain, scratch)
 
 
 def bind(
@@ -278,13 +231,16 @@ def bind(
 
 
 def emit_objects(stages: Stages, compile_kernel: KernelCompiler | None = None) -> dict[str, bytes]:
-    """Object code of the entry and of each distinct kernel."""
-    make = compile_kernel or (lambda name, llvm, target: compile_text(llvm, target).object_code)
+    """Object code of the entry and of each distinct kernel; for a GPU the kernels' PTX."""
+    backend = backend_of(stages.target)
+    make = compile_kernel or (lambda name, llvm, target: backend.compile(llvm, target))
     begun = time.perf_counter()
     objects = {
         kernel.name: make(kernel.name, kernel.llvm, stages.target) for kernel in stages.kernels
     }
-    objects["program"] = compile_text(stages.entry, stages.target, straight=True).object_code
+    if isinstance(stages.target, Target):
+        program = compile_text(stages.entry, stages.target, straight=True)
+        objects["program"] = program.object_code
     stages.times["asm"] = time.perf_counter() - begun
     return objects
 
@@ -303,7 +259,25 @@ def make_artifact(stages: Stages, objects: dict[str, bytes], seconds: float) -> 
         seconds,
         library_launches(stages.launches),
         donations_of(stages),
+        stages.target.kind,
+        grid_launches(stages) if stages.target.kind == "cuda" else (),
     )
+
+
+def grid_launches(stages: Stages) -> tuple[GridLaunch, ...]:
+    """The launches for a GPU, in order."""
+    by_name = {kernel.name: kernel for kernel in stages.kernels}
+    result = []
+    for launch in stages.bound:
+        arguments = tuple((binding.slot, binding.offset) for binding in launch.arguments)
+        grid = None if launch.library else by_name[launch.kernel].grid
+        grid = grid or Grid((0, 0, 0), (0, 0, 0))
+        result.append(
+            GridLaunch(
+                launch.kernel, arguments, grid.blocks, grid.threads, grid.shared, launch.checks
+            )
+        )
+    return tuple(result)
 
 
 def donations_of(stages: Stages) -> Donations:
@@ -364,13 +338,29 @@ def _per_kernel(stages: Stages, show: Callable[[CompiledKernel], str]) -> str:
     return "\n\n".join(parts)
 
 
+def _render_entry(stages: Stages) -> str:
+    return "\n\n; entry\n" + stages.entry if stages.entry else ""
+
+
+def _optimized_text(stages: Stages, kernel: CompiledKernel) -> str:
+    return backend_of(stages.target).optimize(kernel.llvm, stages.target)
+
+
+def _render_assembly(stages: Stages) -> str:
+    backend = backend_of(stages.target)
+    return _per_kernel(
+        stages, lambda k: backend.assemble(_optimized_text(stages, k), stages.target)
+    )
+
+
 _RENDER: dict[str, Callable[[Stages], str]] = {
     "graph": lambda s: print_graph(s.graph),
     "grad": lambda s: gradient_text(s.gradients),
     "opt": lambda s: print_graph(s.opt),
     "fused": _render_fused,
     "loops": lambda s: _per_kernel(s, lambda k: f"; {k.schedule}\n{text(k.kernel)}"),
-    "llvm": lambda s: _per_kernel(s, lambda k: k.llvm) + "\n\n; entry\n" + s.entry,
-    "llvm-opt": lambda s: _per_kernel(s, lambda k: optimize_text(k.llvm, s.target)),
-    "asm": lambda s: _per_kernel(s, lambda k: assembly(optimize_text(k.llvm, s.target), s.target)),
+    "llvm": lambda s: _per_kernel(s, lambda k: k.llvm) + _render_entry(s),
+    "llvm-opt": lambda s: _per_kernel(s, lambda k: _optimized_text(s, k)),
+    "asm": lambda s: _render_assembly(s),
+    "ptx": lambda s: _render_assembly(s),
 }

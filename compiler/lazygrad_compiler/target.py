@@ -10,6 +10,7 @@ import functools
 import os
 import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Target:
     registers: int
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
+
+    kind: ClassVar[str] = "cpu"
 
     @property
     def function_attributes(self) -> str:

@@ -16,12 +16,14 @@ from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import compile_text
 from lazygrad_compiler.llvm.entry import CLOCK_WORDS, emit_entry
 from lazygrad_compiler.pipeline import Stages, bind, input_count
+from lazygrad_compiler.target import Target
 from lazygrad_runtime.memory import Buffer
 from lazygrad_runtime.program import Program
 
 
 def timed_entry(stages: Stages) -> bytes:
     """Object code of the entry that reads the clock."""
+    assert isinstance(stages.target, Target)
     count = input_count(stages.graph)
     _, bound = bind(stages.opt, count, stages.launches, stages.kernels, stages.names)
     module = Module()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy
 import pytest
 
+from lazygrad_compiler.backend import backend_of
 from lazygrad_compiler.fusion.partition import partition
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.ir import dtypes
@@ -22,7 +23,9 @@ from lazygrad_compiler.loops import lower
 from lazygrad_compiler.loops.index import Affine, Div, Dyn, Mod, Term, Var
 from lazygrad_compiler.loops.kernel import LoopKernel
 from lazygrad_compiler.passes.optimize import optimize
-from lazygrad_compiler.pipeline import lower_groups, separate_outputs
+from lazygrad_compiler.passes.outputs import separate_outputs
+from lazygrad_compiler.pipeline import lower_groups
+from lazygrad_compiler.target import host
 from tests.compiler.error_bounds import IllConditioned
 from tests.compiler.error_bounds import check as compare
 from tests.compiler.random_graphs import random_graph
@@ -414,7 +417,7 @@ def pairs_of_kernels(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> list[tupl
 
     with monkeypatch.context() as patch:
         patch.setattr(lower, "coalesce", recording)
-        lower_groups(partition(separate_outputs(prepare(optimize(graph)))))
+        lower_groups(partition(separate_outputs(prepare(optimize(graph)))), backend_of(host()))
     return seen
 
 

@@ -18,7 +18,7 @@ from lazygrad_compiler.ir.dtypes import DTYPES
 from lazygrad_compiler.ir.node import Graph, Node, node, topological
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_compiler.passes.optimize import optimize
-from lazygrad_compiler.pipeline import separate_outputs
+from lazygrad_compiler.passes.outputs import separate_outputs
 from tests.compiler.random_graphs import random_graph
 from tests.compiler.test_compiled import run_compiled
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy
 import pytest
 
+from lazygrad_compiler.backend import backend_of
 from lazygrad_compiler.fusion.partition import partition
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.ir.dtypes import DTYPES
@@ -34,7 +35,8 @@ from lazygrad_compiler.loops.schedule_contraction import (
     scratch_bytes,
 )
 from lazygrad_compiler.passes.optimize import optimize
-from lazygrad_compiler.pipeline import lower_groups, separate_outputs
+from lazygrad_compiler.passes.outputs import separate_outputs
+from lazygrad_compiler.pipeline import lower_groups
 from lazygrad_compiler.target import Target, host
 from lazygrad_runtime.loader import LoadedCode, load_object
 from tests.compiler.error_bounds import IllConditioned
@@ -52,7 +54,7 @@ Entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, 
 
 def launches_of(graph: Graph) -> tuple[Graph, list[Launch]]:
     separate = separate_outputs(prepare(optimize(graph)))
-    return separate, lower_groups(partition(separate))
+    return separate, lower_groups(partition(separate), backend_of(host()))
 
 
 def default_schedule(kernel: Kernel) -> Any:

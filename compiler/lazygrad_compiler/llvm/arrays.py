@@ -1,4 +1,4 @@
-"""Emission of kernels over whole arrays: the table of emitters, by kind of op."""
+"""What the emitters of kernels over whole arrays have in common."""
 
 from __future__ import annotations
 
@@ -22,9 +22,4 @@ class Work:
 
 
 Emitter = Callable[[Module, str, ArrayKernel, Target], Work]
-EMITTERS: dict[str, Emitter] = {}
-
-
-def emit_array(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Work:
-    """Writes the function `name` of the kernel ABI into the module."""
-    return EMITTERS[kernel.kind](module, name, kernel, target)
+"""Writes the function of that name into the module."""

@@ -15,7 +15,8 @@ import llvmlite.binding as llvm
 
 from lazygrad_compiler.target import Target
 
-_lock = threading.RLock()
+lock = threading.RLock()
+"""LLVM is used by one thread at a time."""
 
 
 @functools.cache
@@ -72,7 +73,7 @@ def compile_text(
     straight: no passes and the fast instruction selector, for long code that runs once a step (the
     entry).
     """
-    with _lock:
+    with lock:
         machine = target_machine(target, 0 if straight else 2)
         module = llvm.parse_assembly(text)
         module.triple = target.triple
@@ -86,7 +87,7 @@ def compile_text(
 
 def optimize_text(text: str, target: Target) -> str:
     """The module after the passes, as text."""
-    with _lock:
+    with lock:
         machine = target_machine(target)
         module = llvm.parse_assembly(text)
         module.triple = target.triple
@@ -98,7 +99,7 @@ def optimize_text(text: str, target: Target) -> str:
 
 def assembly(text: str, target: Target) -> str:
     """The target's assembly for (optimised) module text."""
-    with _lock:
+    with lock:
         machine = target_machine(target)
         module = llvm.parse_assembly(text)
         module.triple = target.triple

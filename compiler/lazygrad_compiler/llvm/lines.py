@@ -13,9 +13,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lazygrad_compiler.backend import AnyTarget, backend_of
 from lazygrad_compiler.llvm.builder import ORIGIN
-from lazygrad_compiler.llvm.compile import assembly, optimize_text
-from lazygrad_compiler.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +46,16 @@ def llvm_lines(annotated: str) -> list[LinkedLine]:
     return lines
 
 
-def assembly_lines(llvm: Sequence[LinkedLine], target: Target, name: str) -> list[LinkedLine]:
+def assembly_lines(llvm: Sequence[LinkedLine], target: AnyTarget, name: str) -> list[LinkedLine]:
     """The assembly of the module, each instruction with the LLVM line of kernel `name` it is for.
 
     Links are left out where debug locations changed the code, which they should not.
     """
     plain = [line.text for line in llvm]
-    located = assembly(optimize_text(_located(plain, name), target), target)
-    wanted = assembly(optimize_text("\n".join(plain) + "\n", target), target).splitlines()
+    backend = backend_of(target)
+    located = backend.assemble(backend.optimize(_located(plain, name), target), target)
+    optimized = backend.optimize("\n".join(plain) + "\n", target)
+    wanted = backend.assemble(optimized, target).splitlines()
     found: list[tuple[str, int]] = []
     current, skipped = 0, False
     for text in located.splitlines():

@@ -10,8 +10,9 @@ gathers.  A mask of active lanes covers the last, partial vector of a loop.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm import scalar
@@ -48,6 +49,9 @@ class Place:
 
 class Points:
     """Emits values at the current point.  `lanes` is 1 where `vector` is None."""
+
+    rules: ClassVar[dict[str, Callable[[Any, Instr], Value]]] = {}
+    """What emits an instr that is no op of the op table; filled below."""
 
     def __init__(
         self,
@@ -225,7 +229,7 @@ class Points:
 
     def _emit(self, instr: Instr) -> Value:
         f = self.f
-        rule = _INSTR.get(instr.op)
+        rule = self.rules.get(instr.op)
         if rule is not None:
             return rule(self, instr)
         args = [self.computed[arg] for arg in instr.args]
@@ -414,7 +418,7 @@ def _dynamic(points: Points, instr: Instr) -> Value:
     return f.select(bad, const(raw.type, 0), wrapped)
 
 
-_INSTR = {
+Points.rules = {
     "load": _load,
     "index": lambda points, instr: points.index_vector(instr.data[0]),
     "const": lambda points, instr: scalar.constant(instr.dtype, instr.data[0]),

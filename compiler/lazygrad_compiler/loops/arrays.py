@@ -7,7 +7,7 @@ that needs the threads to wait for each other takes several, which share `tempor
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from lazygrad_compiler.ir.dtypes import DType
@@ -65,9 +65,11 @@ def lower_library(group: Group) -> list[Launch]:
     return [Launch(kernel, launch.arguments, location, name.removesuffix(PAIRED))]
 
 
-LOWERINGS: dict[str, Callable[[Group], list[Launch]]] = {"library": lower_library}
-"""By kind of op; `lower_whole` where there is no row."""
+Lowering = Callable[[Group], list[Launch]]
 
 
-def lower_array(group: Group) -> list[Launch]:
-    return LOWERINGS.get(group.kind, lower_whole)(group)
+def lower_array(group: Group, lowerings: Mapping[str, Lowering]) -> list[Launch]:
+    """lowerings: by kind of op; `lower_whole` where there is no row."""
+    if group.kind == "library":
+        return lower_library(group)
+    return lowerings.get(group.kind, lower_whole)(group)

@@ -21,7 +21,8 @@ from lazygrad_compiler.loops.kernel import (
 )
 
 
-def rebase(launch: Launch) -> Launch:
+def rebase(launch: Launch, alignment: int = 1) -> Launch:
+    """alignment: of the first element's place, in bytes, where the target's loads ask for it."""
     kernel = launch.kernel
     if not isinstance(kernel, (LoopKernel, ContractionKernel)):
         return launch
@@ -37,7 +38,12 @@ def rebase(launch: Launch) -> Launch:
     for stage in stages:
         for store in stage.stores:
             touch(store.buffer, store.index)
-    shifts = {buffer: start for buffer, start in starts.items() if start > 0}
+    whole = [max(alignment // buffer.dtype.itemsize, 1) for buffer in kernel.buffers]
+    shifts = {
+        buffer: start // whole[buffer] * whole[buffer]
+        for buffer, start in starts.items()
+        if start >= whole[buffer]
+    }
     if not shifts:
         return launch
 

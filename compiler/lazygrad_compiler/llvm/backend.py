@@ -1,0 +1,83 @@
+"""The CPU's backend: how each kind of kernel becomes a function for the thread pool."""
+
+from __future__ import annotations
+
+from lazygrad_compiler.backend import Backend, Emitted
+from lazygrad_compiler.fusion.attention import take_apart
+from lazygrad_compiler.fusion.prepare import prepare
+from lazygrad_compiler.llvm import contraction, loops, scatter
+from lazygrad_compiler.llvm.arrays import Emitter as ArrayEmitter
+from lazygrad_compiler.llvm.attention import emit_attention
+from lazygrad_compiler.llvm.builder import Module
+from lazygrad_compiler.llvm.compile import assembly, compile_text, optimize_text
+from lazygrad_compiler.llvm.scan import emit_scan
+from lazygrad_compiler.llvm.sort import emit_sort
+from lazygrad_compiler.loops.attention import lower_attention
+from lazygrad_compiler.loops.kernel import ArrayKernel, ContractionKernel, LoopKernel, ScatterKernel
+from lazygrad_compiler.loops.scan import lower_scan
+from lazygrad_compiler.loops.schedule import schedule_loops
+from lazygrad_compiler.loops.schedule_contraction import schedule_contraction, scratch_bytes
+from lazygrad_compiler.loops.sort import lower_sort
+from lazygrad_compiler.passes.complex import split_complex
+from lazygrad_compiler.passes.optimize import PASSES
+from lazygrad_compiler.passes.outputs import separate_outputs
+from lazygrad_compiler.target import Target
+
+
+def _module(target: Target, annotated: bool) -> Module:
+    return Module(
+        function_attributes=target.function_attributes,
+        target_features=target.features,
+        annotated=annotated,
+    )
+
+
+def _loops(module: Module, name: str, kernel: LoopKernel, target: Target) -> Emitted:
+    schedule = schedule_loops(kernel, target)
+    loops.emit_loops(module, name, kernel, schedule, target.function_attributes)
+    return Emitted(schedule, loops.task_count(kernel, schedule), schedule.grain)
+
+
+def _contraction(module: Module, name: str, kernel: ContractionKernel, target: Target) -> Emitted:
+    schedule = schedule_contraction(kernel, target)
+    contraction.emit_contraction(module, name, kernel, schedule, target.function_attributes)
+    tasks = contraction.task_count(kernel, schedule)
+    return Emitted(schedule, tasks, schedule.grain, scratch_bytes(kernel, schedule))
+
+
+def _scatter(module: Module, name: str, kernel: ScatterKernel, target: Target) -> Emitted:
+    scatter.emit_scatter(module, name, kernel, target)
+    return Emitted(None, scatter.task_count(kernel, target), scatter.grain_for(kernel, target))
+
+
+def _array(emitter: ArrayEmitter):
+    def emit(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Emitted:
+        work = emitter(module, name, kernel, target)
+        return Emitted(None, work.tasks, work.grain, work.scratch)
+
+    return emit
+
+
+BACKEND = Backend(
+    stages=("graph", "grad", "opt", "fused", "loops", "llvm", "llvm-opt", "asm"),
+    passes=(
+        ("split-complex", split_complex),
+        ("take-apart", take_apart),
+        *PASSES,
+        ("prepare", prepare),
+        ("separate-outputs", separate_outputs),
+    ),
+    lowerings={"scan": lower_scan, "sort": lower_sort, "attention": lower_attention},
+    module=_module,
+    emitters={
+        "loops": _loops,
+        "contraction": _contraction,
+        "scatter": _scatter,
+        "scan": _array(emit_scan),
+        "sort": _array(emit_sort),
+        "attention": _array(emit_attention),
+    },
+    optimize=optimize_text,
+    assemble=assembly,
+    compile=lambda text, target: compile_text(text, target).object_code,
+)
