@@ -58,7 +58,8 @@ class Backend:
     whole arrays, by kind.  module: an empty module (target, annotated).  emitters: by kind of
     kernel.  optimize, assemble: LLVM text to optimised LLVM text, and that to assembly.  compile:
     LLVM text to what an artifact holds.  alignment: bytes to which the places stay aligned at
-    which a launch binds its buffers.
+    which a launch binds its buffers.  row_buffers: whether row kernels keep values in memory
+    (`loops/row_buffers.py`).
     """
 
     stages: tuple[str, ...]
@@ -70,6 +71,7 @@ class Backend:
     assemble: Callable[[str, Any], str]
     compile: Callable[[str, Any], bytes]
     alignment: int = 1
+    row_buffers: bool = False
 
 
 BACKENDS = {"cpu": "lazygrad_compiler.llvm.backend", "cuda": "lazygrad_compiler.ptx.backend"}

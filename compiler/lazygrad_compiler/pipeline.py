@@ -162,7 +162,7 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
         elif comes_in_pieces(group):
             made = lower_pieces(group, stored)
         else:
-            made = [lower_rows(group, stored)]
+            made = [lower_rows(group, stored, keeps=backend.row_buffers)]
         launches += [rebase(replace(launch, group=group), backend.alignment) for launch in made]
     return launches
 

@@ -70,7 +70,8 @@ def emit(name: str, kernel: Kernel, schedule: Any, target: Target) -> tuple[str,
     module = Module(function_attributes=target.function_attributes, target_features=target.features)
     if isinstance(kernel, LoopKernel):
         loops.emit_loops(module, name, kernel, schedule, target.function_attributes)
-        return module.text(), loops.task_count(kernel, schedule), 0
+        scratch = loops.scratch_bytes(kernel, schedule)
+        return module.text(), loops.task_count(kernel, schedule), scratch
     if isinstance(kernel, ContractionKernel):
         contraction.emit_contraction(module, name, kernel, schedule, target.function_attributes)
         tasks = contraction.task_count(kernel, schedule)
@@ -175,14 +176,19 @@ def random_loop_schedule(kernel: LoopKernel, generator: random.Random) -> LoopSc
         generator.shuffle(axes)
         inner_order.append(tuple(axes))
     chunk = generator.choice([1, 2, 3, 8]) * lanes if vector == "row" else 1
+    each = [1 if vector == "none" else lanes] * len(kernel.stages)
+    if vector == "inner":
+        each = [generator.choice([2, 4, 8, 16, 32]) for _ in kernel.stages]
     return LoopSchedule(
         vector,
-        1 if vector == "none" else lanes,
+        tuple(each),
         chunk,
         vector == "row" and generator.random() < 0.5,
         generator.choice([1, 3]),
         tuple(order),
         tuple(inner_order),
+        generator.random() < 0.5,
+        generator.randrange(-1, len(kernel.stages)),
     )
 
 
@@ -239,7 +245,7 @@ def test_chunks_of_a_transposition_cover_every_element_once(
     def choose(kernel: Kernel) -> LoopSchedule:
         usual = default_schedule(kernel)
         return replace(
-            usual, vector="row", lanes=lanes, chunk=lanes, chunks_outermost=chunks_outermost
+            usual, vector="row", lanes=(lanes,), chunk=lanes, chunks_outermost=chunks_outermost
         )
 
     compare(graph, [array], run_scheduled(graph, [array], choose))
@@ -266,7 +272,8 @@ def test_remainders_of_quotients_that_all_lanes_share(lanes: int) -> None:
         usual = default_schedule(kernel)
         if not isinstance(kernel, LoopKernel):
             return usual
-        return replace(usual, vector="inner", lanes=lanes, chunk=1, chunks_outermost=False)
+        each = (lanes,) * len(kernel.stages)
+        return replace(usual, vector="inner", lanes=each, chunk=1, chunks_outermost=False)
 
     inputs = [
         numpy.full((1,) * 5, 3, numpy.float32),
@@ -294,13 +301,15 @@ def test_default_schedules_are_legal(target: Target) -> None:
             s = schedule_loops(kernel, target)
             seen.add(s.vector)
             assert s.vector in ("row", "inner", "none") and s.grain >= 1
-            assert s.lanes & (s.lanes - 1) == 0
+            assert all(lanes & (lanes - 1) == 0 for lanes in s.lanes)
+            assert len(s.lanes) == len(kernel.stages) > s.prefetch >= -1
             assert sorted(s.row_order) == list(range(len(kernel.row_axes)))
             assert len(s.inner_order) == len(kernel.stages)
             for order, stage in zip(s.inner_order, kernel.stages, strict=True):
                 assert sorted(order) == list(range(len(stage.axes)))
             if s.vector == "row":
-                assert s.chunk % s.lanes == 0 and s.chunk > 0
+                assert len(set(s.lanes)) == 1
+                assert s.chunk % s.lanes[0] == 0 and s.chunk > 0
             tasks = loops.task_count(kernel, s)
             assert tasks >= (1 if all(v.extent for v in kernel.row_axes) else 0)
     assert seen == {"row", "inner", "none"}
@@ -309,8 +318,8 @@ def test_default_schedules_are_legal(target: Target) -> None:
 def test_elementwise_kernels_vectorise_the_contiguous_axis() -> None:
     (kernel,) = kernels_of(Graph((node("exp", leaf(0, 300, 200)),)), LoopKernel)
     s = schedule_loops(kernel, WIDE)
-    assert (s.vector, s.lanes) == ("row", 16)
-    assert schedule_loops(kernel, NARROW).lanes == 8
+    assert (s.vector, s.lanes) == ("row", (16,))
+    assert schedule_loops(kernel, NARROW).lanes == (8,)
     assert not s.chunks_outermost
 
 
@@ -326,13 +335,13 @@ def test_transpositions_go_in_short_chunks() -> None:
     turned = node("permute", leaf(0, 500, 700), order=(1, 0))
     (kernel,) = kernels_of(Graph((node("neg", turned),)), LoopKernel)
     s = schedule_loops(kernel, WIDE)
-    assert s.vector == "row" and s.chunks_outermost and s.chunk <= max(STRIDED_CHUNK, s.lanes)
+    assert s.vector == "row" and s.chunks_outermost and s.chunk <= max(STRIDED_CHUNK, s.lanes[0])
 
 
 def test_small_arrays_take_one_task_and_few_lanes() -> None:
     (kernel,) = kernels_of(Graph((node("neg", leaf(0, 3)),)), LoopKernel)
     s = schedule_loops(kernel, WIDE)
-    assert s.lanes < 8 and loops.task_count(kernel, s) == 1
+    assert s.lanes[0] < 8 and loops.task_count(kernel, s) == 1
 
 
 def test_a_schedule_is_plain_data() -> None:

@@ -35,7 +35,8 @@ def _module(target: Target, annotated: bool) -> Module:
 def _loops(module: Module, name: str, kernel: LoopKernel, target: Target) -> Emitted:
     schedule = schedule_loops(kernel, target)
     loops.emit_loops(module, name, kernel, schedule, target.function_attributes)
-    return Emitted(schedule, loops.task_count(kernel, schedule), schedule.grain)
+    tasks, scratch = loops.task_count(kernel, schedule), loops.scratch_bytes(kernel, schedule)
+    return Emitted(schedule, tasks, schedule.grain, scratch)
 
 
 def _contraction(module: Module, name: str, kernel: ContractionKernel, target: Target) -> Emitted:
@@ -80,4 +81,5 @@ BACKEND = Backend(
     optimize=optimize_text,
     assemble=assembly,
     compile=lambda text, target: compile_text(text, target).object_code,
+    row_buffers=True,
 )

@@ -395,6 +395,18 @@ class Function:
     def store(self, value: Value, pointer: Value, align: int) -> None:
         self.emit_void(f"store {value}, {pointer}, align {align}")
 
+    def store_past_caches(self, value: Value, pointer: Value, align: int) -> None:
+        """A streaming store: the line is written whole and not read first.  align: the value's
+        size, else LLVM takes it apart.
+        """
+        self.module.metadata(0, "!{i32 1}")
+        self.emit_void(f"store {value}, {pointer}, align {align}, !nontemporal !0")
+
+    def prefetch(self, pointer: Value) -> None:
+        """Asks for a line to be read into the first cache; any address will do."""
+        self.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
+        self.emit_void(f"call void @llvm.prefetch.p0({pointer}, i32 0, i32 3, i32 1)")
+
     def masked_load(
         self, type_: str, pointer: Value, align: int, mask: Value, otherwise: Value
     ) -> Value:
@@ -554,6 +566,7 @@ class Module:
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
         self._helpers: set[str] = set()
+        self._metadata: dict[int, str] = {}
 
     def function(
         self,
@@ -567,6 +580,10 @@ class Module:
         function = Function(self, name, result, parameters, attributes, linkage)
         self.functions.append(function)
         return function
+
+    def metadata(self, number: int, text: str) -> None:
+        """A numbered metadata node, the same each time it is asked for."""
+        self._metadata[number] = text
 
     def declare(self, name: str, result: str, parameters: Sequence[str]) -> None:
         self._declarations[name] = f"declare {result} @{name}({', '.join(parameters)})"
@@ -598,5 +615,6 @@ class Module:
             "\n".join(self._globals.values()),
             "\n\n".join(function.text() for function in self.functions),
             "\n".join(self._declarations[name] for name in sorted(self._declarations)),
+            "\n".join(f"!{number} = {node}" for number, node in self._metadata.items()),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"

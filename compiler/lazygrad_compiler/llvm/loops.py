@@ -51,6 +51,9 @@ class _LoopEmitter:
         self.schedule = schedule
         self.depends = dependences(kernel.values)
         self.pointers, self.error = load_arguments(self.f, len(kernel.buffers))
+        scratch = self.f.parameters[3]
+        starts = _row_buffers(kernel, schedule)
+        self.kept = [self.f.offset(scratch, start, "i8") for start in starts[:-1]]
 
     def run(self) -> None:
         f, kernel, schedule = self.f, self.kernel, self.schedule
@@ -80,11 +83,13 @@ class _LoopEmitter:
                 self._row(bindings, None, None)
             else:
                 self._vector_rows(bindings, row_vector, chunk_number)
+        if schedule.stream:
+            f.emit_void("fence seq_cst")  # stores past the caches obey no other order
         f.ret()
 
     def _vector_rows(self, bindings: dict[Var, Value], axis: Var, chunk_number: Value) -> None:
         """The rows of one chunk, `lanes` at a time; the rest under a mask."""
-        f, lanes, chunk = self.f, self.schedule.lanes, self.schedule.chunk
+        f, lanes, chunk = self.f, self.schedule.lanes[0], self.schedule.chunk
         if axis.extent <= chunk:
             begin, end = const("i64", 0), const("i64", axis.extent)
         else:
@@ -108,23 +113,47 @@ class _LoopEmitter:
 
     def _row(self, bindings: dict[Var, Value], vector: Var | None, active: Value | None) -> None:
         """All stages of one row (or of a vector of rows)."""
-        points = Points(
-            self.f,
-            self.kernel.values,
-            self.pointers,
-            self.error,
-            vector,
-            self.schedule.lanes,
-            aligned=True,
-        )
+        points = self._points(vector, self.schedule.lanes[0])
         points.bindings.update(bindings)
         points.active = active
-        for stage, order in zip(self.kernel.stages, self.schedule.inner_order, strict=True):
-            self._stage(points, stage, tuple(stage.axes[p] for p in order))
+        for number, stage in enumerate(self.kernel.stages):
+            order = self.schedule.inner_order[number]
+            axes = tuple(stage.axes[p] for p in order)
+            ahead = self.schedule.prefetch == number
+            self._stage(points, stage, axes, self.schedule.lanes[number], ahead)
 
-    def _stage(self, points: Points, stage: Stage, axes: tuple[Var, ...]) -> None:
+    def _points(self, vector: Var | None, lanes: int) -> Points:
+        points = Points(
+            self.f, self.kernel.values, self.pointers, self.error, vector, lanes, aligned=True
+        )
+        points.kept = self.kept
+        return points
+
+    def _loads_ahead(self, stage: Stage, axis: Var) -> list[tuple[int, Affine, int]]:
+        """What the stage reads along the axis that the next row reads elsewhere: buffer, index, and
+        how far away the next row lies.
+        """
+        if not self.kernel.row_axes:
+            return []
+        following = self.kernel.row_axes[self.schedule.row_order[-1]]
+        found: dict[tuple[int, Affine, int], None] = {}
+        for number in stage.values:
+            instr = self.kernel.values[number]
+            if instr.op != "load":
+                continue
+            buffer, index = instr.data
+            plain = all(isinstance(term, Var) for term, _ in index.terms)
+            step = index.coefficient(following)
+            if plain and step and index.coefficient(axis) == 1:
+                found[buffer, index, step] = None
+        return list(found)
+
+    def _stage(
+        self, points: Points, stage: Stage, axes: tuple[Var, ...], width: int, ahead: bool
+    ) -> None:
         f, kernel = self.f, self.kernel
         inner_vector = axes[-1] if axes and self.schedule.vector == "inner" else None
+        fetched = self._loads_ahead(stage, inner_vector) if ahead and inner_vector else []
         depth_of: dict[Term, int] = {axis: depth + 1 for depth, axis in enumerate(axes)}
         levels: list[list[int]] = [[] for _ in range(len(axes) + 1)]
         for number in stage.values:
@@ -133,9 +162,7 @@ class _LoopEmitter:
             depth = max((depth_of.get(var, 0) for var in self.depends[number]), default=0)
             levels[depth].append(number)
         dtypes = [kernel.values[r.value].dtype for r in stage.reductions]
-        lanes = (
-            self.schedule.lanes if (inner_vector is not None or points.vector is not None) else 1
-        )
+        lanes = width if inner_vector is not None or points.vector is not None else 1
         starts = [reduce.start(r, d, lanes) for r, d in zip(stage.reductions, dtypes, strict=True)]
         results = {r.result for r in stage.reductions}
 
@@ -156,10 +183,18 @@ class _LoopEmitter:
                         place = inside.place(store.index + -1)
                         inside.store_woven(dtype, pointer, place, before, value)
                     continue
-                inside.store(dtype, pointer, place, value)
+                write = inside.stream if self.schedule.stream else inside.store
+                write(dtype, pointer, place, value)
             for (buffer, index), value in woven.items():
                 dtype = kernel.buffers[buffer].dtype
                 inside.store(dtype, inside.pointers[buffer], inside.place(index), value)
+            for keep in stage.keeps:
+                value = inside.computed[keep.value]
+                inside.keep(keep.buffer, kernel.kept[keep.buffer], keep.index, value)
+            for number, index, step in fetched:
+                inside.prefetch(
+                    kernel.buffers[number].dtype, inside.pointers[number], index, step
+                )
             new = []
             for reduction, dtype, held in zip(stage.reductions, dtypes, accumulators, strict=True):
                 spot = (
@@ -188,7 +223,7 @@ class _LoopEmitter:
             flat = [v for held in accumulators for v in held]
             if axis is not inner_vector:
                 with f.loop(0, axis.extent, 1, flat, axis.name) as loop:
-                    inside = self._child(outside)
+                    inside = self._child(outside, None, width)
                     inside.bindings[axis] = loop.index
                     loop.next = [
                         v
@@ -196,11 +231,11 @@ class _LoopEmitter:
                         for v in held
                     ]
                 return _like(loop.results, accumulators)
-            lanes = self.schedule.lanes
+            lanes = width
             whole = axis.extent // lanes * lanes
             if whole:
                 with f.loop(0, whole, lanes, flat, axis.name) as loop:
-                    inside = self._child(outside, axis)
+                    inside = self._child(outside, axis, width)
                     inside.bindings[axis] = loop.index
                     loop.next = [
                         v
@@ -209,7 +244,7 @@ class _LoopEmitter:
                     ]
                 flat = loop.results
             if axis.extent % lanes:
-                inside = self._child(outside, axis)
+                inside = self._child(outside, axis, width)
                 inside.bindings[axis] = const("i64", whole)
                 inside.active = const_lanes(
                     "i1", [lane < axis.extent - whole for lane in range(lanes)]
@@ -237,24 +272,34 @@ class _LoopEmitter:
                 )
         f.origin("")
 
-    def _child(self, outside: Points, vector: Var | None = None) -> Points:
+    def _child(self, outside: Points, vector: Var | None, lanes: int) -> Points:
         """A copy of the state for the inside of a loop: what is computed there is not
         seen outside.
         """
-        inside = Points(
-            self.f,
-            self.kernel.values,
-            self.pointers,
-            self.error,
-            vector or outside.vector,
-            self.schedule.lanes,
-            aligned=True,
-        )
+        inside = self._points(vector or outside.vector, lanes)
         inside.bindings.update(outside.bindings)
         inside.computed.update(outside.computed)
         inside.hoisted.update(outside.hoisted)
         inside.active = outside.active
         return inside
+
+
+def _row_buffers(kernel: LoopKernel, schedule: LoopSchedule) -> list[int]:
+    """Where in scratch memory each row buffer begins, and where the last one ends."""
+    positions = max(
+        (math.prod(axis.extent for axis in stage.axes) for stage in kernel.stages), default=1
+    )
+    if schedule.vector == "row":
+        positions *= schedule.lanes[0]
+    starts = [0]
+    for dtype in kernel.kept:
+        starts.append(starts[-1] + -(-positions * dtype.itemsize // 64) * 64)
+    return starts
+
+
+def scratch_bytes(kernel: LoopKernel, schedule: LoopSchedule) -> int:
+    """The scratch memory that each thread needs."""
+    return _row_buffers(kernel, schedule)[-1]
 
 
 def _like(flat: list[Value], shape: list[list[Value]]) -> list[list[Value]]:

@@ -21,6 +21,8 @@ from lazygrad_compiler.loops.index import Affine, Div, Dyn, Mod, Term, Var
 from lazygrad_compiler.loops.kernel import Instr
 
 I64 = "i64"
+LINE = 64
+"""Bytes of a cache line."""
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class Points:
         self.active: Value | None = None
         self.computed: dict[int, Value] = {}
         self.hoisted: dict[Affine, tuple[Place, Affine]] = {}
+        self.kept: Sequence[Value] = ()
 
     # ---- index expressions
 
@@ -341,6 +344,49 @@ class Points:
         mask = self.active if self.active is not None else const(vector_of("i1", self.lanes), True)
         f.scatter(value, addresses, align, mask)
 
+    def stream(self, dtype: DType, pointer: Value, place: Place, value: Value) -> None:
+        """Writes past the caches where whole vectors lie side by side, at multiples of what is
+        written at a time; else as `store` does.
+        """
+        f = self.f
+        contiguous = place.offsets is None and place.stride == 1
+        if self.vector is None or self.active is not None or not contiguous:
+            self.store(dtype, pointer, place, value)
+            return
+        value = scalar.to_memory(f, f.splat(value, self.lanes), dtype)
+        address = f.offset(pointer, place.base, scalar.memory_type(dtype))
+        size = min(self.lanes * dtype.itemsize, LINE)
+        fits = f.icmp("eq", f.and_(f.convert("ptrtoint", address, I64), size - 1), 0)
+        past, plain, after = (f.new_block(f"store.{way}") for way in ("past", "plain", "end"))
+        f.branch_if(fits, past, plain)
+        f.start_block(past)
+        f.store_past_caches(value, address, size)
+        f.branch(after)
+        f.start_block(plain)
+        f.store(value, address, dtype.itemsize)
+        f.branch(after)
+        f.start_block(after)
+
+    # ---- row buffers
+
+    def kept_place(self, position: Affine) -> Place:
+        """Where a position of the row lies in a row buffer: vectors of rows lie side by side."""
+        if self.vector is None or self._varies(position):
+            return self.place(position)
+        base = self.f.mul(self.scalar_index(position), self.lanes)
+        return Place(base, tuple(range(self.lanes)))
+
+    def keep(self, slot: int, dtype: DType, position: Affine, value: Value) -> None:
+        """Writes what later stages of the row will read."""
+        self.store(dtype, self.kept[slot], self.kept_place(position), value)
+
+    def prefetch(self, dtype: DType, pointer: Value, index: Affine, ahead: int) -> None:
+        """Fetches what a load at the index reads, so many elements on, into the first cache."""
+        f, element = self.f, scalar.memory_type(dtype)
+        base = f.add(self.place(index).base, ahead)
+        for line in range(0, self.lanes * dtype.itemsize, LINE):
+            address = f.offset(f.offset(pointer, base, element), line, "i8")
+            f.prefetch(address)
 
     def weaves(self, place: Place) -> bool:
         """Whether a store there leaves out every second element, in full vectors."""
@@ -368,6 +414,11 @@ def _load(points: Points, instr: Instr) -> Value:
     buffer, index = instr.data
     mask = points.computed[instr.args[0]] if instr.args else None
     return points.load(instr.dtype, points.pointers[buffer], points.place(index), mask)
+
+
+def _kept(points: Points, instr: Instr) -> Value:
+    slot, position = instr.data
+    return points.load(instr.dtype, points.kept[slot], points.kept_place(position), None)
 
 
 def _bounds(points: Points, instr: Instr) -> Value:
@@ -420,6 +471,7 @@ def _dynamic(points: Points, instr: Instr) -> Value:
 
 Points.rules = {
     "load": _load,
+    "kept": _kept,
     "index": lambda points, instr: points.index_vector(instr.data[0]),
     "const": lambda points, instr: scalar.constant(instr.dtype, instr.data[0]),
     "bounds": _bounds,

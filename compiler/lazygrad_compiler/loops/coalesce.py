@@ -20,7 +20,7 @@ def _affines(kernel: LoopKernel) -> Iterator[Affine]:
             if isinstance(item, Affine):
                 yield item
     for stage in kernel.stages:
-        for store in stage.stores:
+        for store in (*stage.stores, *stage.keeps):
             yield store.index
         for reduction in stage.reductions:
             if reduction.position is not None:
@@ -107,6 +107,7 @@ def renamed(
                 for r in stage.reductions
             ),
             tuple(Store(s.buffer, rename(s.index), s.value) for s in stage.stores),
+            tuple(Store(s.buffer, rename(s.index), s.value) for s in stage.keeps),
         )
         for axes, stage in zip(stage_axes, kernel.stages, strict=True)
     )

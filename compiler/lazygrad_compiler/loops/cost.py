@@ -31,7 +31,7 @@ from lazygrad_compiler.loops.kernel import (
 
 NOT_COUNTED = frozenset({
     "load", "index", "bounds", "divides", "const", "philox", "dynamic", "checked", "row",
-    "accumulator", "where", "cast", "bitcast", "neg", "abs",
+    "kept", "accumulator", "where", "cast", "bitcast", "neg", "abs",
 })
 
 

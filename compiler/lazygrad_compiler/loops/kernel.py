@@ -19,12 +19,13 @@ kernels of the same text are the same code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Location
-from lazygrad_compiler.loops.index import Affine, Var
+from lazygrad_compiler.loops.index import Affine, Dyn, Var
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Instr:
                    clamps what is out of range
       checked      args (value, dynamic, …): the value; the indices have been checked
       row          the result of a reduction of an earlier stage
+      kept         data (number, Affine): what an earlier stage kept at that position of the row
       accumulator  the sum of a contraction
     """
 
@@ -83,21 +85,29 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One pass over the inner axes of a row.  `values` lists the instrs it needs, in order."""
+    """One pass over the inner axes of a row.  `values` lists the instrs it needs, in order.
+    keeps: stores into the kernel's row buffers, for later stages.
+    """
 
     axes: tuple[Var, ...]
     values: tuple[int, ...]
     reductions: tuple[Reduction, ...]
     stores: tuple[Store, ...]
+    keeps: tuple[Store, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LoopKernel:
+    """kept: the dtypes of the row buffers, each of one element for every position of a row; they
+    lie in scratch memory.
+    """
+
     row_axes: tuple[Var, ...]
     stages: tuple[Stage, ...]
     values: tuple[Instr, ...]
     buffers: tuple[BufferRef, ...]
     kind: str = "loops"
+    kept: tuple[DType, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +199,26 @@ class Launch:
         return self.offsets[place] if self.offsets else 0
 
 
+def needed(
+    values: Sequence[Instr], wanted: Sequence[int], indices: Sequence[Affine] = ()
+) -> tuple[int, ...]:
+    """The instrs behind some values, in order."""
+    stack = list(wanted)
+    for index in indices:
+        stack += [term.value for term in index.variables() if isinstance(term, Dyn)]
+    found: set[int] = set()
+    while stack:
+        number = stack.pop()
+        if number in found:
+            continue
+        found.add(number)
+        stack += values[number].args
+        for item in values[number].data:
+            if isinstance(item, Affine):
+                stack += [term.value for term in item.variables() if isinstance(term, Dyn)]
+    return tuple(sorted(found))
+
+
 def instr_text(number: int, instr: Instr) -> str:
     arguments = [f"%{arg}" for arg in instr.args]
     if instr.op == "load":
@@ -209,6 +239,7 @@ def _stage_lines(stage: Stage, values: tuple[Instr, ...], indent: str) -> list[s
         where = f" at {reduction.position}" if reduction.position is not None else ""
         lines.append(f"{indent}%{reduction.result} {reduction.op}= %{reduction.value}{where}")
     lines += [f"{indent}b{store.buffer}[{store.index}] = %{store.value}" for store in stage.stores]
+    lines += [f"{indent}keep {keep.buffer}[{keep.index}] = %{keep.value}" for keep in stage.keeps]
     return lines
 
 

@@ -22,7 +22,6 @@ from lazygrad_compiler.loops.coalesce import coalesce
 from lazygrad_compiler.loops.index import (
     ZERO,
     Affine,
-    Dyn,
     Var,
     delinearize,
     digits,
@@ -39,8 +38,10 @@ from lazygrad_compiler.loops.kernel import (
     Reduction,
     Stage,
     Store,
+    needed,
 )
 from lazygrad_compiler.loops.pull import Evaluator, Indices, NotAligned
+from lazygrad_compiler.loops.row_buffers import keep_values
 
 # ---- row kernels
 
@@ -256,7 +257,7 @@ class _RowLowering:
         listed = tuple(
             Store(e.buffer(root, True), e.note(place), value) for root, place, value in stores
         )
-        needed = _needed(
+        numbers = needed(
             e.values,
             [r.value for r in reductions]
             + [
@@ -266,27 +267,7 @@ class _RowLowering:
             ],
             [store.index for store in listed],
         )
-        return Stage(axes, needed, tuple(reductions), listed)
-
-
-def _needed(
-    values: list[Instr], wanted: list[int], indices: Sequence[Affine] = ()
-) -> tuple[int, ...]:
-    """The instrs behind some values, in order."""
-    stack = list(wanted)
-    for index in indices:
-        stack += [term.value for term in index.variables() if isinstance(term, Dyn)]
-    found: set[int] = set()
-    while stack:
-        number = stack.pop()
-        if number in found:
-            continue
-        found.add(number)
-        stack += values[number].args
-        for item in values[number].data:
-            if isinstance(item, Affine):
-                stack += [term.value for term in item.variables() if isinstance(term, Dyn)]
-    return tuple(sorted(found))
+        return Stage(axes, numbers, tuple(reductions), listed)
 
 
 def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
@@ -313,10 +294,12 @@ def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
     return result
 
 
-def lower_rows(group: Group, stored: Callable[[Node], bool], trial: bool = False) -> Launch:
+def lower_rows(
+    group: Group, stored: Callable[[Node], bool], trial: bool = False, keeps: bool = False
+) -> Launch:
     """A row kernel for the group; NotAligned where its members do not fit together.
 
-    trial: only to see whether they do; the loops stay as they are found.
+    trial: only to see whether they do; the loops stay as they are found.  keeps: with row buffers.
     """
     reductions = [root for root in group.roots if is_reduction(root)]
     hints = [
@@ -339,7 +322,7 @@ def lower_rows(group: Group, stored: Callable[[Node], bool], trial: bool = False
                     if not options:
                         raise NotAligned
                     axes[root] = options[0]
-            return _lower_with_axes(group, stored, axes, first, trial)
+            return _lower_with_axes(group, stored, axes, first, trial, keeps)
         except NotAligned as error:
             last_error = error
     raise last_error or NotAligned
@@ -351,6 +334,7 @@ def _lower_with_axes(
     axes: dict[Node, tuple[int, ...]],
     first: Node,
     trial: bool,
+    keeps: bool,
 ) -> Launch:
     row_sizes, inner_sizes = [max(group.rows, 1)], [max(group.inner, 1)]
     good: tuple[_RowLowering, LoopKernel, list[tuple[Node, bool]]] | None = None
@@ -382,7 +366,7 @@ def _lower_with_axes(
     assert good is not None
     attempt, kernel, bound = good
     return Launch(
-        coalesce(kernel),
+        coalesce(keep_values(kernel) if keeps else kernel),
         tuple(node for node, _ in bound),
         tuple(attempt.evaluator.locations)[:8],
         _about(group),
@@ -465,7 +449,7 @@ def lower_contraction(group: Group, stored: Callable[[Node], bool]) -> Launch:
         e.locations.update(dict.fromkeys(root.location))
         if root in group.outputs:
             stores.append(Store(e.buffer(root, True), linearize(places[root], root.shape), value))
-    epilogue_values = _needed(
+    epilogue_values = needed(
         e.values, [store.value for store in stores], [store.index for store in stores]
     )
     epilogue = Stage(
@@ -479,8 +463,8 @@ def lower_contraction(group: Group, stored: Callable[[Node], bool]) -> Launch:
         variables["k"],
         left_value,
         right_value,
-        _needed(e.values, [left_value]),
-        _needed(e.values, [right_value]),
+        needed(e.values, [left_value]),
+        needed(e.values, [right_value]),
         epilogue,
         tuple(e.values),
         buffers,

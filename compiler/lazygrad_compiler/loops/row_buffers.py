@@ -1,0 +1,160 @@
+"""Row buffers: a value that several stages of a row need is computed once.
+
+In: a row kernel as lowered, all stages over the same inner sizes.  Out: the same kernel, where a
+later stage reads from scratch memory what an earlier one has computed at the same position of the
+row, if that costs more than a store and a load.  (Softmax's exponentials: summed in one stage,
+divided in the next.)  Values are recognised by what they are, their stage's axes renamed to those
+of any other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from lazygrad_compiler.loops.index import Affine, Dyn, Term, Var, linearize, substitute, variable
+from lazygrad_compiler.loops.kernel import Instr, LoopKernel, Stage, Store, needed
+from lazygrad_compiler.loops.schedule import instr_cost
+
+KEEP_COST = 8
+"""Vector instructions from which on a value is kept rather than computed again."""
+KEEP_BYTES = 256 * 1024
+"""Of all row buffers of a kernel together: they should stay in the second level's cache."""
+
+
+def keep_values(kernel: LoopKernel) -> LoopKernel:
+    """The kernel with its dear values kept, where there are any."""
+    if sum(bool(stage.axes) for stage in kernel.stages) < 2:
+        return kernel
+    return _Keeping(kernel).run()
+
+
+class _Keeping:
+    def __init__(self, kernel: LoopKernel) -> None:
+        self.kernel = kernel
+        self.values = list(kernel.values)
+        self.numbers: dict[tuple, int] = {}  # what a value is -> a number for it
+        self.what: dict[int, int] = {}  # of each value of the present stage and of shared ones
+        self.first: dict[int, tuple[int, int]] = {}  # what -> stage and value that computes it
+        self.slots: dict[int, int] = {}  # what -> row buffer
+        self.left = KEEP_BYTES
+
+    def run(self) -> LoopKernel:
+        stages: list[Stage] = []
+        for number, stage in enumerate(self.kernel.stages):
+            varying = self._recognise(number, stage)
+            if number and self._replace(number, stage, varying):
+                wanted = [reduction.value for reduction in stage.reductions]
+                results = {reduction.result for reduction in stage.reductions}
+                wanted += [s.value for s in stage.stores if s.value not in results]
+                numbers = needed(self.values, wanted, [s.index for s in stage.stores])
+                stage = replace(stage, values=numbers)
+            stages.append(stage)
+        if not self.slots:
+            return self.kernel
+        kept = [self.values[self.first[what][1]].dtype for what in self.slots]
+        for what, slot in self.slots.items():
+            number, value = self.first[what]
+            stage = stages[number]
+            keep = Store(slot, _position(stage), value)
+            stages[number] = replace(stage, keeps=(*stage.keeps, keep))
+        return replace(
+            self.kernel, stages=tuple(stages), values=tuple(self.values), kept=tuple(kept)
+        )
+
+    def _recognise(self, number: int, stage: Stage) -> set[int]:
+        """Gives each value of the stage its number; returns those that vary along the row."""
+        axes: dict[Term, Affine] = {
+            axis: variable(Var(f"inner{place}", axis.extent))
+            for place, axis in enumerate(stage.axes)
+        }
+        varying: set[int] = set()
+        for value in stage.values:
+            instr = self.values[value]
+            if instr.op == "row":
+                self.what[value] = self.numbers.setdefault(("row", value), len(self.numbers))
+                continue
+            data: list[Any] = []
+            moves = any(arg in varying for arg in instr.args)
+            for item in instr.data:
+                if not isinstance(item, Affine):
+                    data.append(repr(item))
+                    continue
+                mapping = dict(axes)
+                for term in item.variables():
+                    if isinstance(term, Dyn):
+                        moves = moves or term.value in varying
+                        mapping[term] = variable(Dyn(self.what[term.value], term.extent))
+                    elif term in axes:
+                        moves = True
+                data.append(substitute(item, mapping))
+            arguments = tuple(self.what[arg] for arg in instr.args)
+            key = (instr.op, instr.dtype.name, arguments, *data)
+            what = self.what[value] = self.numbers.setdefault(key, len(self.numbers))
+            if moves:
+                varying.add(value)
+                if stage.axes:
+                    self.first.setdefault(what, (number, value))
+        return varying
+
+    def _replace(self, number: int, stage: Stage, varying: set[int]) -> bool:
+        """Turns values of the stage into reads of row buffers; whether there were any."""
+        results = {reduction.result for reduction in stage.reductions}
+        stack = [reduction.value for reduction in stage.reductions]
+        stack += [store.value for store in stage.stores if store.value not in results]
+        for store in stage.stores:
+            stack += [term.value for term in store.index.variables() if isinstance(term, Dyn)]
+        seen: set[int] = set()
+        found = False
+        while stack:
+            value = stack.pop()
+            if value in seen or value not in varying:
+                continue
+            seen.add(value)
+            instr, what = self.values[value], self.what[value]
+            if self.first[what][0] < number and self._is_dear(value, varying):
+                if what not in self.slots and self._take(instr, stage):
+                    self.slots[what] = len(self.slots)
+                if what in self.slots:
+                    data = (self.slots[what], _position(stage))
+                    self.values[value] = Instr("kept", instr.dtype, (), data)
+                    found = True
+                    continue
+            stack += _operands(instr)
+        return found
+
+    def _take(self, instr: Instr, stage: Stage) -> bool:
+        """Whether there is room for one more buffer, which is then taken."""
+        nbytes = math.prod(axis.extent for axis in stage.axes) * instr.dtype.itemsize
+        if nbytes > self.left:
+            return False
+        self.left -= nbytes
+        return True
+
+    def _is_dear(self, value: int, varying: set[int]) -> bool:
+        """Whether the value and what it alone is made from cost more than keeping it."""
+        stack, seen, cost = [value], set(), 0
+        while stack:
+            current = stack.pop()
+            if current in seen or current not in varying:
+                continue
+            seen.add(current)
+            instr = self.values[current]
+            cost += instr_cost(instr)
+            if cost >= KEEP_COST:
+                return True
+            stack += _operands(instr)
+        return False
+
+
+def _position(stage: Stage) -> Affine:
+    return linearize([variable(axis) for axis in stage.axes], [a.extent for a in stage.axes])
+
+
+def _operands(instr: Instr) -> list[int]:
+    found = list(instr.args)
+    for item in instr.data:
+        if isinstance(item, Affine):
+            found += [term.value for term in item.variables() if isinstance(term, Dyn)]
+    return found
