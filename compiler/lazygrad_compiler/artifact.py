@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-from lazygrad_compiler.ir.composite import expand
 from lazygrad_compiler.ir.node import (
     Graph,
     Location,
@@ -173,9 +172,8 @@ class Artifact:
 
 def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
     """Recorded nodes as a graph of their own: the leaves become inputs 0, 1, …, autograd markers
-    are gone, composites are expanded.
+    are gone.
     """
-    expanded: dict[Node, list[Node]] = {}
     result: dict[Node, Node] = {
         leaf: node(
             "input", index=number, dtype=leaf.dtype, shape=leaf.shape, location=leaf.location
@@ -185,15 +183,9 @@ def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
     for current in topological(outputs, stop=lambda n: n in result):
         if current in result:
             continue
-        if current.op == "result":
-            result[current] = expanded[current.inputs[0]][current.attrs[0]]
-            continue
         inputs = [result[value] for value in current.inputs]
         if current.op in ("variable", "stop_gradient"):
             result[current] = inputs[0]
-        elif current.op == "call":
-            expanded[current] = expand(current, inputs)
-            result[current] = current
         else:
             result[current] = rebuild(current, inputs)
     return Graph(tuple(result[output] for output in outputs))

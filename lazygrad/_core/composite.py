@@ -2,7 +2,7 @@
 
 A composite is called with nodes and plain values.  For each combination of plain values, dtypes and
 shapes its function runs once, on placeholders, and leaves a template; every call after that records
-one node, plus one for each result.
+one node for each result.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lazygrad._core.context import now
-from lazygrad_compiler.ir.composite import Lines, Template, placeholder, template
-from lazygrad_compiler.ir.node import Location, Node, build
-from lazygrad_compiler.ir.ops import OPS
+from lazygrad_compiler.ir.composite import Template, apply, placeholder, template
+from lazygrad_compiler.ir.node import Node
 
-_CALL, _RESULT = OPS["call"], OPS["result"]
+Places = tuple[int | None, ...]
+"""For each result the number of the template's output that it is; None where it is None."""
 
 
 class Composite:
@@ -28,13 +28,13 @@ class Composite:
     def __init__(self, function: Callable[..., Sequence[Node | None]]) -> None:
         self.function = function
         self.name = function.__name__
-        self._templates: dict[tuple, tuple[Template, tuple[int | None, ...]]] = {}
+        self._templates: dict[tuple, tuple[Template, Places]] = {}
 
     def __call__(self, *arguments: Any) -> list[Node | None]:
         key: list[Any] = []
         inputs: list[Node] = []
         for value in arguments:
-            if value.__class__ is Node:
+            if isinstance(value, Node):
                 inputs.append(value)
                 key.append((value.dtype, value.shape))
             else:
@@ -43,45 +43,35 @@ class Composite:
         found = self._templates.get(tuple(key))
         if found is None:
             found = self._templates[tuple(key)] = self._trace(arguments)
-        return apply(found[0], inputs, found[1])
+        return placed(apply(found[0], tuple(inputs), now.location), found[1])
 
-    def _trace(self, arguments: Sequence[Any]) -> tuple[Template, tuple[int | None, ...]]:
+    def _trace(self, arguments: Sequence[Any]) -> tuple[Template, Places]:
         """Runs the function on placeholders, without a line: the lines are those of the calls."""
-        placeholders: list[Any] = []
-        signature: list[tuple[Any, Any]] = []
+        given: list[Any] = []
+        placeholders: list[Node] = []
         for value in arguments:
-            if value.__class__ is Node:
-                value = placeholder(len(signature), value.dtype, value.shape)
-                signature.append((value.dtype, value.shape))
-            placeholders.append(value)
+            if isinstance(value, Node):
+                value = placeholder(len(placeholders), value.dtype, value.shape)
+                placeholders.append(value)
+            given.append(value)
         line, now.location = now.location, ()
         try:
-            results = self.function(*placeholders)
+            results = self.function(*given)
         finally:
             now.location = line
-        return with_places(self.name, results, tuple(signature))
+        return with_places(self.name, results, placeholders)
 
 
 def with_places(
-    name: str, results: Sequence[Node | None], signature: tuple
-) -> tuple[Template, tuple[int | None, ...]]:
-    """A template of the results that are nodes, and for each result its number (None: no node)."""
+    name: str, results: Sequence[Node | None], placeholders: Sequence[Node]
+) -> tuple[Template, Places]:
+    """A template of the results that are nodes, and where among its outputs each result is."""
     nodes = [result for result in results if result is not None]
     numbers = iter(range(len(nodes)))
     places = tuple(None if result is None else next(numbers) for result in results)
-    return template(name, nodes, signature), places
+    return template(name, nodes, placeholders), places
 
 
-def apply(
-    applied: Template,
-    inputs: Sequence[Node],
-    places: Sequence[int | None],
-    inside: tuple[Location, ...] = (),
-) -> list[Node | None]:
-    """Records a call of a template, and the results at the places; inside: the template's lines."""
-    line = now.location
-    if inside:
-        line = Lines(line)
-        line.inside = inside
-    call = build(_CALL, tuple(inputs), (applied,), line)
-    return [None if place is None else build(_RESULT, (call,), (place,), line) for place in places]
+def placed(nodes: Sequence[Node], places: Places) -> list[Node | None]:
+    """The results of a call as the function gave them."""
+    return [None if place is None else nodes[place] for place in places]

@@ -19,6 +19,7 @@ import numpy
 import lazygrad_compiler
 import lazygrad_runtime
 from lazygrad._core.autocast import POLICY, casting
+from lazygrad._core.folded import FOLDED
 from lazygrad_compiler.ir.node import IRError, IRTypeError, Location
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -99,6 +100,8 @@ _warned: dict[Any, Any] = {}
 
 def warn(message: str) -> None:
     """A warning at the user's line, by default shown once for each."""
+    if now.traced is not None:
+        now.traced.warned()
     file, number = (now.location or here())[0]
     warnings.warn_explicit(message, UserWarning, file, number, registry=_warned)
 
@@ -150,6 +153,9 @@ _missing = object()
 
 def operation(function: Function) -> Function:
     """Marks a public operation: its line is found once, its errors name it, `out=` is served."""
+    if function.__name__ in FOLDED:
+        from lazygrad._core.folding import folded
+        function = folded(function)
     if function.__name__ in POLICY:
         function = casting(function, POLICY[function.__name__], now)  # type: ignore[assignment]
 

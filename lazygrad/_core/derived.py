@@ -2,7 +2,7 @@
 
 A training loop differentiates the same graph in every step.  `gradients` walks the differentiable
 part of the graph for its structure: ops, attributes, wiring, the user's lines, which values are
-known already.  Of a structure seen before, the gradients are one `call` of the template that the
+known already.  Of a structure seen before, the gradients are a call of the template that the
 autodiff pass left the first time.  With `create_graph`, where gradients are to be differentiated
 again, and while somebody listens to the pass (a dump), it runs as it is.
 """
@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from lazygrad._core import graph
-from lazygrad._core.composite import apply, with_places
+from lazygrad._core.composite import Places, placed, with_places
 from lazygrad._core.context import now
-from lazygrad_compiler.ir.composite import Template, placeholder
+from lazygrad_compiler.ir.composite import Template, apply, placeholder
 from lazygrad_compiler.ir.node import Location, Node, rebuild, topological
 
 MOST_TEMPLATES = 512
 
-Derived = tuple[Template | None, tuple[int | None, ...], tuple[Location, ...]]
+Derived = tuple[Template | None, Places, tuple[Location, ...]]
 """A template of gradients (None: there are none), the place of each among its results, and the
 lines of its nodes.
 """
@@ -47,7 +47,8 @@ def gradients(
     applied, places, inside = found
     if applied is None:
         return [None] * len(wanted)
-    return apply(applied, [graph.stop_gradient(leaf) for leaf in leaves], places, inside)
+    inputs = tuple([graph.stop_gradient(leaf) for leaf in leaves])
+    return placed(apply(applied, inputs, now.location, inside), places)
 
 
 def _derive(
@@ -75,8 +76,7 @@ def _derive(
         if not marker:
             lines.setdefault(made, node.location)
     results = [None if gradient is None else result[gradient] for gradient in found]
-    signature = tuple((leaf.dtype, leaf.shape) for leaf in leaves)
-    applied, places = with_places("backward", results, signature)
+    applied, places = with_places("backward", results, [result[leaf] for leaf in leaves])
     return applied, places, tuple(lines.get(node, ()) for node in topological(applied.outputs))
 
 
@@ -111,7 +111,8 @@ def _structure(
                 leaf(node)
                 stack.pop()
                 continue
-            inputs = node.inputs
+            call = node.call
+            inputs = node.inputs if call is None else call.inputs
             waiting = len(stack)
             for value in inputs:
                 if value not in number:
@@ -129,7 +130,8 @@ def _structure(
             if known:
                 leaf(node)
             number[node] = len(key)
-            key.append((node.op, node.identity, node.location, known, place,
+            op, identity = (node.op, node.identity) if call is None else (call.template, node.part)
+            key.append((op, identity, node.location, known, place,
                         *[number[value] for value in inputs]))
     key.append((len(outputs), *[number[node] for node in (*outputs, *cotangents)]))
     return tuple(key), leaves

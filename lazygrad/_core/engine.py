@@ -64,7 +64,12 @@ def _reached(outputs: Sequence[Node]) -> list[Node]:
                            "history was released by the first backward",
                            "Say retain_graph=True in the first call if you need both.")
             continue
-        for value in node.inputs:
+        call = node.call
+        if call is None or now.anomaly:  # which looks at each value inside
+            inputs: Any = node.inputs
+        else:
+            inputs = [call.inputs[place] for place in call.template.reached[node.part]]
+        for value in inputs:
             if value.differentiable and value not in seen:
                 seen.add(value)
                 stack.append(value)

@@ -114,9 +114,9 @@ def together(name: str, *nodes: Node) -> tuple[Node, ...]:
 
 def binary(name: str, left: Node, right: Any) -> Node:
     """An elementwise op of two nodes of one dtype, or of a node and a number; broadcasts."""
-    if right.__class__ is not Node:
+    if not isinstance(right, Node):
         right = const(right, left.dtype, left.shape)
-    elif left.__class__ is not Node:
+    elif not isinstance(left, Node):
         left = const(left, right.dtype, right.shape)
     if left.shape != right.shape:
         left, right = together(name, left, right)
@@ -145,9 +145,9 @@ def unary(name: str, node: Node) -> Node:
 
 def where(condition: Node, yes: Any, no: Any) -> Node:
     """Selects; one of `yes` and `no` may be a number; broadcasts."""
-    if yes.__class__ is not Node:
+    if not isinstance(yes, Node):
         yes = const(yes, no.dtype, no.shape)
-    if no.__class__ is not Node:
+    if not isinstance(no, Node):
         no = const(no, yes.dtype, yes.shape)
     if not condition.shape == yes.shape == no.shape:
         condition, yes, no = together("where", condition, yes, no)

@@ -47,6 +47,9 @@ class Trace:
         return any(node in all_stand_ins
                    for node in topological(nodes, stop=lambda node: node.payload is not None))
 
+    def warned(self) -> None:
+        """Warnings are given as elsewhere."""
+
     def observed(self, required: Sequence[Node]) -> None:
         """Computes what is looked at inside, by itself; refuses what has no value here."""
         if self.depends(required):

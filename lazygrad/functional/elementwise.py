@@ -21,7 +21,8 @@ from lazygrad._core.context import (
     operation,
     refused,
 )
-from lazygrad._core.tensor import Tensor, node_of, wrap
+from lazygrad._core.folding import folded
+from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap
 from lazygrad.functional._operands import as_node, floating, pair, result_dtype, several
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import IRError, Node, build
@@ -187,6 +188,10 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
     """The dunder method: the shortest way from two operands to a recorded node."""
     compute = BINARY[name]
 
+    @folded
+    def broadcast(left: Tensor, right: Tensor) -> Tensor:
+        return wrap(compute(*pair(name, left, right)))
+
     def apply(left: Any, right: Any) -> Any:
         outermost = not now.location
         if outermost:
@@ -194,6 +199,8 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
         try:
             if not isinstance(right, _NUMBERS):
                 return NotImplemented
+            if right.__class__ is Tensor and shape_of(left) != shape_of(right):
+                return broadcast(left, right)
             a, b = pair(name, right, left) if reflected else pair(name, left, right)
             return wrap(compute(a, b))
         except IRError as error:

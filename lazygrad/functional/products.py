@@ -8,6 +8,7 @@ from typing import Any
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
+from lazygrad._core.folding import folded
 from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap
 from lazygrad.functional._attention_node import attention_of_product
 from lazygrad.functional._operands import as_node, axis_of
@@ -66,10 +67,20 @@ def matmul_node(left: Node, right: Node, name: str = "matmul") -> Node:
     return contract(left, right, axes, axes, (len(shape) + 1,), (len(shape),))
 
 
+def _matmul(input: Tensor, other: Tensor) -> Tensor:
+    return wrap(matmul_node(as_node("matmul", input), as_node("matmul", other)))
+
+
+_folded_matmul = folded(_matmul)
+
+
 @method
 def matmul(input: Tensor, other: Tensor, *, out: Any = None) -> Tensor:
     """Matrix product; vectors as rows or columns, leading axes broadcast."""
-    return wrap(matmul_node(as_node("matmul", input), as_node("matmul", other)))
+    # A template knows its operands by their shapes only, and would not see attention written out.
+    if isinstance(input, Tensor) and input._cell.node.op == "div":
+        return _matmul(input, other)
+    return _folded_matmul(input, other)
 
 
 def _exact(name: str, input: Tensor, other: Tensor, ranks: tuple[int, int]) -> Tensor:

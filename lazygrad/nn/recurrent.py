@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 import lazygrad as lg
-from lazygrad._core.context import fail
+from lazygrad._core.context import fail, operation
+from lazygrad._core.tensor import shape_of
 from lazygrad.nn import functional as F
 from lazygrad.nn import init
 from lazygrad.nn.module import Module
@@ -37,6 +38,31 @@ def _gru_step(from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> St
                                 + from_hidden[..., k * size:(k + 1) * size]) for k in range(2))
     new = lg.tanh(from_input[..., 2 * size:] + reset * from_hidden[..., 2 * size:])
     return (new + update * (state[0] - new),)
+
+
+_STEPS: dict[str, Callable[[lg.Tensor, lg.Tensor, State], State]] = {
+    "LSTM": _lstm_step,
+    "GRU": _gru_step,
+    "RNN_TANH": lambda from_input, from_hidden, state: (lg.tanh(from_input + from_hidden),),
+    "RNN_RELU": lambda from_input, from_hidden, state: (F.relu(from_input + from_hidden),),
+}
+"""The next state from the projected input, the projected hidden state, and the state."""
+
+
+@operation
+def recurrent_step(mode: str, from_input: lg.Tensor, state: State, weight: lg.Tensor,
+                   bias: lg.Tensor | None) -> State:
+    """The next state of a layer, where the projections of all inputs are there already."""
+    return _STEPS[mode](from_input, F.linear(state[0], weight, bias), state)
+
+
+@operation
+def recurrent_cell(mode: str, input: lg.Tensor, state: State, weight_ih: lg.Tensor,
+                   weight_hh: lg.Tensor, bias_ih: lg.Tensor | None,
+                   bias_hh: lg.Tensor | None) -> State:
+    """The next state of a cell."""
+    return _STEPS[mode](F.linear(input, weight_ih, bias_ih),
+                        F.linear(state[0], weight_hh, bias_hh), state)
 
 
 class RNNBase(Module):
@@ -153,9 +179,6 @@ class RNNBase(Module):
             return tuple(part.index_select(1, permutation) for part in hx)
         return hx.index_select(1, permutation)
 
-    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
-        raise NotImplementedError
-
     def forward(self, input: lg.Tensor, hx: Any = None) -> tuple[lg.Tensor, Any]:
         """input (L, N, features), (N, L, features) with batch_first, or (L, features).  Returns
         (output, last state).
@@ -252,7 +275,7 @@ class RNNBase(Module):
                              getattr(self, f"bias_ih_{suffix}") if self.bias else None)
 
         def step(place: Any, state: State) -> State:
-            state = self._step(projected[place], F.linear(state[0], weight, bias), state)
+            state = recurrent_step(self.mode, projected[place], state, weight, bias)
             if self.proj_size:
                 state = (F.linear(state[0], getattr(self, f"weight_hr_{suffix}")), *state[1:])
             return state
@@ -305,13 +328,11 @@ class RNNBase(Module):
         return text
 
 
-_NONLINEARITIES = {"tanh": lambda x: lg.tanh(x), "relu": lambda x: F.relu(x)}
-
-
-def _nonlinearity(name: str) -> Callable[[lg.Tensor], lg.Tensor]:
-    if name not in _NONLINEARITIES:
-        raise ValueError(f"Unknown nonlinearity '{name}'. Select from 'tanh' or 'relu'.")
-    return _NONLINEARITIES[name]
+def _mode(nonlinearity: str) -> str:
+    """The mode of a plain recurrent network."""
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
+    return f"RNN_{nonlinearity.upper()}"
 
 
 class RNN(RNNBase):
@@ -321,13 +342,9 @@ class RNN(RNNBase):
                  nonlinearity: str = "tanh", bias: bool = True, batch_first: bool = False,
                  dropout: float = 0.0, bidirectional: bool = False, device: Any = None,
                  dtype: Any = None) -> None:
-        _nonlinearity(nonlinearity)
-        super().__init__(f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias,
+        super().__init__(_mode(nonlinearity), input_size, hidden_size, num_layers, bias,
                          batch_first, dropout, bidirectional, 0, device, dtype)
         self.nonlinearity = nonlinearity
-
-    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
-        return (_NONLINEARITIES[self.nonlinearity](from_input + from_hidden),)
 
 
 class LSTM(RNNBase):
@@ -342,9 +359,6 @@ class LSTM(RNNBase):
         super().__init__("LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout,
                          bidirectional, proj_size, device, dtype)
 
-    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
-        return _lstm_step(from_input, from_hidden, state)
-
 
 class GRU(RNNBase):
     """Gated recurrent unit."""
@@ -357,13 +371,11 @@ class GRU(RNNBase):
         super().__init__("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout,
                          bidirectional, 0, device, dtype)
 
-    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
-        return _gru_step(from_input, from_hidden, state)
-
 
 class RNNCellBase(Module):
     """One step of a recurrent network."""
 
+    mode: str
     states = 1
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool, num_chunks: int,
@@ -385,12 +397,10 @@ class RNNCellBase(Module):
         for weight in self.parameters():
             init.uniform_(weight, -bound, bound)
 
-    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
-        raise NotImplementedError
-
     def forward(self, input: lg.Tensor, hx: Any = None) -> Any:
-        name = self._get_name()
-        if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
+        shape = shape_of(input)
+        if len(shape) not in (1, 2) or shape[-1] != self.input_size:
+            name = self._get_name()
             raise fail(name, f"{name}({self.extra_repr()}) takes (N, {self.input_size}) or "
                              f"({self.input_size},), and got shape {tuple(input.shape)}")
         if hx is None:
@@ -398,8 +408,9 @@ class RNNCellBase(Module):
             state: State = (zeros,) * self.states
         else:
             state = tuple(hx) if self.states > 1 else (hx,)
-        state = self._step(F.linear(input, self.weight_ih, self.bias_ih),
-                           F.linear(state[0], self.weight_hh, self.bias_hh), state)
+        weights: Any = self._parameters
+        state = recurrent_cell(self.mode, input, state, weights["weight_ih"], weights["weight_hh"],
+                               weights["bias_ih"], weights["bias_hh"])
         return state if self.states > 1 else state[0]
 
     def extra_repr(self) -> str:
@@ -413,11 +424,8 @@ class RNNCell(RNNCellBase):
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True,
                  nonlinearity: str = "tanh", device: Any = None, dtype: Any = None) -> None:
         super().__init__(input_size, hidden_size, bias, 1, device, dtype)
-        _nonlinearity(nonlinearity)
+        self.mode = _mode(nonlinearity)
         self.nonlinearity = nonlinearity
-
-    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
-        return (_NONLINEARITIES[self.nonlinearity](from_input + from_hidden),)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + ("" if self.nonlinearity == "tanh"
@@ -427,22 +435,19 @@ class RNNCell(RNNCellBase):
 class LSTMCell(RNNCellBase):
     """One step of `LSTM`."""
 
+    mode = "LSTM"
     states = 2
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
                  dtype: Any = None) -> None:
         super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
-    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
-        return _lstm_step(from_input, from_hidden, state)
-
 
 class GRUCell(RNNCellBase):
     """One step of `GRU`."""
 
+    mode = "GRU"
+
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None,
                  dtype: Any = None) -> None:
         super().__init__(input_size, hidden_size, bias, 3, device, dtype)
-
-    def _step(self, from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> State:
-        return _gru_step(from_input, from_hidden, state)

@@ -24,7 +24,7 @@ def adagrad(value: Node, gradient: Node, total: Node, count: Node, lr: Any, weig
     if lr_decay != 0:
         passed = graph.sub(graph.cast(count, value.dtype), 1.0)
         divisor = graph.add(graph.mul(passed, lr_decay), 1.0)
-        lr = graph.div(lr, divisor) if lr.__class__ is Node else graph.div(
+        lr = graph.div(lr, divisor) if isinstance(lr, Node) else graph.div(
             graph.like(lr, divisor), divisor)
     total = graph.add(total, graph.mul(gradient, gradient))
     change = graph.div(gradient, graph.add(graph.unary("sqrt", total), eps))

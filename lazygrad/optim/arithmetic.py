@@ -29,21 +29,21 @@ def descent(value: Node, gradient: Node, maximize: bool, weight_decay: Any) -> N
     gradient = graph.cast(gradient, value.dtype)
     if maximize:
         gradient = graph.unary("neg", gradient)
-    if weight_decay.__class__ is Node or weight_decay != 0:
+    if isinstance(weight_decay, Node) or weight_decay != 0:
         gradient = graph.add(gradient, graph.mul(value, weight_decay))
     return gradient
 
 
 def shrunk(value: Node, lr: Node, weight_decay: Any) -> Node:
     """The value with its decoupled decay taken off: value * (1 - lr * weight_decay)."""
-    if weight_decay.__class__ is not Node and weight_decay == 0:
+    if not isinstance(weight_decay, Node) and weight_decay == 0:
         return value
     return graph.mul(value, graph.sub(graph.like(1.0, lr), graph.mul(lr, weight_decay)))
 
 
 def number_node(value: Any, dtype: DType) -> Node:
     """A 0-d node of a number, or of a node already 0-d."""
-    return graph.cast(value, dtype) if value.__class__ is Node else graph.const(value, dtype)
+    return graph.cast(value, dtype) if isinstance(value, Node) else graph.const(value, dtype)
 
 
 def power(base: Node, exponent: Node) -> Node:

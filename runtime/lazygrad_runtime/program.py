@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lazygrad_compiler.artifact import Artifact, canonical_graph, pruned
+from lazygrad_compiler.ir.composite import unfold
 from lazygrad_compiler.ir.node import Graph, Location, Node
 from lazygrad_runtime import library_calls, store
 from lazygrad_runtime.library_calls import LibraryCaller, LibraryError, LinAlgError
@@ -160,11 +161,13 @@ def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, 
     key.
 
     Two graphs of one key are the same program: equal ops, attributes and shapes, wired alike.
-    Known values are leaves, whatever made them; autograd's markers do not count.
+    Known values are leaves, whatever made them; autograd's markers do not count.  Results of a
+    composite are numbered after its call, without unfolding it.
     """
     key: list[Any] = []
     leaves: list[Node] = []
     number: dict[Node, int] = {}
+    calls: dict[Any, int] = {}
     for output in outputs:
         if output in number:
             continue
@@ -180,12 +183,25 @@ def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, 
                 leaves.append(node)
                 stack.pop()
                 continue
-            inputs = node.inputs
+            call = node.call
+            if call is None:
+                inputs = node.inputs
+            elif call in calls:
+                number[node] = len(key)
+                key.append((calls[call], node.part))
+                stack.pop()
+                continue
+            else:
+                inputs = call.inputs
             waiting = len(stack)
             for value in inputs:
                 if value not in number:
                     stack.append(value)
             if len(stack) > waiting:
+                continue
+            if call is not None:
+                calls[call] = len(key)
+                key.append((call.template, *[number[value] for value in inputs]))
                 continue
             stack.pop()
             if node.op == "variable" or node.op == "stop_gradient":
@@ -258,7 +274,11 @@ _residuals: dict[tuple, list[int]] = {}
 
 
 def residuals_of(tracked: Sequence[Node]) -> list[Node]:
-    """The values to keep for a later backward pass; found once for each structure of the graph."""
+    """The values to keep for a later backward pass; found once for each structure of the graph.
+
+    They may lie inside composites, which are plain nodes from then on.
+    """
+    unfold(tracked)
     key, _, number = pending_key(tracked)
     places = _residuals.get(key)
     if places is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lazygrad_runtime.peak import Peak
-from tests.benchmarks import harness, registry, table
+from tests.benchmarks import harness, recording, registry, table
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.registry import Benchmark
 
@@ -103,3 +103,13 @@ def test_flops_of_steps_are_those_that_torch_counts(name):
     attention = {"GPT": training._attention_flops(8, 6, 256, 64, 6) // 2,
                  "VIT": training._attention_flops(8, 3, 197, 64, 12)}.get(name, 0)
     assert counter.get_total_flops() + attention == task.flops
+
+
+def test_every_operation_of_the_recording_table_records():
+    import lazygrad
+    import lazygrad.nn
+
+    for requires_grad in (False, True):
+        inputs = recording.Inputs(lazygrad, requires_grad)
+        for operation in recording.OPERATIONS:
+            assert operation.call(lazygrad, inputs) is not None, operation.name

@@ -50,7 +50,7 @@ VJP: dict[str, Rule] = {
     "variable": variable,
 }
 
-BLOCKING = frozenset({"stop_gradient", "bitcast", "call", "result"})
+BLOCKING = frozenset({"stop_gradient", "bitcast"})
 """Ops of floating-point values that no gradient passes."""
 
 HOLOMORPHIC = frozenset({*ELEMENTARY_UNARY, "sqrt", "mul", "div", "pow", "prod", "dot", "conv",

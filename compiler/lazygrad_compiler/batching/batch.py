@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from lazygrad_compiler.autodiff.vjp_build import Builder
 from lazygrad_compiler.batching import rules, rules_attention, rules_indexed
 from lazygrad_compiler.batching.rules import Rule
-from lazygrad_compiler.ir.composite import expand_all
 from lazygrad_compiler.ir.node import IRError, Node, topological
 
 RULES: dict[str, Rule] = {
@@ -30,7 +29,6 @@ def batch(
 
     Raises IRError where an op cannot be batched.
     """
-    outputs = expand_all(outputs)
     batched: dict[Node, Node] = dict(items)
     for current in topological(outputs, stop=lambda node: node in items):
         if current in batched or not any(value in batched for value in current.inputs):

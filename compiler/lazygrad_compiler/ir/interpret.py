@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 
-from lazygrad_compiler.ir.composite import expand_all
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.reference import REFERENCE
 
@@ -27,7 +26,6 @@ def evaluate(outputs: Sequence[Node], known: Mapping[Node, numpy.ndarray]) -> li
         if value.shape != leaf.shape or value.dtype != leaf.dtype.numpy:
             raise ValueError(f"{leaf!r} was given {value.dtype}{list(value.shape)}")
         values[leaf] = value
-    outputs = expand_all(outputs)
     with numpy.errstate(all="ignore"):
         for current in topological(outputs, stop=lambda n: n in values):
             if current not in values:

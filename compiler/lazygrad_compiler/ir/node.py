@@ -57,18 +57,21 @@ class Node:
     dtype, shape: inferred.  location: the user's lines.  differentiable: True where a `variable` is
     reached through floating-point operations, that is, where a gradient could flow.  payload:
     whatever the layer above attaches (the runtime's buffer once the value is known); no part of
-    identity.
+    identity.  call, part: where the node is a result of a composite (`composite.py`), which one;
+    else None.
     """
 
     __slots__ = (
         "__weakref__",
         "attrs",
+        "call",
         "differentiable",
         "dtype",
         "identity",
         "inputs",
         "location",
         "op",
+        "part",
         "payload",
         "serial",
         "shape",
@@ -84,6 +87,8 @@ class Node:
     differentiable: bool
     payload: Any
     serial: int
+    call: Any
+    part: int
 
     def attr(self, name: str) -> Any:
         """One attribute by name."""
@@ -136,7 +141,26 @@ def _forget(entry: Any) -> None:
         del _interned[key]
 
 
-_serials = itertools.count()
+serials = itertools.count()
+
+
+def interned(key: tuple) -> Node | None:
+    """The living node of a key."""
+    known = _interned.get(key)
+    return None if known is None else known()
+
+
+def remember(key: tuple, made: Node) -> Node:
+    """Interns a node just made; the one that another thread interned meanwhile, if any."""
+    entry = _Entry(made, _forget)
+    entry.key = key
+    first = _interned.setdefault(key, entry)
+    if first is not entry:
+        found = first()
+        if found is not None:
+            return found
+        _interned[key] = entry
+    return made
 
 
 def intern_node(
@@ -165,17 +189,9 @@ def intern_node(
     made.shape = shape
     made.location = location
     made.differentiable = differentiable
-    made.payload = None
-    made.serial = next(_serials)
-    entry = _Entry(made, _forget)
-    entry.key = key
-    first = _interned.setdefault(key, entry)  # another thread may have been first
-    if first is not entry:
-        found = first()
-        if found is not None:
-            return found
-        _interned[key] = entry
-    return made
+    made.payload = made.call = None
+    made.serial = next(serials)
+    return remember(key, made)
 
 
 _input_numbers = itertools.count(1 << 32)  # far from the inputs of canonical graphs, from 0 up
@@ -191,8 +207,8 @@ def fresh_input(dtype: DType, shape: Shape, location: Location) -> Node:
     made.shape = shape
     made.location = location
     made.differentiable = False
-    made.payload = None
-    made.serial = next(_serials)
+    made.payload = made.call = None
+    made.serial = next(serials)
     return made
 
 

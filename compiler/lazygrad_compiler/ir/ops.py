@@ -6,7 +6,7 @@ infers dtype and shape and refuses what does not fit.  The NumPy meaning of each
 generation).  Adding an op is adding rows to those tables.
 
 Kinds: leaf, elementwise, movement, reduction, contraction, indexed (gather/scatter), scan, sort,
-library, attention, composite, marker.  Movement ops never move data by themselves: they become
+library, attention, marker.  Movement ops never move data by themselves: they become
 index maps.
 The kinds in `ARRAY_KINDS` work on whole arrays: their operands lie in memory, row-major, before
 they run.  Composites and markers are gone before anything is compiled.
@@ -15,7 +15,6 @@ they run.  Composites and markers are gone before anything is compiled.
 from __future__ import annotations
 
 from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.composite import infer_call, infer_result
 from lazygrad_compiler.ir.inference import (
     SCATTER_MODES,
     Inference,
@@ -523,13 +522,6 @@ define(
     "inputs (q, k, v, g, logsumexp, delta) and perhaps a mask: what the cotangent g gives q, k or "
     "v (part), where delta is the sum of g * attention over each row; all parts are one kernel",
 )
-
-
-# ---- composites: stand for a graph, expanded before anything is compiled
-
-
-define("call", "composite", -1, "template", infer_call, "a template (a graph) on inputs of its own")
-define("result", "composite", 1, "part", infer_result, "result number `part` of a call")
 
 
 # ---- markers: identities that autodiff reads and the optimiser strips
