@@ -35,6 +35,11 @@ def _floats(name: str, input: Tensor) -> Node:
     return node
 
 
+def _floats_or_complex(name: str, input: Tensor) -> Node:
+    node = as_node(name, input)
+    return node if node.dtype.is_complex else _floats(name, input)
+
+
 def _finish(input: Tensor, name: str, node: Node, inplace: bool) -> Tensor:
     return write(input, name, node) if inplace else wrap(node)
 
@@ -66,7 +71,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 @operation
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x)."""
-    x = _floats("silu", input)
+    x = _floats_or_complex("silu", input)
     return _finish(input, "silu", graph.mul(x, sigmoid_node(x)), inplace)
 
 
@@ -202,15 +207,16 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 @operation
 def tanhshrink(input: Tensor) -> Tensor:
     """x - tanh(x)."""
-    x = _floats("tanhshrink", input)
+    x = _floats_or_complex("tanhshrink", input)
     return wrap(graph.sub(x, graph.unary("tanh", x)))
 
 
 @operation
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|)."""
-    x = _floats("softsign", input)
-    return wrap(graph.div(x, graph.add(graph.unary("abs", x), 1)))
+    x = _floats_or_complex("softsign", input)
+    divisor = graph.add(graph.unary("abs", x), 1)
+    return wrap(graph.div(x, graph.cast(divisor, x.dtype)))
 
 
 @operation
@@ -306,9 +312,9 @@ softmin = _over_axis("softmin", lambda x, axis: softmax_node(graph.unary("neg", 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Tensor:
     """x over its p-norm along an axis or several (at least eps)."""
     from lazygrad.functional.norms import norm_node
-    x = _floats("normalize", input)
+    x = _floats_or_complex("normalize", input)
     size = norm_node(x, p, axes_of("normalize", dim, x.ndim), True)
-    return wrap(graph.div(x, clamp_node(size, eps, None)))
+    return wrap(graph.div(x, graph.cast(clamp_node(size, eps, None), x.dtype)))
 
 
 def _in_place(function: Any) -> Any:

@@ -141,17 +141,20 @@ def _hypot(a: Node, b: Node) -> Node:
     return graph.where(infinite, math.inf, root)
 
 
-def _log_of_sum(exponential: str, unit: float) -> Callable[[Node, Node], Node]:
-    """The logarithm of the sum of two powers: the larger exponent, and what the gap adds.
+def log_of_sum(exponential: str, unit: float) -> Callable[[Node, Node], Node]:
+    """The logarithm of the sum of two powers: the larger exponent, and what the gap adds; of
+    complex ones, that of the larger real part.
 
     Either exponent may stand for the larger one where they are equal, since the formula is smooth
     there: so all derivatives are right at ties, too.
     """
     def compute(a: Node, b: Node) -> Node:
-        first = graph.make("or", graph.make("le", b, a), graph.make("ne", a, a))
+        real_a, real_b = (graph.unary("real", x) if x.dtype.is_complex else x for x in (a, b))
+        first = graph.make("or", graph.make("le", real_b, real_a),
+                           graph.make("ne", real_a, real_a))
         top, bottom = graph.where(first, a, b), graph.where(first, b, a)
-        infinite = graph.make("eq", graph.unary("abs", a), graph.like(math.inf, a))
-        same = graph.make("and", infinite, graph.make("eq", a, b))
+        infinite = graph.make("eq", graph.unary("abs", real_a), graph.like(math.inf, real_a))
+        same = graph.make("and", infinite, graph.make("eq", real_a, real_b))
         gap = graph.where(same, 0.0, graph.sub(bottom, top))
         rest = graph.unary("log1p", graph.unary(exponential, gap))
         return graph.add(top, rest if unit == 1 else graph.mul(rest, unit))
@@ -178,8 +181,8 @@ BINARY: dict[str, Callable[[Node, Node], Node]] = {
     "bitwise_left_shift": _plain("shl"), "bitwise_right_shift": _plain("shr"),
     "logical_and": _logical("and"), "logical_or": _logical("or"), "logical_xor": _logical("xor"),
     "atan2": lambda a, b: graph.make("atan2", floating(a), floating(b)),
-    "hypot": _hypot, "logaddexp": _log_of_sum("exp", 1.0),
-    "logaddexp2": _log_of_sum("exp2", 1 / math.log(2.0)),
+    "hypot": _hypot, "logaddexp": log_of_sum("exp", 1.0),
+    "logaddexp2": log_of_sum("exp2", 1 / math.log(2.0)),
 }
 """Node functions of two operands of one dtype and shape."""
 

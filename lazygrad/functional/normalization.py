@@ -32,7 +32,7 @@ def _affine(name: str, node: Node, weight: Tensor | None, bias: Tensor | None,
                 expected := (math.prod(shape),) if per_channel else shape):
             raise fail(name, f"the {what} is {listed(given.shape)}, and {listed(node.shape)} needs "
                        f"{listed(expected)}")
-        if given is not None and given.dtype.is_complex:
+        if given is not None and given.dtype.is_complex and not node.dtype.is_complex:
             raise fail(name, f"the {what} is {given.dtype.name}, the input {node.dtype.name}",
                        "Take .real first.")
     if weight is not None:
@@ -153,7 +153,8 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
              eps: float | None = None) -> Tensor:
     """Divided by the root of the mean square over the last axes."""
     from lazygrad._core.types import finfo
-    node = _floats("rms_norm", input)
+    node = as_node("rms_norm", input)
+    node = node if node.dtype.is_complex else _floats("rms_norm", input)
     sizes, axes = _last_axes("rms_norm", node, normalized_shape)
     square = graph.mean(graph.mul(node, node), axes, True)
     root = graph.unary("sqrt", graph.add(square, finfo(node.dtype).eps if eps is None else eps))

@@ -13,6 +13,7 @@ from lazygrad.functional._operands import as_node, axes_of, axis_of, floating, p
 from lazygrad.functional.elementwise import INPLACE
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.ir.inference_complex import PART
 from lazygrad_compiler.ir.node import Node
 
 __all__ = ["dist", "norm", "renorm"]
@@ -115,7 +116,7 @@ def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
     left, right = (floating(each) for each in pair("dist", input, other))
     difference = graph.sub(left, right)
     if not difference.size:
-        return wrap(graph.const(0, difference.dtype))
+        return wrap(graph.const(0, PART.get(difference.dtype, difference.dtype)))
     return wrap(norm_node(difference, p, tuple(range(difference.ndim)), False))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import namedtuple
+from collections.abc import Callable
 from typing import Any
 
 from lazygrad._core import graph
@@ -10,7 +12,7 @@ from lazygrad._core.context import TensorTypeError, fail, method, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad._core.types import as_dtype
 from lazygrad.functional._operands import as_node, axis_of
-from lazygrad.functional.elementwise import INPLACE
+from lazygrad.functional.elementwise import INPLACE, log_of_sum
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
@@ -107,10 +109,25 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log of the running sums of exp(x) along an axis, without overflow; of floats."""
     node = as_node("logcumsumexp", input)
     axis = axis_of("logcumsumexp", dim, node.ndim)
+    if node.dtype.is_complex:
+        return wrap(_doubled(node, axis, log_of_sum("exp", 1.0), -math.inf))
     if not node.dtype.is_floating:
         raise fail("logcumsumexp", f"needs a floating dtype, not {node.dtype.name}",
                    "Convert first, with .float().")
     return wrap(scan_node(node, axis, "logaddexp"))
+
+
+def _doubled(node: Node, axis: int, combine: Callable[[Node, Node], Node], neutral: Any) -> Node:
+    """A scan by doubling: each element takes in the one 1, 2, 4, … before it."""
+    length, distance = node.shape[axis] if node.ndim else 0, 1
+    nothing = [0] * node.ndim
+    while distance < length:
+        low = nothing.copy()
+        low[axis] = distance
+        earlier = graph.slice_axis(node, axis, 0, length - distance)
+        node = combine(node, graph.pad(earlier, low, nothing, neutral))
+        distance *= 2
+    return node
 
 
 # ---- differences

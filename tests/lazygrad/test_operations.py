@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.lazygrad.operations.checks import CHECKS
+from tests.lazygrad.operations.checks import CHECKS, gradient_program, samples_of, with_leaves
+from tests.lazygrad.operations.libraries import TORCH
 from tests.lazygrad.operations.record import OperationRecord
 
 NOT_FAMILIES = {"__init__", "record", "checks", "libraries", "finite_differences", "defects"}
@@ -57,6 +58,31 @@ def test_family(family):
     assert records
     identities = [record.identity for record in records]
     assert sorted(set(identities)) == sorted(identities)
+
+
+WRONG_IN_PYTORCH = {"nn.functional.silu[inplace]"}
+"""The gradient lacks a conjugate; out of place, PyTorch refuses."""
+
+
+def test_gradients_are_checked_where_pytorch_has_them():
+    """In complex128 as in float64: some record of each name, if PyTorch has such a gradient."""
+    records = [record for records, _ in LOADED.values() for record in records]
+    checked = {record.name for record in records if "complex128" in record.gradients}
+    lacking = {record.identity for record in records
+               if record.gradients and record.name not in checked and differentiable(record)}
+    assert not lacking - WRONG_IN_PYTORCH
+
+
+def differentiable(record):
+    """Whether PyTorch differentiates every sample in complex128."""
+    try:
+        samples = samples_of(record, "complex128")
+        leaves = [each for sample in samples for each in with_leaves(TORCH, sample)[2]]
+        for sample in samples:
+            gradient_program(record, False)(TORCH, sample)
+    except (AssertionError, RuntimeError, ValueError, TypeError):
+        return False
+    return any(leaf.is_complex() for leaf in leaves)
 
 
 @pytest.mark.parametrize("check, record", CASES)

@@ -48,6 +48,11 @@ def sizes_and_angles(make: Maker) -> Sequence[Sample]:
     return [sample(make(3, 4, low=0.2), make(3, 4)), sample(make(3, 4, low=0.2), make(4))]
 
 
+def factors(make: Maker) -> Sequence[Sample]:
+    return [sample(make(3, 4), make(4), make(3, 1, low=1, high=3)),
+            sample(make(3), make(3), make(3, low=1, high=3), value=2)]
+
+
 def powers(make: Maker) -> Sequence[Sample]:
     x = make(4, low=0.3, high=2.0)
     return [sample(x, make(4)), *(sample(x, exponent) for exponent in (2, 3, -1, 0.5, 0, 1.5, 1j))]
@@ -97,19 +102,31 @@ RECORDS = [
     plain("isreal", dtypes=EITHER, gradients=(), method=True),
     plain("adjoint", lambda make: [sample(make(3, 4)), sample(make(2, 3, 4))], method=True,
           errors=(error(Z, match="adjoint"),)),
-    *(plain(name, method=True) for name in ("neg", "square", "reciprocal")),
-    *(plain(name, method=True) for name in ("exp", "sin", "cos", "sinh", "cosh", "tanh", "tan",
-                                            "asinh", "atan", "sigmoid")),
+    *(plain(name, method=True) for name in ("neg", "negative", "square", "reciprocal", "positive",
+                                            "absolute")),
+    *(plain(name, method=True) for name in ("exp", "exp2", "expm1", "sin", "cos", "sinh", "cosh",
+                                            "tanh", "tan", "asinh", "atan", "sigmoid", "arcsinh",
+                                            "arctan")),
+    *(plain(name) for name in ("special.expit", "special.exp2", "special.expm1",
+                               "nn.functional.sigmoid", "nn.functional.tanh",
+                               "nn.functional.tanhshrink")),
+    *(plain(name, away_from_zero) for name in ("sinc", "special.sinc", "special.log1p",
+                                               "nn.functional.softsign")),
     *(plain(name, away_from_zero, method=True)
       for name in ("log", "log2", "log10", "log1p", "sqrt", "rsqrt", "asin", "acos", "acosh",
-                   "atanh")),
-    *(plain(name, two, method=True, inplace=False) for name in ("add", "sub", "mul", "div")),
+                   "atanh", "arcsin", "arccos", "arctanh")),
+    *(plain(name, two, method=True, inplace=False) for name in (
+        "add", "sub", "mul", "div", "true_divide", "logaddexp")),
+    plain("rsub", two), plain("ldexp", two),
+    *(plain(name, factors, method=True, inplace=True) for name in ("addcmul", "addcdiv")),
     *(OperationRecord(name, with_real, COMPLEX, ("complex128",), variant="complex with real",
                       tolerance=LOOSE) for name in ("add", "mul", "div")),
     *(plain(name, two, gradients=(), method=True) for name in ("eq", "ne", "isclose")),
     plain("pow", powers, method=True, accepts=("dtype u?int.* at 0",),
           note="0 to a complex power of negative real part is infinite or NaN; PyTorch has the "
                "parts differ."),
+    plain("float_power", powers, method=True, dtypes=("complex128",),
+          accepts=("dtype u?int.* at 0",), note="As pow."),
     plain("sum"), plain("mean"), plain("prod", along, method=True),
     plain("var", along), plain("std", along), plain("cumsum", along), plain("cumprod", along),
     plain("matmul", matrices, method=True),

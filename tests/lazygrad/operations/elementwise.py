@@ -14,6 +14,7 @@ from .record import (
     FLOATS,
     FULL_FLOATS,
     INTEGERS,
+    REAL_AND_COMPLEX,
     REALS,
     ErrorInput,
     Maker,
@@ -195,21 +196,21 @@ UNARY = [
 
 BINARY = [
     OperationRecord("add", alphas, dtypes=(*FLOATS, "int64", "uint8", *COMPLEX), method=True,
-                    inplace=True, out=True, gradients=("float64", "complex128"), tolerance=LOOSE),
+                    inplace=True, out=True, gradients=REAL_AND_COMPLEX, tolerance=LOOSE),
     OperationRecord("sub", alphas, dtypes=(*FLOATS, "int64", *COMPLEX), method=True, inplace=True,
-                    out=True, gradients=("float64", "complex128"), tolerance=LOOSE),
+                    out=True, gradients=REAL_AND_COMPLEX, tolerance=LOOSE),
     OperationRecord("rsub", alphas, dtypes=(*FULL_FLOATS, "int64")),
     binary("mul", dtypes=(*REALS, *COMPLEX)), binary("div", 0.5, 3),
     binary("true_divide", 0.5, 3, dtypes=FULL_FLOATS), binary("atan2", scalar=None),
     binary("hypot", 0.3, 3, scalar=None), binary("logaddexp", scalar=None, inplace=False),
     binary("logaddexp2", scalar=None, inplace=False), binary("pow", 0.3, 2),
-    binary("copysign", 0.3, 2, second=False), binary("xlogy", 0.3, 3),
+    binary("copysign", 0.3, 2), binary("xlogy", 0.3, 3),
     binary("float_power", 0.3, 2, out=False, inplace=False),
     binary("float_power", 0.3, 2, out=False, dtypes=("float64",), variant="in place"),
     binary("ldexp", scalar=None), binary("arctan2", scalar=None, dtypes=FULL_FLOATS),
-    *(OperationRecord(name, distinct_pairs, dtypes=REALS, out=True, method=True, second=False)
+    *(OperationRecord(name, distinct_pairs, dtypes=REALS, out=True, method=True)
       for name in ("maximum", "minimum")),
-    *(OperationRecord(name, distinct_pairs, dtypes=REALS, out=True, method=True, second=False)
+    *(OperationRecord(name, distinct_pairs, dtypes=REALS, out=True, method=True)
       for name in ("fmax", "fmin")),
     *(binary(name, dtypes=(*REALS, "bool"), gradients=(), scalar=1) for name in
       ("eq", "ne", "lt", "le", "gt", "ge")),
@@ -243,25 +244,24 @@ BINARY = [
 
 CHOICES = [
     OperationRecord("clamp", clamps, dtypes=(*FLOATS, "int64", "uint8"), method=True, inplace=True,
-                    second=False, tolerance=LOOSE, errors=(
+                    tolerance=LOOSE, errors=(
                         ErrorInput(sample(numpy.ones(3)), ValueError, "min"),)),
     OperationRecord("clamp", lambda make: [
         sample(numpy.asarray([-1.0, 1.0, 0.5, -2.0]).astype(make(1).dtype), -1.0, 1.0)],
-        variant="at the bounds", second=False),
+        variant="at the bounds"),
     OperationRecord("clamp_min", lambda make: [sample(make(4), 0), sample(make(4), make(4))],
-                    method=True, inplace=True, second=False),
+                    method=True, inplace=True),
     OperationRecord("clamp_max", lambda make: [sample(make(4), 0), sample(make(4), make(4))],
-                    method=True, inplace=True, second=False),
-    OperationRecord("clip", lambda make: [sample(make(4), -0.5, 0.5)], method=True, inplace=True,
-                    second=False),
-    OperationRecord("where", wheres, dtypes=(*REALS, *COMPLEX), second=False,
+                    method=True, inplace=True),
+    OperationRecord("clip", lambda make: [sample(make(4), -0.5, 0.5)], method=True, inplace=True),
+    OperationRecord("where", wheres, dtypes=(*REALS, *COMPLEX), gradients=REAL_AND_COMPLEX,
                     accepts=("dtype complex64 at 0",),
                     note="A condition of numbers means where they are not 0."),
     OperationRecord("lerp", lambda make: [
         sample(make(3, 4), make(4), 0.25), sample(make(3), make(3), 0.75),
         sample(make(3, 4), make(4), make(3, 1))],
         method=True, inplace=True, out=True, dtypes=(*FULL_FLOATS, *COMPLEX),
-        gradients=("float64", "complex128")),
+        gradients=REAL_AND_COMPLEX),
     three("addcmul"), three("addcdiv"),
     OperationRecord("isclose", lambda make: [
         sample(edges(make)[:, None], edges(make)[None, :]),

@@ -6,10 +6,19 @@ from typing import Any
 
 import numpy
 
-from .record import COMPLEX, FULL_FLOATS, ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import (
+    COMPLEX,
+    FULL_FLOATS,
+    REAL_AND_COMPLEX,
+    ErrorInput,
+    Maker,
+    OperationRecord,
+    Sample,
+    sample,
+)
 
 ALL_FLOATS = (*FULL_FLOATS, *COMPLEX)
-COMPLEX_RESULT = {"dtypes": ALL_FLOATS, "gradients": ("float64", "complex128")}
+COMPLEX_RESULT = {"dtypes": ALL_FLOATS, "gradients": REAL_AND_COMPLEX}
 REAL_ONLY = {"dtypes": FULL_FLOATS, "gradients": ("float64",)}
 
 
@@ -70,8 +79,7 @@ TRANSFORMS = [
 ]
 
 SEVERAL_AXES = [
-    OperationRecord(f"fft.{name}{suffix}", samples, errors=(*MANY_ERRORS, *more), second=False,
-                    **kinds)
+    OperationRecord(f"fft.{name}{suffix}", samples, errors=(*MANY_ERRORS, *more), **kinds)
     for suffix, samples in (("2", along_two_axes), ("n", along_many_axes))
     for names, kinds, more in (
         (("fft", "ifft", "irfft", "hfft"), COMPLEX_RESULT, ()),
@@ -79,7 +87,6 @@ SEVERAL_AXES = [
     )
     for name in names
 ]
-"""Linear, so that second gradients say nothing new; they are checked for those of one axis."""
 
 
 def shifted(make: Maker) -> list[Sample]:
@@ -93,7 +100,8 @@ FREQUENCIES = [
     for name in ("fftfreq", "rfftfreq")
 ] + [
     OperationRecord(f"fft.{name}", shifted, dtypes=("float32", "int64", "complex64"),
-                    accepts=("rank 0 at 0",), note="One number stays as it is, as in NumPy.")
+                    gradients=REAL_AND_COMPLEX, accepts=("rank 0 at 0",),
+                    note="One number stays as it is, as in NumPy.")
     for name in ("fftshift", "ifftshift")
 ]
 
@@ -124,6 +132,8 @@ SHORT_TIME = [
     OperationRecord(
         "stft",
         spectrograms,
+        dtypes=(*FULL_FLOATS, *COMPLEX),
+        gradients=REAL_AND_COMPLEX,
         method=True,
         errors=(
             error("return_complex", numpy.ones(20), 8),

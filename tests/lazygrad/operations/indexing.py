@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from .record import ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import REAL_AND_COMPLEX, ErrorInput, Maker, OperationRecord, Sample, sample
 
 VALUES = ("float32", "int64", "bool", "complex64", "bfloat16")
 ADDING = ("float32", "int32", "complex64", "bfloat16")
@@ -42,7 +42,7 @@ def _reduce(name: str, reduce: str, rows: bool) -> OperationRecord:
         return [sample(make.distinct(3, 4), 0, index, make.distinct(2, 4) * make.distinct(2, 4),
                        reduce, include_self=own) for own in (True, False)]
     return OperationRecord(name, samples, dtypes=ORDERED, variant=reduce, method=True,
-                           inplace=True, second=reduce in ("sum", "mean"),
+                           inplace=True,
                            tolerance={"float16": (2e-2, 2e-2)}, compile=reduce == "mean",
                            errors=(wrong(RuntimeError, "reduce is 'x'", 0,
                                          TWICE if rows else ROWS, X[:2] if rows else X, "x"),))
@@ -82,7 +82,8 @@ def _written(make: Maker) -> list[Sample]:
 
 
 RECORDS = [
-    OperationRecord("Tensor.__getitem__", _read, dtypes=("float32", "int64"), second=False,
+    OperationRecord("Tensor.__getitem__", _read, dtypes=("float32", "int64", "complex64"),
+                    gradients=REAL_AND_COMPLEX,
                     errors=(wrong(IndexError, "out of range", 3), wrong(IndexError, "2 axes",
                                                                         (0, 0, 0)),
                             wrong(RuntimeError, "flip", slice(None, None, -1)),
@@ -90,64 +91,68 @@ RECORDS = [
                                                                       numpy.array([0.5])),
                             wrong(IndexError, "mask", numpy.array([True, False])),
                             wrong(IndexError, "index -4", numpy.array([-4])))),
-    OperationRecord("Tensor.__setitem__", _written, dtypes=("float32", "int64"), call=_assign,
-                    second=False,
+    OperationRecord("Tensor.__setitem__", _written, dtypes=("float32", "int64", "complex64"),
+                    call=_assign, gradients=REAL_AND_COMPLEX,
                     errors=(wrong(RuntimeError, "do not broadcast", 0, numpy.ones(3)),
                             wrong(RuntimeError, "flip", slice(None, None, -1), 0))),
     OperationRecord("gather", lambda make: [
         sample(make(3, 4), 0, ROWS), sample(make(3, 4), 1, ROWS),
         sample(make(), 0, numpy.array(0))],
-                    dtypes=VALUES, method=True, out=True, compile=True,
+                    dtypes=VALUES, gradients=REAL_AND_COMPLEX, method=True, out=True, compile=True,
                     errors=(OUT_OF_RANGE, NEGATIVE, wrong(IndexError, "integers", 0,
                                                           numpy.ones((1, 1))),
                             wrong(RuntimeError, "does not fit", 0, numpy.zeros((1, 5), int)))),
     OperationRecord("take", lambda make: [sample(make(3, 4), numpy.array([[0, -1], [5, 5]]))],
-                    dtypes=VALUES, method=True, out=True),
+                    dtypes=VALUES, gradients=REAL_AND_COMPLEX, method=True, out=True),
     OperationRecord("take_along_dim", lambda make: [
         sample(make(3, 4), numpy.array([[1], [0], [3]]), 1), sample(make(3, 4), ROWS)],
-        dtypes=VALUES, method=True, out=True),
+        dtypes=VALUES, gradients=REAL_AND_COMPLEX, method=True, out=True),
     OperationRecord("index_select", lambda make: [sample(make(3, 4), 1, numpy.array([3, 0, 0]))],
-                    dtypes=VALUES, method=True, out=True,
+                    dtypes=VALUES, gradients=REAL_AND_COMPLEX, method=True, out=True,
                     errors=(wrong(IndexError, "vector", 0, ROWS),
                             wrong(IndexError, "run from 0", 0, numpy.array([-1])))),
     OperationRecord("scatter", lambda make: [
         sample(make(3, 4), 1, ROWS, make(2, 3)), sample(make(3, 4), 0, numpy.array([[2, 0]]), 1)],
-        dtypes=VALUES, method=True, inplace=True, out=True,
+        dtypes=VALUES, gradients=REAL_AND_COMPLEX, method=True, inplace=True, out=True,
         errors=(wrong(IndexError, "run from 0 to 2", 0, numpy.array([[-1]]), 1.0),
                 wrong(RuntimeError, "smaller than the index", 0, ROWS, X[:1]),
                 wrong(RuntimeError, "src float64", 0, ROWS, X.astype("float64")),
                 wrong(RuntimeError, "reduce is 'x'", 0, ROWS, X, reduce="x"))),
-    OperationRecord("scatter_add", _with_source(), dtypes=ADDING, method=True, inplace=True,
-                    out=True, gradients=("float64", "complex128")),
+    OperationRecord("scatter_add", _with_source(), dtypes=ADDING, gradients=REAL_AND_COMPLEX,
+                    method=True, inplace=True, out=True),
     *(_reduce("scatter_reduce", reduce, False)
       for reduce in ("sum", "prod", "mean", "amax", "amin")),
     *(_reduce("index_reduce", reduce, True) for reduce in ("prod", "mean", "amax", "amin")),
     OperationRecord("index_add", lambda make: [sample(make(3, 4), 0, TWICE, make(2, 4)),
                                                sample(make(3, 4), 1, TWICE, make(3, 2), alpha=2)],
-                    dtypes=ADDING, method=True, inplace=True, out=True,
+                    dtypes=ADDING, gradients=REAL_AND_COMPLEX, method=True, inplace=True, out=True,
                     errors=(NEGATIVE_ROW, wrong(IndexError, "one row for each", 0, TWICE, X))),
     OperationRecord("index_copy", lambda make: [sample(make(3, 4), 0, numpy.array([2, 0]),
                                                        make(2, 4))],
-                    dtypes=VALUES, method=True, inplace=True, out=True, errors=(NEGATIVE_ROW,)),
+                    dtypes=VALUES, gradients=REAL_AND_COMPLEX, method=True, inplace=True,
+                    out=True, errors=(NEGATIVE_ROW,)),
     OperationRecord("index_fill", lambda make: [sample(make(3, 4), 0, numpy.array([-1, 0]), 1),
                                                 sample(make(3, 4), 1, TWICE, make())],
-                    dtypes=VALUES, method=True, inplace=True,
+                    dtypes=VALUES, gradients=REAL_AND_COMPLEX, method=True, inplace=True,
                     errors=(wrong(RuntimeError, "one number", 0, TWICE, X[0]),)),
     OperationRecord("index_put", lambda make: [
         sample(make(3, 4), (numpy.array([0, 2]), numpy.array([1, -1])), make(2)),
         sample(make(3, 4), (numpy.array([True, False, True]),), make(4))],
-        dtypes=VALUES, method=True, inplace=True, accepts=("rank up at 2",),
+        dtypes=VALUES, gradients=REAL_AND_COMPLEX, method=True, inplace=True,
+        accepts=("rank up at 2",),
         note="Leading axes of size 1 of the values are dropped, as in x[index] = values."),
     OperationRecord("index_put", lambda make: [
         sample(make(3, 4), (TWICE,), make(4), accumulate=True)], variant="accumulate",
-        dtypes=ADDING, method=True, inplace=True),
+        dtypes=ADDING, gradients=REAL_AND_COMPLEX, method=True, inplace=True),
     OperationRecord("Tensor.put", lambda make: [
         sample(make(3, 4), numpy.array([[0, -1]]), make(1, 2)),
-        sample(make(3, 4), TWICE, make(2), accumulate=True)], dtypes=("float32", "int64"),
+        sample(make(3, 4), TWICE, make(2), accumulate=True)],
+        dtypes=("float32", "int64", "complex64"), gradients=REAL_AND_COMPLEX,
         inplace=True, errors=(wrong(IndexError, "values for", TWICE, X),)),
     OperationRecord("masked_fill", lambda make: [
         sample(make(3, 4), make.mask(3, 4), 1), sample(make(3, 4), make.mask(4), make())],
-        dtypes=VALUES, method=True, inplace=True, accepts=("rank up at 2",),
+        dtypes=VALUES, gradients=REAL_AND_COMPLEX, method=True, inplace=True,
+        accepts=("rank up at 2",),
         note="The value broadcasts; PyTorch takes one number only."),
     OperationRecord("nn.functional.one_hot", lambda make: [
         sample(numpy.array([[1, 0], [2, 2]])), sample(numpy.array([1, 0]), 4),

@@ -13,10 +13,19 @@ import numpy
 
 from lazygrad_runtime.library_calls import LinAlgError
 
-from .record import COMPLEX, FULL_FLOATS, ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import (
+    COMPLEX,
+    FULL_FLOATS,
+    REAL_AND_COMPLEX,
+    ErrorInput,
+    Maker,
+    OperationRecord,
+    Sample,
+    sample,
+)
 
 DTYPES = (*FULL_FLOATS, *COMPLEX)
-GRADIENTS = ("float64", "complex128")
+GRADIENTS = REAL_AND_COMPLEX
 SINGLE = {"float32": (2e-3, 2e-4), "complex64": (2e-3, 2e-4)}
 SECOND = {**SINGLE, "float64": (1e-7, 1e-8), "complex128": (1e-7, 1e-8)}
 
@@ -142,7 +151,7 @@ SOLVING = [
     record("linalg.solve_ex", systems),
     record("linalg.solve_triangular", triangular_systems, errors=(
         error("rows", numpy.eye(3), numpy.ones((2, 2)), upper=True),)),
-    record("linalg.lstsq", least_squares, gradients=("complex128",), second=False,
+    record("linalg.lstsq", least_squares,
            call=lambda lib, *a, **k: lib.linalg.lstsq(*a, **k)[0], errors=(
         error("driver", FLAT, numpy.ones((2, 1)), driver="none"),
         error("rows", FLAT, numpy.ones((3, 1))))),
@@ -186,11 +195,11 @@ FACTORING = [
         NO_MATRIX, INTEGERS, error("mode", FLAT, "full"))),
     record("linalg.qr", separated_samples, variant="other modes", gradients=(),
            call=lambda lib, a: (determined(lib.linalg.qr(a, "complete")), lib.linalg.qr(a, "r"))),
-    record("linalg.householder_product", gradients=("complex128",), samples=floating(
+    record("linalg.householder_product", samples=floating(
         lambda make: sample(make(4, 3), make(3)), lambda make: sample(make(2, 3, 3), make(2, 2))),
         errors=(error("more columns", FLAT, numpy.ones(2)),
                 error("tau", numpy.ones((3, 2)), numpy.ones(3)))),
-    record("linalg.svd", separated_samples, gradients=("complex128",),
+    record("linalg.svd", separated_samples,
            call=lambda lib, a: absolute(lib.linalg.svd(a, full_matrices=False)),
            errors=(NO_MATRIX, INTEGERS)),
     record("linalg.svd", separated_samples, variant="full", gradients=(),
@@ -210,7 +219,7 @@ FACTORING = [
     record("linalg.lu_factor", separated_samples, errors=(
         error("zero on its diagonal", ZEROS, kind=LinAlgError),)),
     record("linalg.lu_factor_ex", separated_samples, gradients=()),
-    record("linalg.lu_solve", systems, second=False,
+    record("linalg.lu_solve", systems,
            call=lambda lib, a, b, **k: lib.linalg.lu_solve(
         *lib.linalg.lu_factor(a), b if b.ndim > 1 else b[:, None], **k)),
     record("linalg.lu_solve", floating(lambda make: sample(regular(make, 3, 3), make(2, 3, 2))),

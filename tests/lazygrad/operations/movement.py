@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from .record import ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import REAL_AND_COMPLEX, ErrorInput, Maker, OperationRecord, Sample, sample
 
 ANY = ("float32", "int64", "bool", "complex64", "bfloat16")
 
@@ -30,12 +30,13 @@ def bad(error: Any, match: str, *arguments: Any, **keywords: Any) -> ErrorInput:
 
 def moves(name: str, samples: Samples, **more: Any) -> OperationRecord:
     """A record with what most movement has in common."""
-    return OperationRecord(name, samples, **{"dtypes": ANY, "method": True, **more})
+    return OperationRecord(name, samples, **{"dtypes": ANY, "gradients": REAL_AND_COMPLEX,
+                                             "method": True, **more})
 
 
 def several(name: str, samples: Samples, **more: Any) -> OperationRecord:
     """Functions that take more than one tensor first, and are no methods."""
-    return OperationRecord(name, samples, **{"dtypes": ANY, **more})
+    return OperationRecord(name, samples, **{"dtypes": ANY, "gradients": REAL_AND_COMPLEX, **more})
 
 
 def contiguous(name: str) -> Callable[..., Any]:

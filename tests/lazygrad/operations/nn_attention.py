@@ -62,7 +62,7 @@ RECORDS = [
                    "enable_gqa")),
                     accepts=("rank (0|down) at 3",),
                     note="A mask broadcasts to the scores, also one of a single axis or none."),
-    OperationRecord(f"{F}multi_head_attention_forward", _multihead, tolerance=LOOSE, second=False,
+    OperationRecord(f"{F}multi_head_attention_forward", _multihead, tolerance=LOOSE,
                     errors=(
         ErrorInput(sample(MAKE(3, 2, 4), MAKE(5, 3, 4), MAKE(5, 3, 4), 4, 2, MAKE(12, 4), MAKE(12),
                           None, None, False, 0.0, MAKE(4, 4), MAKE(4)), RuntimeError, "batch"),)),

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .record import ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import (
+    COMPLEX,
+    FULL_FLOATS,
+    REAL_AND_COMPLEX,
+    ErrorInput,
+    Maker,
+    OperationRecord,
+    Sample,
+    sample,
+)
 
 F = "nn.functional."
-TOLERANCE = {"float32": (1e-4, 1e-5)}
+KINDS = (*FULL_FLOATS, *COMPLEX)
+TOLERANCE = {"float32": (1e-4, 1e-5), "complex64": (1e-4, 2e-5)}
 
 
 def _conv(rank: int) -> Callable[[Maker], Sequence[Sample]]:
@@ -64,20 +74,24 @@ def _wrong_transposed(make: Maker) -> tuple[ErrorInput, ...]:
 
 
 RECORDS = [
-    *(OperationRecord(f"{F}conv{rank}d", _conv(rank), tolerance=TOLERANCE,
+    *(OperationRecord(f"{F}conv{rank}d", _conv(rank), dtypes=KINDS, gradients=REAL_AND_COMPLEX,
+                      tolerance=TOLERANCE,
                       errors=_wrong(Maker("float32")) if rank == 2 else (), compile=rank == 2)
       for rank in (1, 2, 3)),
-    *(OperationRecord(f"{F}conv_transpose{rank}d", _transposed(rank), tolerance=TOLERANCE,
+    *(OperationRecord(f"{F}conv_transpose{rank}d", _transposed(rank), dtypes=KINDS,
+                      gradients=REAL_AND_COMPLEX, tolerance=TOLERANCE,
                       errors=_wrong_transposed(Maker("float32")) if rank == 2 else ())
       for rank in (1, 2, 3)),
     OperationRecord(f"{F}conv_tbc", lambda make: [
         sample(make(6, 2, 3), make(3, 3, 4), make(4)), sample(make(6, 2, 3), make(3, 3, 4),
                                                               make(4), 1)],
-        tolerance=TOLERANCE),
+        dtypes=KINDS, gradients=REAL_AND_COMPLEX, tolerance=TOLERANCE),
     OperationRecord(f"{F}linear", lambda make: [
         sample(make(3, 4), make(5, 4), make(5)), sample(make(2, 3, 4), make(5, 4)),
-        sample(make(4), make(5, 4), make(5)), sample(make(4), make(4))], tolerance=TOLERANCE),
+        sample(make(4), make(5, 4), make(5)), sample(make(4), make(4))], dtypes=KINDS,
+        gradients=REAL_AND_COMPLEX, tolerance=TOLERANCE),
     OperationRecord(f"{F}bilinear", lambda make: [
         sample(make(3, 4), make(3, 2), make(5, 4, 2), make(5)),
-        sample(make(2, 3, 4), make(2, 3, 2), make(5, 4, 2))], tolerance=TOLERANCE),
+        sample(make(2, 3, 4), make(2, 3, 2), make(5, 4, 2))], dtypes=KINDS,
+        gradients=REAL_AND_COMPLEX, tolerance=TOLERANCE),
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from .record import ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import COMPLEX, ErrorInput, Maker, OperationRecord, Sample, sample
 
 F = "nn.functional."
 MAKE = Maker("float32")
@@ -39,15 +39,17 @@ RECORDS = [
         sample(make.index(5, 6), make(5, 4), padding_idx=2),
         sample(make.index(5, 6), make(5, 4), padding_idx=-1),
         sample(make.index(3, 6), make(5, 4), scale_grad_by_freq=True),
-        sample(make.index(5, dtype="int32"), make(5, 4))], second=False, errors=(
+        sample(make.index(5, dtype="int32"), make(5, 4))], errors=(
             ErrorInput(sample(MAKE(3), MAKE(5, 4)), (IndexError, RuntimeError), "integers"),
             ErrorInput(sample(numpy.array([1]), MAKE(5)), ValueError, "weight"),
             ErrorInput(sample(numpy.array([1]), MAKE(5, 4), 5), RuntimeError, "padding_idx"),
             ErrorInput(sample(numpy.array([5]), MAKE(5, 4)), IndexError, "5"))),
+    OperationRecord(f"{F}embedding", lambda make: [sample(make.index(5, 2, 3), make(5, 4))],
+                    dtypes=COMPLEX, gradients=("complex128",), variant="complex"),
     OperationRecord(f"{F}embedding", lambda make: [
         sample(make.index(4, 6), make(6, 3), 0.7)], gradients=(), variant="max_norm",
         call=_limited),
-    OperationRecord(f"{F}embedding_bag", _bags, second=False, tolerance={"float32": (1e-5, 1e-6)},
+    OperationRecord(f"{F}embedding_bag", _bags, tolerance={"float32": (1e-5, 1e-6)},
                     errors=(
         ErrorInput(sample(numpy.array([1]), MAKE(5, 4)), ValueError, "offsets"),
         ErrorInput(sample(numpy.array([[1]]), MAKE(5, 4), numpy.array([0])), ValueError, "offsets"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from .record import ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import REAL_AND_COMPLEX, ErrorInput, Maker, OperationRecord, Sample, sample
 
 F = "nn.functional."
 LOOSE = {"float32": (1e-4, 1e-5)}
@@ -132,7 +132,7 @@ RECORDS = [
         ErrorInput(sample(MAKE(3), MAKE(4)), RuntimeError, "broadcast"),
         ErrorInput(sample(MAKE(3), MAKE(3), weight=MAKE(4)), ValueError, "weight")),
         dtypes=("float64",)),
-    _record("l1_loss", _pairs()),
+    _record("l1_loss", _pairs(), gradients=REAL_AND_COMPLEX),
     _record("smooth_l1_loss", lambda make: [
         sample(make(3, 4), make(3, 4)), sample(make(3, 4), make(3, 4), beta=0.5),
         sample(make(3, 4), make(3, 4), beta=0)]),
@@ -193,9 +193,11 @@ RECORDS = [
     _record("triplet_margin_loss", lambda make: [
         sample(make(5, 3), make(5, 3), make(5, 3)),
         sample(make(5, 3), make(5, 3), make(5, 3), margin=2.0, p=1.0, swap=True)],
-        (ErrorInput(sample(MAKE(5), MAKE(5), MAKE(5), margin=0.0), ValueError, "margin"),)),
+        (ErrorInput(sample(MAKE(5), MAKE(5), MAKE(5), margin=0.0), ValueError, "margin"),),
+        gradients=REAL_AND_COMPLEX),
     _record("triplet_margin_with_distance_loss", lambda make: [
-        sample(make(5, 3), make(5, 3), make(5, 3), swap=True)], call=_with_distance),
+        sample(make(5, 3), make(5, 3), make(5, 3), swap=True)], call=_with_distance,
+        gradients=REAL_AND_COMPLEX),
     _record("multi_margin_loss", lambda make: [
         Sample((make(4, 3), make.index(3, 4)), {"weight": make(3, low=0.5)}, (0,)),
         Sample((make(4, 3), make.index(3, 4)), {"p": 2, "margin": 0.5}, (0,)),

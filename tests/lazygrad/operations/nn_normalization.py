@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .record import ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import (
+    COMPLEX,
+    FULL_FLOATS,
+    REAL_AND_COMPLEX,
+    ErrorInput,
+    Maker,
+    OperationRecord,
+    Sample,
+    sample,
+)
 
 F = "nn.functional."
-LOOSE = {"float32": (2e-4, 2e-5)}
+KINDS = (*FULL_FLOATS, *COMPLEX)
+LOOSE = {"float32": (2e-4, 2e-5), "complex64": (2e-4, 2e-5)}
 MAKE = Maker("float32")
 
 
@@ -61,7 +71,7 @@ RECORDS = [
             ErrorInput(sample(MAKE(3, 4), (3,)), RuntimeError, "normalized_shape"),)),
     OperationRecord(f"{F}rms_norm", lambda make: [
         sample(make(3, 4), (4,)), sample(make(2, 3, 4), (3, 4), make(3, 4), 1e-3)],
-        tolerance=LOOSE),
+        dtypes=KINDS, gradients=REAL_AND_COMPLEX, tolerance=LOOSE),
     OperationRecord(f"{F}group_norm", lambda make: [
         sample(make(2, 4, 3), 2), sample(make(2, 6, 2, 2), 3, make(6), make(6), 1e-3)],
         tolerance=LOOSE, errors=(
@@ -70,11 +80,12 @@ RECORDS = [
         sample(make(2, 5, 3), 3), sample(make(2, 4, 2, 2), 2, 0.1, 0.5, 2.0)], tolerance=LOOSE),
     OperationRecord(f"{F}normalize", lambda make: [
         sample(make(3, 4)), sample(make(3, 4), 1.0, 0), sample(make(2, 3, 4), 3.0, 2)],
-        tolerance=LOOSE),
+        dtypes=KINDS, gradients=REAL_AND_COMPLEX, tolerance=LOOSE),
     OperationRecord(f"{F}cosine_similarity", lambda make: [
         sample(make(3, 4), make(3, 4)), sample(make(2, 3, 4), make(3, 1), 0),
         sample(make(4), make(3, 4), -1)], tolerance=LOOSE),
     OperationRecord(f"{F}pairwise_distance", lambda make: [
         sample(make(3, 4), make(3, 4)), sample(make(3, 4), make(4), 1.0, 1e-3, True),
-        sample(make(3, 4), make(3, 4), 3.0)], tolerance=LOOSE),
+        sample(make(3, 4), make(3, 4), 3.0)], dtypes=KINDS,
+        gradients=REAL_AND_COMPLEX, tolerance=LOOSE),
 ]

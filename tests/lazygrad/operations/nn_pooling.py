@@ -7,9 +7,19 @@ from typing import Any
 
 import numpy
 
-from .record import FULL_FLOATS, ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import (
+    COMPLEX,
+    FULL_FLOATS,
+    REAL_AND_COMPLEX,
+    ErrorInput,
+    Maker,
+    OperationRecord,
+    Sample,
+    sample,
+)
 
 F = "nn.functional."
+KINDS = (*FULL_FLOATS, *COMPLEX)
 SPACES = {1: (9,), 2: (7, 6), 3: (5, 4, 6)}
 
 
@@ -109,7 +119,7 @@ def _positive(make: Maker, rank: int) -> Any:
 
 RECORDS = [
     *(OperationRecord(f"{F}max_pool{rank}d", _maximum(rank),
-                      dtypes=(*FULL_FLOATS, "float16"), second=rank < 3,
+                      dtypes=(*FULL_FLOATS, "float16"),
                       errors=_wrong(Maker("float32")) if rank == 2 else (), compile=rank == 2)
       for rank in (1, 2, 3)),
     *(OperationRecord(f"{F}avg_pool{rank}d", _average(rank)) for rank in (1, 2, 3)),
@@ -130,9 +140,9 @@ RECORDS = [
         note="Without samples the places are random.") for rank in (2, 3)),
     OperationRecord(f"{F}unfold", lambda make: [
         sample(make(2, 3, 5, 6), 2), sample(make(2, 3, 5, 6), (2, 3), 1, 1, 2),
-        sample(make(3, 6, 6), 2, 2)]),
+        sample(make(3, 6, 6), 2, 2)], dtypes=KINDS, gradients=REAL_AND_COMPLEX),
     OperationRecord(f"{F}fold", lambda make: [
         sample(make(2, 12, 20), (5, 6), 2), sample(make(2, 18, 9), (5, 6), (2, 3), 1, 1, 2),
-        sample(make(12, 16), (6, 6), 2, 2)],
+        sample(make(12, 16), (6, 6), 2, 2)], dtypes=KINDS, gradients=REAL_AND_COMPLEX,
         errors=(ErrorInput(sample(Maker("float32")(2, 12, 21), (5, 6), 2), RuntimeError, "fold"),)),
 ]

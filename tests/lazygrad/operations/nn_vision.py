@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .record import ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import REAL_AND_COMPLEX, ErrorInput, Maker, OperationRecord, Sample, sample
 
 F = "nn.functional."
 LOOSE = {"float32": (1e-4, 1e-5)}
@@ -65,7 +65,7 @@ X = Maker("float32")(2, 3, 4, 5)
 
 RECORDS = [
     *(OperationRecord(f"{F}interpolate", _resize(mode, *spaces, **settings), tolerance=LOOSE,
-                      variant="-".join([mode, *settings]), second=False)
+                      variant="-".join([mode, *settings]))
       for mode, spaces, settings in MODES),
     OperationRecord(f"{F}interpolate", lambda make: [
         sample(make(1, 2, 4, 5), scale_factor=(1.5, 0.7), mode="bilinear",
@@ -81,7 +81,7 @@ RECORDS = [
             ErrorInput(sample(X, 3, antialias=True), ValueError, "antialias"),
             ErrorInput(sample(X, 0), RuntimeError, "at least 1"))),
     *(OperationRecord(f"{F}grid_sample", _grids(mode, padding_mode, rank), tolerance=LOOSE,
-                      variant=f"{mode}-{padding_mode}-{rank}d", second=mode == "bilinear")
+                      variant=f"{mode}-{padding_mode}-{rank}d")
       for mode in ("bilinear", "nearest", "bicubic")
       for padding_mode in ("zeros", "border", "reflection")
       for rank in ((2, 3) if (mode, padding_mode) in THREE_AXES else (2,))),
@@ -97,8 +97,8 @@ RECORDS = [
         tolerance=LOOSE,
         errors=(ErrorInput(sample(X, (2, 3, 4, 5)), ValueError, "theta"),)),
     *(OperationRecord(f"{F}pad", _padded(mode), variant=mode,
-                      dtypes=("float32", "float64", "int64"),
-                      accepts=("rank up at 0", "arguments empty at 1"),
+                      dtypes=("float32", "float64", "int64", "complex64"),
+                      gradients=REAL_AND_COMPLEX, accepts=("rank up at 0", "arguments empty at 1"),
                       note="Every mode pads any number of last axes; PyTorch has kernels for "
                            "some numbers of them.")
       for mode in ("constant", "reflect", "replicate", "circular")),
@@ -111,9 +111,11 @@ RECORDS = [
         ErrorInput(sample(X, (1, 1), "some"), NotImplementedError, "mode"))),
     OperationRecord(f"{F}pixel_shuffle", lambda make: [
         sample(make(2, 8, 3, 2), 2), sample(make(9, 2, 2), 3), sample(make(2, 2, 4, 3, 2), 2)],
+        dtypes=("float32", "complex64"), gradients=REAL_AND_COMPLEX,
         errors=(ErrorInput(sample(X, 2), RuntimeError, "pixel_shuffle"),)),
     OperationRecord(f"{F}pixel_unshuffle", lambda make: [
         sample(make(2, 2, 6, 4), 2), sample(make(1, 6, 9), 3)],
+        dtypes=("float32", "complex64"), gradients=REAL_AND_COMPLEX,
         errors=(ErrorInput(sample(X, 3), RuntimeError, "pixel_unshuffle"),),
         accepts=("sizes empty",),
         note="Of no elements the shape is that of some; PyTorch returns the input."),

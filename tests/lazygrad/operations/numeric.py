@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy
 
-from .record import ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import (
+    COMPLEX,
+    FULL_FLOATS,
+    REAL_AND_COMPLEX,
+    ErrorInput,
+    Maker,
+    OperationRecord,
+    Sample,
+    sample,
+)
 
 
 def _grids(make: Maker) -> Sequence[Sample]:
@@ -54,14 +63,13 @@ def _windows(library: Any, size: int) -> list[Any]:
 
 RECORDS = [
     OperationRecord(
-        "gradient", _grids,
+        "gradient", _grids, dtypes=(*FULL_FLOATS, *COMPLEX), gradients=REAL_AND_COMPLEX,
         errors=(ErrorInput(sample(numpy.ones(3), edge_order=3), RuntimeError, "edge_order"),
                 ErrorInput(sample(numpy.ones(2), edge_order=2), RuntimeError, "too few"),
                 ErrorInput(sample(numpy.ones((3, 3)), spacing=[1.0]), RuntimeError, "spacings")),
     ),
     *(OperationRecord(
-        "segment_reduce", _segments(reduce), dtypes=("float64",), variant=reduce, second=False,
-        note="PyTorch has no second derivative here",
+        "segment_reduce", _segments(reduce), dtypes=("float64",), variant=reduce,
         errors=(ErrorInput(sample(numpy.ones(3), reduce), RuntimeError, "either lengths"),
                 ErrorInput(sample(numpy.ones(3), reduce, lengths=numpy.array([1, 1])), IndexError,
                            "out of range"),

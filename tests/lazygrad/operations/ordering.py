@@ -217,7 +217,7 @@ RECORDS = [
     OperationRecord("nanmedian", _medians, REALS, method=True, out=True),
     OperationRecord("nanmedian", _medians_of_all, REALS, method=True, variant="all"),
     OperationRecord("nanmedian", _medians_with_nan, FULL_FLOATS, variant="nan"),
-    OperationRecord("mode", _modes, FULL_FLOATS, call=_position_is_right, second=False,
+    OperationRecord("mode", _modes, FULL_FLOATS, call=_position_is_right,
                     note="which of several positions is given is not specified"),
     OperationRecord("mode", _integer_modes, INTEGERS, gradients=(), call=_position_is_right,
                     variant="integers",

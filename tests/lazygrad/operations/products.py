@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from .record import ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import REAL_AND_COMPLEX, ErrorInput, Maker, OperationRecord, Sample, sample
 
 NUMBERS = ("float32", "int64", "complex64", "bfloat16")
 FLOATING = ("float32", "float64", "complex64")
@@ -24,7 +24,7 @@ def product(name: str, *shapes: tuple[tuple[int, ...], ...], **more: Any) -> Ope
     return OperationRecord(
         name, lambda make: [sample(*(make(*shape) for shape in each), **keywords)
                             for each in shapes],
-        **{"dtypes": NUMBERS, "gradients": ("float64", "complex128"), "method": True,
+        **{"dtypes": NUMBERS, "gradients": REAL_AND_COMPLEX, "method": True,
            "tolerance": HALF, **more})
 
 
@@ -89,9 +89,9 @@ RECORDS = [
     OperationRecord("tensordot", lambda make: [
         sample(make(2, 3, 4), make(4, 2, 5), ([0, 2], [1, 0])), sample(make(2), make(3), 0),
         sample(make(2, 3), make(1, 2), ([-1], [0]))], variant="axes", dtypes=NUMBERS,
-        tolerance=HALF),
+        tolerance=HALF, gradients=REAL_AND_COMPLEX),
     OperationRecord("einsum", lambda make: [each(make) for each in EQUATIONS],
-                    dtypes=("float32", "int64", "complex64"), gradients=("float64", "complex128"),
+                    dtypes=("float32", "int64", "complex64"), gradients=REAL_AND_COMPLEX,
                     errors=(refused("sizes 3 and 4", "ij,jk->ik", ones(2, 3), ones(4, 2)),
                             refused("names 1 operands", "ij", ones(2), ones(2)),
                             refused("does not name", "ijk", ones(2, 2)),
@@ -102,20 +102,19 @@ RECORDS = [
     OperationRecord("einsum", lambda make: [
         sample(make(2, 3), [0, 1], make(3, 4), [1, 2], [0, 2]),
         sample(make(2, 2, 3), [..., 0, 1], make(3, 2), [1, 2], [..., 0, 2])], variant="sublists",
-        dtypes=("float32",)),
+        dtypes=("float32", "complex64"), gradients=REAL_AND_COMPLEX),
     OperationRecord("chain_matmul", lambda make: [sample(make(2, 3), make(3, 2), make(2, 4))],
-                    dtypes=("float32",)),
+                    dtypes=("float32", "complex64"), gradients=REAL_AND_COMPLEX),
     *(OperationRecord(
         "cdist", lambda make, p=p: [sample(make(2, 3), make(4, 3), p),
                                     sample(make(2, 2, 3), make(2, 3), p)],
-        variant=f"p {p}", dtypes=("float32", "float64"), second=p == 2.0,
+        variant=f"p {p}", dtypes=("float32", "float64"),
         errors=(refused("rows of 3 and of 2", ones(2, 3), ones(2, 2)),
                 refused("p is -1", ones(2, 3), ones(2, 3), -1)),
         accepts=("dtype complex64",), note="Distances of complex rows are real.")
       for p in (0.0, 1.0, 2.0, 3.5, math.inf)),
     OperationRecord("pdist", lambda make: [sample(make(4, 3)), sample(make(3, 2), 1.0)],
-                    dtypes=("float32",), second=False,
-                    errors=(refused("matrix of rows", ones(3)),),
+                    dtypes=("float32",), errors=(refused("matrix of rows", ones(3)),),
                     accepts=("dtype complex64",), note="Distances of complex rows are real."),
     OperationRecord("vander", lambda make: [sample(make(3)), sample(make(3), 4, increasing=True),
                                             sample(make(2), 0)],
@@ -123,7 +122,7 @@ RECORDS = [
     OperationRecord("vander", lambda make: [sample(make(3))], variant="gradient",
                     dtypes=("float64",), reference=lambda x: numpy.vander(x),
                     note="PyTorch's own gradient fails: it writes in place"),
-    product("cov", ((3, 4),), ((4,),), dtypes=FLOATING, gradients=("float64",),
+    product("cov", ((3, 4),), ((4,),), dtypes=FLOATING,
             errors=(refused("at most 2 axes", ones(2, 2, 2)),
                     refused("weights", ones(2, 3), fweights=numpy.array([1, 2])))),
     OperationRecord("cov", lambda make: [
@@ -132,5 +131,5 @@ RECORDS = [
         sample(make(2, 4), correction=0, aweights=numpy.array([0.5, 1, 2, 1]))],
         variant="weights", dtypes=("float32", "float64"), gradients=(),
         accepts=("index -99 at fweights",), note="Values of weights are not looked at."),
-    product("corrcoef", ((3, 4),), ((4,),), dtypes=("float32", "float64"), gradients=("float64",)),
+    product("corrcoef", ((3, 4),), ((4,),), dtypes=FLOATING),
 ]

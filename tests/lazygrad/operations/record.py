@@ -25,6 +25,8 @@ COMPLEX = ("complex64", "complex128")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8")
 REALS = FLOATS + INTEGERS
 ALL = (*REALS, "bool", *COMPLEX)
+REAL_AND_COMPLEX = ("float64", "complex128")
+"""Dtypes that gradients are checked in."""
 
 
 @dataclass(frozen=True, slots=True)

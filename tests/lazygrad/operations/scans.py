@@ -11,6 +11,7 @@ from .record import (
     COMPLEX,
     FLOATS,
     FULL_FLOATS,
+    REAL_AND_COMPLEX,
     REALS,
     ErrorInput,
     Maker,
@@ -76,13 +77,13 @@ def _areas(make: Maker) -> Sequence[Sample]:
 
 RECORDS = [
     OperationRecord(
-        "cumsum", _along, dtypes=(*REALS, *COMPLEX), gradients=("float64", "complex128"),
+        "cumsum", _along, dtypes=(*REALS, *COMPLEX), gradients=REAL_AND_COMPLEX,
         method=True, inplace=True, out=True, compile=True,
         errors=(BAD_AXIS, ErrorInput(sample(numpy.ones(3), 0.5), (TypeError,), "dim")),
     ),
     OperationRecord(
         "cumprod", _products, dtypes=(*FULL_FLOATS, "int64", "int32", "uint8", *COMPLEX),
-        gradients=("float64", "complex128"), method=True, inplace=True, out=True,
+        gradients=REAL_AND_COMPLEX, method=True, inplace=True, out=True,
         errors=(BAD_AXIS,),
     ),
     OperationRecord("cumsum", _along, dtypes=("bool",), gradients=(), method=True, variant="bool"),
@@ -96,13 +97,13 @@ RECORDS = [
     OperationRecord("cummax", _specials, gradients=(), special=True, variant="special"),
     OperationRecord("cummin", _specials, gradients=(), special=True, variant="special"),
     OperationRecord(
-        "logcumsumexp", _along, dtypes=("float32", "float64", "float16", "bfloat16"),
+        "logcumsumexp", _along, dtypes=(*FLOATS, *COMPLEX), gradients=REAL_AND_COMPLEX,
         method=True, out=True, special=True,
         errors=(BAD_AXIS, ErrorInput(sample(numpy.ones(3, "int64"), 0),
                                      (RuntimeError,), "floating")),
     ),
     OperationRecord(
-        "diff", _differences, dtypes=ALL, gradients=("float64", "complex128"), method=True,
+        "diff", _differences, dtypes=ALL, gradients=REAL_AND_COMPLEX, method=True,
         errors=(ErrorInput(sample(numpy.float64(3.0)), (RuntimeError,), "axis"),
                 ErrorInput(sample(numpy.ones(3), -1), (RuntimeError,), "-1 times"),
                 ErrorInput(sample(numpy.ones((2, 3)), 1, -1, numpy.ones(3)), (RuntimeError,),
@@ -110,7 +111,8 @@ RECORDS = [
     ),
     *(
         OperationRecord(
-            name, _areas, dtypes=("float32", "float64", "int64"),
+            name, _areas, dtypes=("float32", "float64", "int64", "complex64"),
+            gradients=REAL_AND_COMPLEX,
             errors=(ErrorInput(sample(numpy.ones((2, 3)), numpy.ones(2)), (RuntimeError,),
                                "one x for each y"),),
             accepts=("dtype uint8 at 0",),

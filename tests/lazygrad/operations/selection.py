@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy
 
-from .record import FULL_FLOATS, INTEGERS, ErrorInput, Maker, OperationRecord, Sample, sample
+from .record import (
+    FULL_FLOATS,
+    INTEGERS,
+    REAL_AND_COMPLEX,
+    ErrorInput,
+    Maker,
+    OperationRecord,
+    Sample,
+    sample,
+)
 
 KINDS = ("float32", "bfloat16", "int64", "uint8", "bool", "complex64")
 """One dtype of each size and kind: places do not depend on it, and each takes compiles of its own.
@@ -115,21 +124,21 @@ RECORDS = [
     OperationRecord("nonzero", _places_by_axis, gradients=(), method=True, variant="as_tuple"),
     OperationRecord("argwhere", _places, dtypes=("float32", "bool"), gradients=(), method=True),
     OperationRecord(
-        "masked_select", _masked, dtypes=KINDS, gradients=("float64", "complex128"), method=True,
+        "masked_select", _masked, dtypes=KINDS, gradients=REAL_AND_COMPLEX, method=True,
         errors=(ErrorInput(sample(numpy.ones((2, 3)), numpy.ones(2, bool)), (RuntimeError,),
                            "broadcast"),
                 ErrorInput(sample(numpy.ones(3), numpy.ones(3)), (RuntimeError,), "bool")),
     ),
     OperationRecord(
-        "masked_scatter", _scattered, dtypes=KINDS, gradients=("float64", "complex128"),
+        "masked_scatter", _scattered, dtypes=KINDS, gradients=REAL_AND_COMPLEX,
         method=True, inplace=True,
         errors=(ErrorInput(sample(numpy.ones(3), numpy.ones(3, bool), numpy.ones(3, "float32")),
                            (RuntimeError,), "source float32"),),
     ),
     OperationRecord("Tensor.__getitem__", _index_samples, dtypes=KINDS,
-                    gradients=("float64", "complex128"), call=_indexed, variant="mask"),
+                    gradients=REAL_AND_COMPLEX, call=_indexed, variant="mask"),
     OperationRecord("Tensor.__setitem__", _assign_samples, dtypes=KINDS,
-                    gradients=("float64", "complex128"), call=_assigned, variant="mask"),
+                    gradients=REAL_AND_COMPLEX, call=_assigned, variant="mask"),
     OperationRecord(
         "bincount", _counted, dtypes=INTEGERS, gradients=(), method=True,
         errors=(ErrorInput(sample(numpy.ones((2, 3), "int64")), (RuntimeError,), "one axis"),
