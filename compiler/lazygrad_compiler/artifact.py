@@ -14,8 +14,8 @@ from lazygrad_compiler.ir.node import (
     Graph,
     Location,
     Node,
-    node,
     rebuild,
+    separate_input,
     substitute,
     topological,
 )
@@ -171,13 +171,11 @@ class Artifact:
 
 
 def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
-    """Recorded nodes as a graph of their own: the leaves become inputs 0, 1, …, autograd markers
-    are gone.
+    """Recorded nodes as a graph of their own, with lines of its own: the leaves become inputs 0,
+    1, …, autograd markers are gone.
     """
     result: dict[Node, Node] = {
-        leaf: node(
-            "input", index=number, dtype=leaf.dtype, shape=leaf.shape, location=leaf.location
-        )
+        leaf: separate_input(number, leaf.dtype, leaf.shape, leaf.location)
         for number, leaf in enumerate(leaves)
     }
     for current in topological(outputs, stop=lambda n: n in result):
@@ -196,14 +194,12 @@ def pruned(graph: Graph, leaves: Sequence[Node]) -> tuple[Graph, list[Node]]:
 
     A leaf may be an argument of a call whose results make no use of it.
     """
-    read = [leaf.attrs[0] for leaf in graph.inputs()]
-    if len(read) == len(leaves):
+    inputs = graph.inputs()
+    if len(inputs) == len(leaves):
         return graph, list(leaves)
     renumbered = {
-        node("input", index=old, dtype=leaves[old].dtype, shape=leaves[old].shape): node(
-            "input", index=new, dtype=leaves[old].dtype, shape=leaves[old].shape
-        )
-        for new, old in enumerate(read)
+        old: separate_input(new, old.dtype, old.shape, old.location)
+        for new, old in enumerate(inputs)
     }
     outputs = substitute(graph.outputs, renumbered)
-    return Graph(outputs), [leaves[old] for old in read]
+    return Graph(outputs), [leaves[old.attrs[0]] for old in inputs]

@@ -22,7 +22,7 @@ from lazygrad._core import graph
 from lazygrad._core.context import TensorError, here, now
 from lazygrad._core.recast import RECAST, recast
 from lazygrad_compiler.ir.dtypes import DType, dtype_of_numpy
-from lazygrad_compiler.ir.node import IRError, Node, Shape, build, fresh_input
+from lazygrad_compiler.ir.node import Graph, IRError, Node, Shape, build, fresh_input
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_runtime import program
 from lazygrad_runtime.memory import Buffer, allocate
@@ -359,7 +359,7 @@ def _filled(node: Node) -> numpy.ndarray:
     try:
         array = allocate(node.nbytes).as_numpy(node.dtype.numpy, node.shape)
     except MemoryError as error:
-        raise program.out_of_memory(error, node) from None
+        raise program.out_of_memory(error, Graph((node,))) from None
     array[...] = node.attrs[0]
     return array
 

@@ -37,6 +37,8 @@ class _Now(threading.local):
     traced: Any = None
     """The innermost `Trace`, where a function runs on stand-ins."""
     location: Location = ()
+    operation: str = ""
+    """The public operation being recorded."""
     autocast: Any = None
     """The dtype that products run in, within `autocast`."""
 
@@ -115,10 +117,10 @@ def refused(error: IRError, message: str) -> TensorError:
 _PLAIN_ERRORS = (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError)
 
 
-def _named(function: Any, error: IRError) -> str:
+def _named(name: str, error: IRError) -> str:
     """The message under the name that the user called, not that of the primitive inside."""
     message = str(error)
-    return f"[{function.__name__}] {message.partition('] ')[2]}" if message[:1] == "[" else message
+    return f"[{name}] {message.partition('] ')[2]}" if message[:1] == "[" else message
 
 
 def _from_user(error: BaseException) -> bool:
@@ -130,6 +132,10 @@ def _from_user(error: BaseException) -> bool:
             return True
         step = step.tb_next
     return False
+
+
+_SPOKEN = {"getitem": "index"}
+"""What errors call an operation, where that is not its function's name."""
 
 
 def _misused(value: Any, arguments: tuple, keywords: dict[str, Any]) -> Any:
@@ -158,6 +164,7 @@ def operation(function: Function) -> Function:
         function = folded(function)
     if function.__name__ in POLICY:
         function = casting(function, POLICY[function.__name__], now)  # type: ignore[assignment]
+    name = _SPOKEN.get(function.__name__, function.__name__)
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -168,25 +175,26 @@ def operation(function: Function) -> Function:
         if now.location:
             return function(*arguments, **keywords)
         now.location = here()
+        now.operation = name
         try:
             return function(*arguments, **keywords)
         except IRError as error:
-            raise refused(error, _named(function, error)) from None
+            raise refused(error, _named(name, error)) from None
         except AttributeError as error:
             wrong = _misused(error.obj, arguments, keywords)
             if wrong is _missing or _from_user(error):
                 raise
-            raise fail(function.__name__, f"takes no {type(wrong).__name__} here",
+            raise fail(name, f"takes no {type(wrong).__name__} here",
                        "Tensors are made with lazygrad.tensor(...).", TypeError) from None
         except MemoryError as error:
             if str(error).startswith("["):
                 raise
             what = str(error) or "there is not enough memory for it"
-            raise MemoryError(f"[{function.__name__}] {what} ({line()})") from None
+            raise MemoryError(f"[{name}] {what} ({line()})") from None
         except _PLAIN_ERRORS as error:
             if type(error) not in _PLAIN_ERRORS or str(error).startswith("[") or _from_user(error):
                 raise
-            raise type(error)(f"[{function.__name__}] {error} ({line()})") from error
+            raise type(error)(f"[{name}] {error} ({line()})") from error
         finally:
             now.location = ()
 

@@ -23,7 +23,8 @@ from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad._core.types import default
 from lazygrad_compiler.ir.composite import Template, apply, placeholder, template
 from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.node import Node, topological
+from lazygrad_compiler.ir.node import Node, named, topological
+from lazygrad_compiler.ir.ops import OPS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -62,14 +63,16 @@ class _StandIns:
 class _Recipe:
     """template: on the nodes of the tensors among the arguments, in order.  rebuild: the result of
     the tensors for its first outputs; None where that is one tensor.  writes: which tensors get
-    which further outputs.
+    which further outputs.  indexed: whether an index may be out of range, which the operation is
+    named for.
     """
 
-    __slots__ = ("rebuild", "template", "writes")
+    __slots__ = ("indexed", "rebuild", "template", "writes")
 
     def __init__(self, applied: Template, rebuild: Callable[[list[Tensor]], Any] | None,
                  writes: list[tuple[int, int]]) -> None:
         self.template = applied
+        self.indexed = any(OPS[node.op].kind == "indexed" for node in topological(applied.outputs))
         self.rebuild = rebuild
         self.writes = writes
 
@@ -108,7 +111,8 @@ def folded(function: Function) -> Function:
         writes = found.writes
         if writes and not _writable(tensors, writes):
             return function(*arguments, **keywords)
-        outputs = apply(found.template, tuple(nodes), now.location)
+        location = named(now.location, now.operation) if found.indexed else now.location
+        outputs = apply(found.template, tuple(nodes), location)
         for position, number in writes:
             tensors[position]._cell.set(outputs[number], False)
         if found.rebuild is None:

@@ -12,7 +12,7 @@ from typing import Any
 from lazygrad._core.context import fail, now
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.node import Node, Shape, build
+from lazygrad_compiler.ir.node import Node, Shape, build, named
 from lazygrad_compiler.ir.ops import OPS, listed
 
 _CONST, _EXPAND, _RESHAPE, _CAST = OPS["const"], OPS["expand"], OPS["reshape"], OPS["cast"]
@@ -21,7 +21,11 @@ _STOP = OPS["stop_gradient"]
 
 def make(name: str, *inputs: Node, attrs: tuple = ()) -> Node:
     """The node of an op by name, attributes in the table's order."""
-    return build(OPS[name], inputs, attrs, now.location)
+    definition = OPS[name]
+    location = now.location
+    if definition.kind == "indexed":
+        location = named(location, now.operation)
+    return build(definition, inputs, attrs, location)
 
 
 def const(value: Any, dtype: DType, shape: Shape = ()) -> Node:

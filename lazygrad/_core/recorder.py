@@ -17,7 +17,7 @@ from lazygrad._core.guards import NotCapturable, Recording, watch_function
 from lazygrad._core.nests import replace, tensors_in
 from lazygrad._core.replay import Argument, ArgumentView, Entry, Output, Same, Source, Target
 from lazygrad._core.tensor import Tensor, raw_node, variables, wrap
-from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.node import Graph, Node
 from lazygrad_runtime import program as programs
 
 
@@ -168,9 +168,11 @@ class Recorder:
             self.position_of_cell)  # an argument that was written is, also where it is returned
         effects += self._cell_effects(temporary)
         program: programs.Program | None = None
+        graph: Graph | None = None
         leaves: list[Node] = []
         if self.outputs:
             program, leaves = programs.program_for(self.outputs)
+            graph = programs.pending_graph(self.outputs)[0]
         sources = [self._source(leaf) for leaf in leaves]
         touched = {id(self.owners[leaf]): self.owners[leaf] for leaf in leaves
                    if leaf in self.owners}
@@ -187,7 +189,8 @@ class Recorder:
         if recorded.blocks:
             recorded.before.append(recorded.reserve)
         kinds = [(node.dtype, node.shape, node.location) for node in self.outputs]
-        return Entry(program, sources, build, kinds, effects, recorded, conflicting.values())
+        return Entry(
+            program, graph, sources, build, kinds, effects, recorded, conflicting.values())
 
     def _slot(self, tensor: Tensor) -> Any:
         """Where a result comes from: an argument, a tensor outside, or an output."""

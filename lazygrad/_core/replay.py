@@ -14,8 +14,10 @@ from lazygrad._core.cell import Cell, View
 from lazygrad._core.guards import Recording
 from lazygrad._core.nests import parts_of, rebuild
 from lazygrad._core.tensor import Tensor, make_views, raw_node, wrap, write
-from lazygrad_compiler.ir.node import Node, fresh_input
+from lazygrad_compiler.ir.node import Graph, Node, fresh_input
 from lazygrad_runtime import program as programs
+from lazygrad_runtime import store
+from lazygrad_runtime.library_calls import LibraryError
 from lazygrad_runtime.memory import Buffer
 
 Source = Cell | Callable[[Sequence[Tensor]], Buffer]
@@ -30,6 +32,7 @@ class Entry:
     def __init__(
         self,
         program: programs.Program | None,
+        graph: Graph | None,
         sources: list[Source],
         result: Callable[[Sequence[Tensor], list[Node]], Any],
         kinds: list[tuple[Any, Any, Any]],
@@ -38,6 +41,7 @@ class Entry:
         conflicting: Iterable[Cell],
     ) -> None:
         self.program = program
+        self.graph = graph  # of the program, canonical: its lines are for errors
         self.sources = sources
         self.result = result
         self.kinds = kinds  # dtype, shape and line of each output
@@ -66,7 +70,7 @@ class Entry:
             leaves = []
             if self.program is not None:
                 donated = self._donated() if self.donors else None
-                made = self.program.run(self._inputs(tensors), donated)
+                made = self._run(self._inputs(tensors), donated)
                 for buffer, (dtype, shape, location) in zip(made, self.kinds, strict=True):
                     leaf = fresh_input(dtype, shape, location)
                     leaf.payload = buffer
@@ -76,6 +80,15 @@ class Entry:
             for notice in self.after:
                 notice()
             return self.result(tensors, leaves)
+
+    def _run(self, inputs: list[Buffer], donated: dict[int, Buffer] | None) -> list[Buffer]:
+        assert self.program is not None and self.graph is not None
+        try:
+            return self.program.run(inputs, donated)
+        except (programs.IndexOutOfRange, LibraryError) as error:
+            raise error.recorded(store.launches_of(self.graph)) from None
+        except MemoryError as error:
+            raise programs.out_of_memory(error, self.graph) from None
 
     def _donated(self) -> dict[int, Buffer]:
         """The buffers of cells that this replay writes, where nobody else holds their values."""

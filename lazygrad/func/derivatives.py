@@ -40,14 +40,14 @@ class _Recorded:
         self.inputs: list[Node] = []
         self.variables: list[Node] = []
         marked = list(arguments)
-        line = now.location
+        line, operation = now.location, now.operation
         before, now.grad = now.grad, True
         try:
             for position in chosen:
                 marked[position] = replace(arguments[position], self._mark)
             now.location = ()
             returned = function(*marked, **keywords)
-            now.location = line
+            now.location, now.operation = line, operation
             self.auxiliary: Any = None
             if has_aux:
                 if not isinstance(returned, tuple) or len(returned) != 2:
@@ -58,7 +58,7 @@ class _Recorded:
             self.results = returned
             self.outputs = [node_of(tensor) for tensor in tensors_in(returned)]
         finally:
-            now.grad, now.location = before, line
+            now.grad, now.location, now.operation = before, line, operation
         if not self.outputs:
             raise fail(name, f"the function returned no tensor but {type(returned).__name__}",
                        kind=TypeError)

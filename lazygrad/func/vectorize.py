@@ -119,7 +119,8 @@ def _batched(
 
     axis_of = {id(tensor): axis for tensor, axis in axes}
     items: dict[Node, Node] = {}
-    line, now.location = now.location, ()  # what the function records has lines of its own
+    line, name = now.location, now.operation
+    now.location = ()  # what the function records has lines of its own
     with trace("vmap") as room:
 
         def stand_in(tensor: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ def _batched(
         try:
             results = func(*replace(list(arguments), stand_in), **replace(keywords, stand_in))
         finally:
-            now.location = line
+            now.location, now.operation = line, name
         nodes = [node_of(tensor) for tensor in _tensors_only(results)]
     items.update(_random_items(nodes, items, randomness, size))
     try:

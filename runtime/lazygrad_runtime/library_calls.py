@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -22,6 +22,9 @@ from lazygrad_compiler.artifact import LibraryLaunch
 from lazygrad_compiler.ir.dtypes import DTYPES
 from lazygrad_compiler.ir.library_pairs import PAIRED, as_written
 from lazygrad_compiler.ir.node import Location
+
+if TYPE_CHECKING:
+    from lazygrad_compiler.loops.kernel import Launch
 
 _Callback = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -36,7 +39,7 @@ class LibraryError(LinAlgError):
     """A library call of a program failed.
 
     problem: what is wrong and with which operand.  launches: of the artifact; its lines are those
-    of the program's first recording, so whoever knows the present ones makes the message anew.
+    of the program's first recording, and `recorded` knows the present ones.
     """
 
     def __init__(self, failed: LibraryLaunch, problem: str, hint: str,
@@ -44,10 +47,13 @@ class LibraryError(LinAlgError):
         self.failed = failed
         self.problem = problem
         self.hint = hint
-        super().__init__(self.message(launches))
+        super().__init__(self._message(launches[failed.launch][2]))
 
-    def message(self, launches: Sequence[tuple[str, str, Location]]) -> str:
-        _, _, location = launches[self.failed.launch]
+    def recorded(self, launches: Sequence[Launch]) -> LinAlgError:
+        """The error with the lines of the present recording."""
+        return LinAlgError(self._message(launches[self.failed.launch].location))
+
+    def _message(self, location: Location) -> str:
         lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location)
         name = self.failed.call.removesuffix(PAIRED)
         return (f"[{name}] {self.problem}" + (f" ({lines})." if lines else ".")

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lazygrad_compiler.artifact import Artifact, canonical_graph, pruned
 from lazygrad_compiler.ir.composite import unfold
-from lazygrad_compiler.ir.node import Graph, Location, Node
+from lazygrad_compiler.ir.node import Graph, Location, Named, Node
+from lazygrad_compiler.ir.ops import OPS
 from lazygrad_runtime import library_calls, store
 from lazygrad_runtime.library_calls import LibraryCaller, LibraryError, LinAlgError
 from lazygrad_runtime.loader import load_object
 from lazygrad_runtime.memory import Buffer, allocate
 from lazygrad_runtime.pool import get_pool
+
+if TYPE_CHECKING:
+    from lazygrad_compiler.loops.kernel import Launch
 
 _Entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 ERROR_WORDS = 8
@@ -129,30 +133,38 @@ class Program:
 class IndexOutOfRange(IndexError):
     """A gather or scatter met an index beyond its axis.
 
-    report: the error block (set, index, size, axis, launch).  launches: of the artifact; its lines
-    are those of the program's first recording, so whoever knows the present ones makes the message
-    anew.
+    report: the error block (set, index, size, axis, launch, check).  launches: of the artifact; its
+    lines are those of the program's first recording, and the public operation is not known.
+    `recorded` knows better.
     """
 
     def __init__(
         self, report: Sequence[int], launches: Sequence[tuple[str, str, Location]]
     ) -> None:
         self.report = report
-        self.launches = launches
-        super().__init__(self.message(launches))
+        _, about, location = launches[report[4]]
+        self.op = about if about.startswith("scatter") else "gather"
+        super().__init__(self._message(self.op, location))
 
-    def message(self, launches: Sequence[tuple[str, str, Location]]) -> str:
-        _, index, size, axis, launch = self.report[:5]
-        _, about, location = launches[launch]
+    def recorded(self, launches: Sequence[Launch]) -> IndexError:
+        """The error with the name and the lines of the present recording."""
+        launch, check = self.report[4:6]
+        location = launches[launch].checks[check]
+        name = location.operation if isinstance(location, Named) else self.op
+        return IndexError(self._message(name, location))
+
+    def _message(self, name: str, location: Location) -> str:
+        _, index, size, axis = self.report[:4]
         lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location)
-        name = about if about.startswith("scatter") else "gather"
-        lowest = -size
+        legal = f"The largest is {size - 1}."
         if index >= SIGN_TAKEN_OFF:
-            index, lowest = index - 2**63, 0
+            index, legal = index - 2**63, f"Indices run from 0 to {size - 1}."
+        elif index < 0:
+            legal = f"Indices run from {-size} to {size - 1}."
         return (
             f"[{name}] index {index} is out of range for axis {axis} of size {size}"
-            + (f" ({lines})" if lines else "")
-            + (f". Indices run from {lowest} to {size - 1}." if size else ". The axis is empty.")
+            + (f" ({lines}). " if lines else ". ")
+            + (legal if size else "The axis is empty.")
         )
 
 
@@ -252,18 +264,21 @@ def execute(outputs: Sequence[Node], tracked: Sequence[Node] = ()) -> None:
     program, leaves = program_for(wanted)
     try:
         buffers = program.run([leaf.payload for leaf in leaves])
-    except IndexOutOfRange as error:
-        raise IndexError(error.message(store.launch_lines(pending_graph(wanted)[0]))) from None
-    except LibraryError as error:
-        raise LinAlgError(error.message(store.launch_lines(pending_graph(wanted)[0]))) from None
+    except (IndexOutOfRange, LibraryError) as error:
+        raise error.recorded(store.launches_of(pending_graph(wanted)[0])) from None
     except MemoryError as error:
-        raise out_of_memory(error, max(wanted, key=lambda node: node.nbytes)) from None
+        raise out_of_memory(error, pending_graph(wanted)[0]) from None
     for node, buffer in zip(wanted, buffers, strict=True):
         node.payload = buffer
 
 
-def out_of_memory(error: MemoryError, largest: Node) -> MemoryError:
-    """The error with the user's line of the largest value that was asked for."""
+def out_of_memory(error: MemoryError, graph: Graph) -> MemoryError:
+    """The error with the user's line of the largest value that the graph computes; what only moves
+    data takes no memory of its own, unless it is asked for.
+    """
+    moving = ("leaf", "movement")
+    values = [node for node in graph.nodes() if OPS[node.op].kind not in moving]
+    largest = max([*graph.outputs, *values], key=lambda node: node.nbytes)
     lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in largest.location)
     return MemoryError(
         f"{error} The largest value is {largest.op} of {largest.nbytes} bytes ({lines})."

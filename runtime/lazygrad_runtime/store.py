@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lazygrad_compiler.artifact import Artifact
-from lazygrad_compiler.ir.node import Graph, Location
+from lazygrad_compiler.ir.node import Graph
 from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.target import Target, host
 from lazygrad_runtime.cache import CompileCache
@@ -26,6 +26,7 @@ from lazygrad_runtime.cache_target import fits, machine_features
 from lazygrad_runtime.loader import LoadedCode, load_object
 
 if TYPE_CHECKING:
+    from lazygrad_compiler.loops.kernel import Launch
     from lazygrad_compiler.pipeline import Stages
 
 
@@ -151,7 +152,7 @@ def keep(
     return cache.store(fields, blobs, meta)
 
 
-def launch_lines(graph: Graph) -> list[tuple[str, str, Location]]:
+def launches_of(graph: Graph) -> list[Launch]:
     """The launches of a canonical graph with the lines that it was recorded at this time.
 
     A program is shared by all graphs of its structure, wherever they were recorded; for a message
@@ -159,8 +160,7 @@ def launch_lines(graph: Graph) -> list[tuple[str, str, Location]]:
     """
     from lazygrad_compiler.pipeline import lower
 
-    stages = lower(graph, host())
-    return [("", launch.about, launch.location) for launch in stages.launches]
+    return lower(graph, host()).launches
 
 
 def _kernel_object(name: str, llvm_text: str, target: Target) -> bytes:

@@ -17,6 +17,8 @@ import pytest
 
 import lazygrad as lg
 from lazygrad.nn import functional
+from lazygrad_runtime.program import forget_programs
+from lazygrad_runtime.store import counters
 
 SENSIBLE = (TypeError, ValueError, IndexError, RuntimeError, OverflowError, MemoryError,
             ZeroDivisionError)
@@ -100,21 +102,88 @@ LOOKUPS: list[tuple[str, int, int, Call]] = [
 ]
 
 
+def operation_of(case: str) -> str:
+    if case.startswith("x["):
+        return "setitem" if case.endswith("=") else "index"
+    return case.split()[0]
+
+
+LEGAL = r"(Indices run from -?\d+ to \d+|The largest is \d+)\."
+
+
 @pytest.mark.parametrize("index", [99, -99, 1 << 40])
-@pytest.mark.parametrize("axis, size, call", [case[1:] for case in LOOKUPS],
-                         ids=[case[0] for case in LOOKUPS])
-def test_an_index_out_of_bounds_is_named_with_its_axis_and_line(axis, size, call, index):
+@pytest.mark.parametrize("case, axis, size, call", LOOKUPS, ids=[case[0] for case in LOOKUPS])
+def test_an_index_out_of_bounds_is_named_with_operation_axis_and_line(
+        case, axis, size, call, index):
     with pytest.raises(IndexError) as caught:
         looked_at(call(index))
-    pattern = rf"\[\w+\] index {index} is out of range for axis {axis} of size {size} " \
-        r"\(.*test_bad_values\.py:\d+.*\)\. Indices run from -?\d+ to \d+\."
+    pattern = rf"\[{operation_of(case)}\] index {index} is out of range for axis {axis} " \
+        rf"of size {size} \(.*test_bad_values\.py:\d+.*\)\. {LEGAL}"
     assert re.fullmatch(pattern, str(caught.value)), str(caught.value)
     assert (table() + 1).sum().item() == 40  # and nothing else is spoilt
+
+
+def selected(rows: lg.Tensor, index: lg.Tensor) -> lg.Tensor:
+    return rows.index_select(0, index) * 3
+
+
+def embedded(rows: lg.Tensor, index: lg.Tensor) -> lg.Tensor:
+    return functional.embedding(index, rows) * 3
+
+
+def both(rows: lg.Tensor, index: lg.Tensor) -> lg.Tensor:
+    return rows[index % 5] + rows.index_select(0, index) * functional.embedding(index % 3, rows)
+
+
+def differentiated(rows: lg.Tensor, index: lg.Tensor) -> lg.Tensor:
+    rows = rows.detach().requires_grad_()
+    embedded(rows, index).sum().backward()
+    return rows.grad
+
+
+def line_of(function: Callable[..., Any]) -> int:
+    return function.__code__.co_firstlineno + 1
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("function, operation, line", [
+    (selected, "index_select", line_of(selected)), (embedded, "embedding", line_of(embedded)),
+    (both, "index_select", line_of(both)), (differentiated, "embedding", line_of(embedded)),
+])
+def test_the_operation_and_line_are_those_of_this_recording(function, operation, line, compiled):
+    """Not those of another one with the same program, in memory or on disk."""
+    rows, good, bad = lg.rand(5, 4), numbers(0, 1), numbers(0, 99)
+    others = [selected, embedded, both, differentiated]
+    for other in others:
+        looked_at(other(rows, good))
+    forget_programs()
+    before = counters.disk_hits
+    replays = [lg.compile(other) for other in others]  # which live on, with lines of their own
+    for replayed in replays:
+        looked_at(replayed(rows, good))
+    called = replays[others.index(function)] if compiled else function
+    message = rf"^\[{operation}\] index 99 .*test_bad_values.py:{line}\)"
+    with pytest.raises(IndexError, match=message):
+        looked_at(called(rows, bad))
+    assert counters.disk_hits > before
 
 
 def test_indices_within_bounds_are_not_refused():
     for name, _, _, call in LOOKUPS:
         looked_at(call(1)), name
+
+
+def test_memory_that_a_convolution_asks_for_is_named_with_its_line_in_replays_too():
+    def padded(values: lg.Tensor, reduce: bool) -> lg.Tensor:
+        result = functional.conv1d(values, lg.ones(3, 2, 3), padding=1 << 38)
+        return result.sum() if reduce else result
+
+    values = lg.ones(1, 2, 5)
+    message = rf"conv of \d+ bytes .*test_bad_values.py:{line_of(padded)}"
+    for reduce in (False, True):
+        for call in (padded, lg.compile(padded)):
+            with pytest.raises(MemoryError, match=message):
+                looked_at(call(values, reduce))
 
 
 # ---- what has to raise as it is called: (name, call)

@@ -25,6 +25,22 @@ Location = tuple[tuple[str, int], ...]
 """Source lines, each (file, line); several where rewrites merged nodes."""
 
 
+class Named(tuple):  # type: ignore[type-arg]
+    """The location of an indexed op that also knows the public operation which recorded it.
+
+    operation: its name, for the message about an index out of range.  It counts for nothing else:
+    two locations of the same lines are equal.
+    """
+
+    operation: str
+
+
+def named(location: Location, operation: str) -> Location:
+    made = Named(location)
+    made.operation = operation
+    return made
+
+
 @dataclass(frozen=True, slots=True)
 class Dim:
     """A symbolic size: known by name and bounds, not by value."""
@@ -199,10 +215,17 @@ _input_numbers = itertools.count(1 << 32)  # far from the inputs of canonical gr
 
 def fresh_input(dtype: DType, shape: Shape, location: Location) -> Node:
     """An `input` that equals no other node: for a value that is about to be attached to it."""
+    return separate_input(next(_input_numbers), dtype, shape, location)
+
+
+def separate_input(index: int, dtype: DType, shape: Shape, location: Location) -> Node:
+    """An `input` of a number that is not interned: what is built on it is no node of another graph,
+    so it has its own lines.
+    """
     made = Node.__new__(Node)
     made.op = "input"
     made.inputs = ()
-    made.attrs = made.identity = (next(_input_numbers), dtype, shape)
+    made.attrs = made.identity = (index, dtype, shape)
     made.dtype = dtype
     made.shape = shape
     made.location = location
@@ -257,8 +280,14 @@ def build(definition: Any, inputs: tuple[Node, ...], attrs: tuple, location: Loc
 
 
 def merge_locations(*locations: Location) -> Location:
-    """All lines, each once, in order; at most eight, so that merging stays cheap."""
-    return tuple(dict.fromkeys(itertools.chain(*locations)))[:8]
+    """All lines, each once, in order; at most eight, so that merging stays cheap.  The name of an
+    indexed op among them stays, too.
+    """
+    merged = tuple(dict.fromkeys(itertools.chain(*locations)))[:8]
+    for location in locations:
+        if location.__class__ is Named:
+            return named(merged, location.operation)  # type: ignore[attr-defined]
+    return merged
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from lazygrad_compiler.ir import (
     reference_special,
 )
 from lazygrad_compiler.ir.library import run_library
-from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.node import Named, Node
 from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, SPECIAL_UNARY
 
 Array = numpy.ndarray
@@ -518,8 +518,9 @@ def check_indices(
         size = value.shape[axis]
         bad = (index < -size) | (index >= size)
         if bad.any():
+            name = node.location.operation if isinstance(node.location, Named) else node.op
             raise IndexOutOfRange(
-                f"[{node.op}] index {index[bad].flat[0]} is out of range for axis {axis} "
+                f"[{name}] index {index[bad].flat[0]} is out of range for axis {axis} "
                 f"of size {size}"
             )
         checked.append(numpy.where(index < 0, index + size, index))

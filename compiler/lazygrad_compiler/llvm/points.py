@@ -23,6 +23,8 @@ from lazygrad_compiler.loops.kernel import Instr
 I64 = "i64"
 LINE = 64
 """Bytes of a cache line."""
+CHECK_SLOT = 5
+"""Of the error block: which of the kernel's checks failed.  `entry.py` fills the slot before."""
 
 
 @dataclass(slots=True)
@@ -77,6 +79,10 @@ class Points:
         self.computed: dict[int, Value] = {}
         self.hoisted: dict[Affine, tuple[Place, Affine]] = {}
         self.kept: Sequence[Value] = ()
+
+    def check_number(self, instr: Instr) -> int:
+        """Which of the kernel's `dynamic` instrs it is."""
+        return [other for other in self.values if other.op == "dynamic"].index(instr)
 
     # ---- index expressions
 
@@ -464,8 +470,11 @@ def _dynamic(points: Points, instr: Instr) -> Value:
         if lanes > 1:
             lowest = f.select(checked, raw, const(raw.type, -(2**63)))
             culprit = f.intrinsic(f"llvm.vector.reduce.smax.v{lanes}i64", I64, lowest)
-        for slot, number in enumerate((const(I64, 1), culprit, const(I64, size), const(I64, axis))):
+        facts = (const(I64, 1), culprit, const(I64, size), const(I64, axis))
+        for slot, number in enumerate(facts):
             f.store(number, f.offset(points.error, slot, I64), 8)
+        check = const(I64, points.check_number(instr))
+        f.store(check, f.offset(points.error, CHECK_SLOT, I64), 8)
     return f.select(bad, const(raw.type, 0), wrapped)
 
 

@@ -185,7 +185,7 @@ class Launch:
 
     arguments: the nodes, in the order of the kernel's buffers.  group: what it was lowered from.
     offsets: the element of each argument at which the kernel's buffer begins; none given: at the
-    first.
+    first.  checks: for each `dynamic` instr, in order, the location of the op that reads by it.
     """
 
     kernel: Kernel
@@ -194,6 +194,7 @@ class Launch:
     about: str
     group: Any = None
     offsets: tuple[int, ...] = ()
+    checks: tuple[Location, ...] = ()
 
     def offset_of(self, place: int) -> int:
         return self.offsets[place] if self.offsets else 0

@@ -370,6 +370,7 @@ def _lower_with_axes(
         tuple(node for node, _ in bound),
         tuple(attempt.evaluator.locations)[:8],
         _about(group),
+        checks=attempt.evaluator.checks,
     )
 
 
@@ -470,8 +471,9 @@ def lower_contraction(group: Group, stored: Callable[[Node], bool]) -> Launch:
         buffers,
         dot.dtype,
     )
+    arguments = tuple(node for node, _ in e.buffers)
     return Launch(
-        kernel, tuple(node for node, _ in e.buffers), tuple(e.locations)[:8], _about(group)
+        kernel, arguments, tuple(e.locations)[:8], _about(group), checks=e.checks
     )
 
 

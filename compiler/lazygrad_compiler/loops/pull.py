@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.node import Location, Node
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_compiler.loops.index import (
     ZERO,
@@ -45,6 +45,7 @@ class Evaluator:
         self.values: list[Instr] = []
         self.buffers: list[tuple[Node, bool]] = []
         self.locations: dict[tuple[str, int], None] = {}
+        self._checked: dict[int, Location] = {}
         self._memo: dict[tuple, int] = {}
         self._instrs: dict[Instr, int] = {}
         self._seeds: dict[Node, tuple[Affine, int]] = {}
@@ -76,6 +77,19 @@ class Evaluator:
 
     def constant(self, dtype: dtypes.DType, value: object) -> int:
         return self.add("const", dtype, (), (value,))
+
+    def check(self, args: tuple[int, ...], size: int, axis: int, location: Location) -> int:
+        """An index (and where it counts) that has to lie within an axis, as the op at a location
+        wants it.
+        """
+        number = self.add("dynamic", dtypes.int64, args, (size, axis))
+        self._checked.setdefault(number, location)
+        return number
+
+    @property
+    def checks(self) -> tuple[Location, ...]:
+        """Of each `dynamic` instr, in order, the location of the op that reads by it."""
+        return tuple(location for _, location in sorted(self._checked.items()))
 
     def both(self, mask: int | None, other: int) -> int:
         return other if mask is None else self.add("and", dtypes.bool_, (mask, other))
@@ -298,7 +312,7 @@ def _gather(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int
         raw = e.pull(index_node, indices[:rank], mask)
         size = value.shape[axis]
         args = (raw,) if mask is None else (raw, mask)
-        checks.append(e.add("dynamic", dtypes.int64, args, (size, axis)))
+        checks.append(e.check(args, size, axis, node.location))
         inside[axis] = variable(Dyn(checks[-1], size))
     rest = iter(indices[rank:])
     result = e.pull(value, tuple(next(rest) if i is None else i for i in inside), mask)

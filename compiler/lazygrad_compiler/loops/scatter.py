@@ -10,8 +10,8 @@ with a copy of the target.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Location, Node, merge_locations, node
 from lazygrad_compiler.loops.arrays import temporary
 from lazygrad_compiler.loops.index import Affine, Dyn, Var, linearize, variable
@@ -107,7 +107,7 @@ def lower_updates(
             place[axis] = variable(counted)
             apart.append(counted)
             continue
-        checked = e.add("dynamic", dtypes.int64, (raw,), (base.shape[axis], axis))
+        checked = e.check((raw,), base.shape[axis], axis, scatter.location)
         place[axis] = variable(Dyn(checked, base.shape[axis]))
     rest = iter(indices[rank:])
     target_place = linearize([next(rest) if i is None else i for i in place], base.shape)
@@ -136,7 +136,8 @@ def lower_updates(
         block=block,
         parts=1 if copies is None else copies.shape[0],
     )
-    return Launch(kernel, tuple(other for other, _ in e.buffers), locations, f"scatter_{mode}")
+    arguments = tuple(other for other, _ in e.buffers)
+    return Launch(kernel, arguments, locations, f"scatter_{mode}", checks=e.checks)
 
 
 def _counted_by(index: Instr, axes: Sequence[Var]) -> Var | None:
@@ -160,7 +161,7 @@ def lower_scatter(group: Group, stored: Callable[[Node], bool]) -> list[Launch]:
     copy = node("stop_gradient", base, location=target.location)
     filled = lower_rows(Group("loops", [copy], {copy}, rows=base.size), stored)
     arguments = tuple(target if argument is copy else argument for argument in filled.arguments)
-    result = [Launch(filled.kernel, arguments, filled.location, "scatter base")]
+    result = [replace(filled, arguments=arguments, about="scatter base")]
     if target.inputs[1].size:
         result.append(lower_updates(target, stored))
     return result
@@ -181,4 +182,4 @@ def _lower_shared(
     together = Group("loops", [total, result], {result}, rows=target.size, inner=parts)
     joined = lower_rows(together, stored)
     arguments = tuple(target if argument is result else argument for argument in joined.arguments)
-    return [updates, Launch(joined.kernel, arguments, joined.location, "scatter copies")]
+    return [updates, replace(joined, arguments=arguments, about="scatter copies")]
