@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from lazygrad.cli import (
+    FINDING,
+    INTERRUPTED,
+    READER_GONE,
     USAGE,
+    ReaderGone,
     UsageError,
     bisect,
     cache,
@@ -47,16 +52,55 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; gives its exit code instead of ending the process."""
+    """Runs a command; gives its exit code instead of ending the process.
+
+    A reader that goes away (`| head`) ends the command quietly, as other tools end.
+    """
     given = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser()
     try:
-        return _run(parser, given)
+        code = _outcome(given)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        return code
+    except (BrokenPipeError, ReaderGone):
+        _give_up_closed_streams()
+        return READER_GONE
+    except OSError as error:  # a full disk under standard output, a file that went away
+        where = error.filename or "output"
+        print(f"lazygrad: {where}: {error.strerror or error}", file=sys.stderr)
+        _give_up_closed_streams()
+        return FINDING
+    except KeyboardInterrupt:
+        print("lazygrad: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _outcome(given: list[str]) -> int:
+    """The exit code of a command line."""
+    try:
+        return _run(make_parser(), given)
     except UsageError as error:
         print(f"lazygrad: {error}", file=sys.stderr)
         return USAGE
+    except ReaderGone:
+        raise
     except SystemExit as end:  # argparse: 0 after --help, 2 for a wrong command line
         return end.code if isinstance(end.code, int) else USAGE
+
+
+def _give_up_closed_streams() -> None:
+    """What a stream that cannot be written still holds goes nowhere, or Python would complain about
+    it when the process ends.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _run(parser: argparse.ArgumentParser, given: list[str]) -> int:

@@ -1,11 +1,13 @@
 """The command line, a module for each command; `lazygrad.__main__` puts them together.
 
-Exit codes: 0 all is well, 1 the command found something wrong, 2 the command line was wrong.
+Exit codes: 0 all is well, 1 the command found something wrong, 2 the command line was wrong; 130
+after Ctrl-C, 141 where the reader of the output went away, as shells count these.
 """
 
 from __future__ import annotations
 
 OK, FINDING, USAGE = 0, 1, 2
+INTERRUPTED, READER_GONE = 130, 141
 
 SCHEMA_VERSION = 1
 """Of all --json output: raised when a field changes its meaning or goes away."""
@@ -13,6 +15,10 @@ SCHEMA_VERSION = 1
 
 class UsageError(Exception):
     """The command line asks for something that does not exist; the message says what does."""
+
+
+class ReaderGone(SystemExit):
+    """Nobody reads the output any more (`| head`): the script that is being run ends, too."""
 
 
 def human_bytes(count: float) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from lazygrad.cli import FINDING, OK, UsageError
+from lazygrad.cli import FINDING, OK, ReaderGone, UsageError
 from lazygrad.dump.options import (
     OptionError,
     UnknownStage,
@@ -28,6 +28,7 @@ from lazygrad.dump.options import (
 
 if TYPE_CHECKING:
     from lazygrad.dump.listen import Dump
+    from lazygrad.dump.stages import DumpedProgram
 
 DESCRIPTION = """\
 Runs SCRIPT and shows each program that is compiled for it (or taken from the cache), as text, stage
@@ -85,13 +86,21 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"-o {options.output}: {error.strerror}") from None
     forget_programs()  # those of an earlier run in this process are to be shown, too
-    dump = Dump(wanted, write).install()
+
+    def show(program: DumpedProgram) -> None:
+        write(program)
+        if write.gone:
+            raise ReaderGone
+
+    dump = Dump(wanted, show).install()
     try:
         with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
             succeeded = run_script(str(script), options.script_arguments)
     finally:
         dump.remove()
         write.finish()
+    if write.gone:
+        raise ReaderGone
     report(dump, None if to_stdout else options.output)
     return OK if succeeded and not dump.failures else FINDING
 
@@ -116,6 +125,8 @@ def run_script(script: str, arguments: list[str]) -> bool:
     with _as_main(script, arguments):
         try:
             runpy.run_path(path, run_name="__main__")
+        except ReaderGone:
+            raise
         except SystemExit as end:
             if isinstance(end.code, str):
                 print(end.code, file=sys.stderr)

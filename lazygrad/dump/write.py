@@ -46,7 +46,7 @@ def as_text(programs: list[DumpedProgram], format: str) -> str:
 
 
 class StreamWriter:
-    """Prints programs; a reader that has gone away (`| head`) is no error."""
+    """Prints programs.  `gone`: the reader has gone away (`| head`); nothing is printed any more."""
 
     def __init__(self, stream: TextIO, format: str = "text") -> None:
         self.stream = stream
@@ -83,6 +83,8 @@ class FolderWriter:
 
     The folder's older dumps are deleted, and only these.
     """
+
+    gone = False
 
     def __init__(self, folder: Path, format: str = "text") -> None:
         self.folder = folder
