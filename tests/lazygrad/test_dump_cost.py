@@ -1,0 +1,73 @@
+"""With dumping off, nothing of it runs: no module is imported, and what the compiler does for dumps
+is under one per cent of its work, counted in lines of Python that run (seconds vary from run to run
+by more than that; `python -m tests.benchmarks.tools` measures them).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.benchmarks import without_dumps
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STEP = """\
+import sys
+import lazygrad as lg
+
+x, w = lg.rand(8, 4), lg.rand(4, 3, requires_grad=True)
+loss = lg.tanh(x @ w).sum()
+loss.backward()
+loss.item()
+w.grad.tolist()
+print(*sorted(name for name in sys.modules
+              if name.startswith(("lazygrad.dump", "lazygrad.explain", "lazygrad.cli",
+                                  "lazygrad.debug", "lazygrad_compiler.llvm.lines"))
+              or name in ("difflib", "argparse")))
+"""
+
+
+def run(arguments: list[str], **settings: str) -> str:
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.startswith("LAZYGRAD_DUMP")}
+    environment |= {"LAZYGRAD_CACHE": "0", "PYTHONHASHSEED": "0", **settings,
+                    "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True,
+                          timeout=120, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_training_step_imports_nothing_of_the_tools() -> None:
+    assert run(["-c", STEP]) == ""
+    switched_on = run(["-c", STEP], LAZYGRAD_DUMP="graph")
+    assert "lazygrad.dump.listen" in switched_on, "the names are still these"
+
+
+def test_what_serves_dumps_is_under_one_per_cent_of_the_compiler() -> None:
+    """The compiler as it is, and with every statement that serves dumps or `bisect` taken out:
+    the same code comes out, and the lines run differ by less than one per cent.
+    """
+    found = {}
+    for which in ("whole", "without"):
+        lines, code, taken = run(["-m", "tests.benchmarks.without_dumps", "lines", which]).split()
+        found[which] = int(lines), code, int(taken)
+    (whole, code, none), (bare, bare_code, taken) = found["whole"], found["without"]
+    assert code == bare_code
+    assert none == 0 and taken >= 20, "the statements are not where they were: see without_dumps.py"
+    assert bare < whole < 1.01 * bare
+
+
+def test_nothing_that_listens_escapes_the_count() -> None:
+    """The lists that dumps listen to are all known to the comparison."""
+    lists = set()
+    for folder in ("compiler", "runtime"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                name, colon, rest = line.partition(":")
+                if colon and rest.startswith(" list[Callable") and name.isidentifier():
+                    lists.add(name)
+    assert lists == without_dumps.LISTS
