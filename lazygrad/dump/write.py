@@ -46,7 +46,7 @@ def as_text(programs: list[DumpedProgram], format: str) -> str:
 
 
 class StreamWriter:
-    """Prints programs.  `gone`: the reader has gone away (`| head`); nothing is printed any more."""
+    """Prints programs.  `gone`: the reader has gone away (`| head`), so nothing is printed."""
 
     def __init__(self, stream: TextIO, format: str = "text") -> None:
         self.stream = stream

@@ -1,8 +1,8 @@
 """The compiler as it would be if nothing could be dumped or bisected: every statement that is there
 for that only is taken out of its source as it is imported.
 
-`install` before anything of the compiler is imported; `lines_of_lowering` and `seconds_of_compiling`
-measure, in a process each:
+`install` comes before anything of the compiler is imported; `lines_of_lowering` and
+`seconds_of_compiling` measure, in a process each:
 
     python -m tests.benchmarks.without_dumps lines|seconds whole|without
 
@@ -16,6 +16,7 @@ import ast
 import hashlib
 import importlib.machinery
 import importlib.util
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ CALLS = {"origin"}
 """Notes for linked lines: calls of these go."""
 
 taken_out: list[str] = []
+stripping = True
 
 
 class _Stripper(ast.NodeTransformer):
@@ -64,7 +66,9 @@ class _Stripper(ast.NodeTransformer):
 class _Loader(importlib.machinery.SourceFileLoader):
     def source_to_code(self, data: Any, path: Any, *,  # type: ignore[override]
                        _optimize: int = -1) -> CodeType:
-        tree = _Stripper(self.name).visit(ast.parse(data))
+        tree = ast.parse(data)
+        if stripping:
+            tree = _Stripper(self.name).visit(tree)
         return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
 
     def get_code(self, fullname: str) -> CodeType:
@@ -85,8 +89,12 @@ class _Finder(MetaPathFinder):
             fullname, spec.origin, loader=_Loader(fullname, spec.origin))
 
 
-def install() -> None:
-    """From here on the compiler is imported without what serves dumps."""
+def install(strip: bool = True) -> None:
+    """From here on the compiler is imported without what serves dumps.  strip: False to take the
+    same way and leave everything in, for seconds that can be compared.
+    """
+    global stripping
+    stripping = strip
     assert "lazygrad_compiler.pipeline" not in sys.modules, "too late"
     sys.meta_path.insert(0, _Finder())
 
@@ -105,7 +113,7 @@ def example() -> tuple[Any, Any]:
 
     dot = "left_batch=(), right_batch=(), left_contract=(1,), right_contract=(0,)"
     sizes = [96, 128, 64, 10]
-    for number, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for number, (before, after) in enumerate(itertools.pairwise(sizes)):
         w = add(f"input({2 * number + 2}) : float32[{before}, {after}]")
         b = add(f"input({2 * number + 3}) : float32[{after}]")
         product = add(f"dot({names[-1]}, {w}, {dot}) : float32[64, {after}]")
@@ -143,7 +151,7 @@ def lines_of_lowering() -> tuple[int, str]:
     return lines, hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def seconds_of_compiling(rounds: int = 12) -> float:
+def seconds_of_compiling(rounds: int = 30) -> float:
     """The fastest of so many compilations down to object code."""
     from lazygrad_compiler.pipeline import compile_graph
 
@@ -157,8 +165,7 @@ def seconds_of_compiling(rounds: int = 12) -> float:
 
 
 def main(what: str, which: str) -> None:
-    if which == "without":
-        install()
+    install(strip=which == "without")
     print(*(lines_of_lowering() if what == "lines" else (seconds_of_compiling(),)),
           len(taken_out))
 

@@ -11,7 +11,8 @@ import pytest
 
 from lazygrad.__main__ import main
 from lazygrad_compiler import pipeline
-from lazygrad_compiler.ir.node import Graph
+from lazygrad_compiler.decisions import ledger
+from lazygrad_compiler.ir.node import Graph, node, substitute
 from lazygrad_compiler.loops.kernel import Launch, LoopKernel
 from lazygrad_compiler.passes.optimize import PASSES
 from lazygrad_compiler.passes.rewrite import Any as Anything
@@ -74,6 +75,48 @@ def plant_rewrite(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
     monkeypatch.setattr(pipeline, "PASSES", [
         (each, with_fault(right) if each == name else right) for each, right in PASSES])
+
+
+def plant_in_pass(monkeypatch: pytest.MonkeyPatch, name: str, by_rule: bool) -> None:
+    """A fault in one of all the passes of stage opt: a wrong rule, or, where rules have no part in
+    it, a wrong operation in what the pass makes.
+    """
+    passes = pipeline.opt_passes()
+
+    def faulty(right: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
+        def run(graph: Graph) -> Graph:
+            made = right(graph)
+            if by_rule:
+                return apply(made, wrong_rules)
+            return Graph(substitute(made.outputs, {
+                each: node("sin", *each.inputs, location=each.location)
+                for each in made.nodes() if each.op == "tanh"}))
+        return run
+
+    monkeypatch.setattr(pipeline, "opt_passes", lambda: [
+        (each, faulty(right) if each == name else right) for each, right in passes])
+
+
+def plant_on_decision(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Wrong code for `exp` where the compiler took its decision of that number, and only there."""
+    taken = False
+    right_partition = pipeline.partition
+
+    def partition(graph: Graph) -> Any:
+        nonlocal taken
+        parts = right_partition(graph)
+        book = ledger()
+        taken = book is None or len(book.taken) >= number
+        return parts
+
+    monkeypatch.setattr(pipeline, "partition", partition)
+    for name in ("lower_rows", "lower_contraction"):
+        right = getattr(pipeline, name)
+
+        def lower(*arguments: Any, right: Callable[..., Launch] = right) -> Launch:
+            return _with_sine(right(*arguments)) if taken else right(*arguments)
+
+        monkeypatch.setattr(pipeline, name, lower)
 
 
 def _with_sine(launch: Launch) -> Launch:

@@ -35,6 +35,8 @@ from tests.lazygrad.cli_tools import (
     caller,
     graph_file,
     plant_in_kernels,
+    plant_in_pass,
+    plant_on_decision,
     plant_rewrite,
 )
 
@@ -82,6 +84,54 @@ def test_a_wrong_rule_is_named_in_whichever_pass_it_is(
     assert found["what"].startswith("planted on <tanh")
     assert found["failure"]["kind"] == "opt"
     assert found["compiles"] <= most_compiles(found["candidates"])
+
+
+@pytest.mark.parametrize("by_rule", [True, False], ids=["rule", "step"])
+@pytest.mark.parametrize("name", [name for name, _ in pipeline.opt_passes()])
+def test_a_miscompile_in_any_pass_is_named_and_reduced(
+    name: str, by_rule: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acceptance: in each pass of the pipeline in turn, within ceil(log2 n) + 1 compiles; at most
+    five operations of the same class are left.
+    """
+    plant_in_pass(monkeypatch, name, by_rule)
+    graph = parse_graph(GRAPH)
+    inputs = tuple(made_up_inputs(graph))
+    found = bisect.find_culprit(graph, inputs)
+    assert found is not None
+    assert (found.step, found.failure.kind) == (name, "opt")
+    assert (found.decision is not None) == by_rule
+    assert found.compiles <= most_compiles(found.candidates)
+    reduced = reduce_case(Case(graph, inputs))
+    assert reduced is not None
+    small, after, _ = reduced
+    assert after.kind == found.failure.kind and small.operations <= 5
+
+
+FUSIONS = 6
+"""Decisions of the fusion on GRAPH: values computed inside their readers, and values merged."""
+
+
+@pytest.mark.parametrize("fusion", range(FUSIONS))
+def test_every_decision_of_the_fusion_can_be_the_culprit(
+    fusion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acceptance: the one decision is named, whichever it is, and nothing but it."""
+    graph = parse_graph(GRAPH)
+    inputs = tuple(made_up_inputs(graph))
+    with under(Ledger()) as everything:
+        partition(pipeline.optimized(graph))
+    decisions = [each for each in everything.taken if each.step == "fuse"]
+    assert len(decisions) == FUSIONS
+    plant_on_decision(monkeypatch, decisions[fusion].number)
+    found = bisect.find_culprit(graph, inputs)
+    assert found is not None
+    assert found.decision == decisions[fusion] and found.step == "fuse"
+    assert 1 < found.compiles <= most_compiles(found.candidates)
+    reduced = reduce_case(Case(graph, inputs))
+    assert reduced is not None
+    small, after, _ = reduced
+    assert after.kind == "wrong" and small.operations <= 5
 
 
 def test_a_wrong_merge_is_named(

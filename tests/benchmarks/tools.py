@@ -1,0 +1,102 @@
+"""What the tools cost those who do not use them: dumps that are off, a cache that is full.
+
+    python -m tests.benchmarks.tools [dumps|cache] [--quick]
+
+No rows of the comparison table: nobody else has the same to measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import unittest.mock
+from collections.abc import Iterator
+from pathlib import Path
+
+from lazygrad_runtime.cache import CompileCache
+from lazygrad_runtime.cache_limits import Limits
+
+
+def dumps_off(rounds: int) -> str:
+    """Seconds of compiling with dumps off, and with all that serves dumps taken out of the source
+    (`without_dumps`): processes in turn, the best of each.
+    """
+    best: dict[str, list[float]] = {"whole": [], "without": []}
+    settings = os.environ | {"LAZYGRAD_CACHE": "0", "PYTHONHASHSEED": "0"}
+    for _ in range(rounds):
+        for which, seconds in best.items():
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.benchmarks.without_dumps", "seconds", which],
+                capture_output=True, text=True, check=True, env=settings)
+            seconds.append(float(done.stdout.split()[0]))
+    whole, without = min(best["whole"]), min(best["without"])
+    return (f"compiling with dumps off {whole * 1e3:.2f} ms, without the code for dumps "
+            f"{without * 1e3:.2f} ms: {whole / without - 1:+.2%} (best of {rounds} processes each)")
+
+
+def cache_writes(many: int, writes: int) -> str:
+    """Seconds of a write among a hundred entries and among many, in turn: fsync included, and at a
+    limit of so many entries, where now and then a fifth of them is deleted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        free = {size: _filled(Path(folder, f"free-{size}"), size, None) for size in (100, many)}
+        synced: dict[int, list[float]] = {size: [] for size in free}
+        for number in range(writes):
+            for size, cache in free.items():
+                synced[size].append(_seconds_of_write(cache, 10**6 + number))
+        small, large = (statistics.median(seconds) for seconds in synced.values())
+        limited = {size: _filled(Path(folder, f"limited-{size}"), size, size)
+                   for size in (100, many)}
+        pruning = dict.fromkeys(limited, 0.0)
+        with _no_fsync():
+            for number in range(many // 5):  # of the large one, one pruning
+                for size, cache in limited.items():
+                    pruning[size] += _seconds_of_write(cache, 10**6 + number) / (many // 5)
+    return (f"a write among 100 entries {small * 1e6:.0f} us, among {many} {large * 1e6:.0f} us: "
+            f"{large / small:.2f} times (median of {writes}, fsync included)\n"
+            f"at a limit of 100 entries {pruning[100] * 1e6:.0f} us, of {many} "
+            f"{pruning[many] * 1e6:.0f} us: {pruning[many] / pruning[100]:.2f} times "
+            f"(mean of {many // 5}, pruning included, without fsync)")
+
+
+def _seconds_of_write(cache: CompileCache, number: int) -> float:
+    content = {"object": number.to_bytes(8, "little") * 500, "graph.txt": b"%d" % number * 100}
+    begun = time.perf_counter()
+    assert cache.store({"n": number}, content, {"seconds": 0.1})
+    return time.perf_counter() - begun
+
+
+def _filled(folder: Path, size: int, entries: int | None) -> CompileCache:
+    cache = CompileCache(folder, Limits(bytes=None, entries=entries))
+    with _no_fsync():
+        for number in range(size):
+            _seconds_of_write(cache, number)
+    return cache
+
+
+@contextlib.contextmanager
+def _no_fsync() -> Iterator[None]:
+    with unittest.mock.patch("os.fsync", lambda descriptor: None):
+        yield
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.tools", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("dumps", "cache"), help="only this (or both)")
+    parser.add_argument("--quick", action="store_true", help="a fifth of it")
+    options = parser.parse_args()
+    if options.what != "cache":
+        print(dumps_off(3 if options.quick else 12))
+    if options.what != "dumps":
+        print(cache_writes(*((4_000, 60) if options.quick else (20_000, 300))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Dumped stages that some parser reads come back from it as they were: graph and opt from our own,
+llvm and llvm-opt from LLVM's; and what pictures and JSON are read by is in the tests of formats.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import llvmlite.binding as llvm
+import pytest
+
+import lazygrad as lg
+from lazygrad import debug
+from lazygrad.dump.stages import heading
+from lazygrad_compiler.ir.node import Graph
+from lazygrad_compiler.ir.text import parse_graph, print_graph
+from lazygrad_compiler.llvm.compile import optimize_text
+from lazygrad_compiler.pipeline import Stages, lower
+from lazygrad_compiler.target import host
+from tests.compiler.random_graphs import random_graph
+
+
+def network() -> Graph:
+    """A kernel of nearly every kind: contraction, convolution, attention, scan, sort, scatter."""
+    x, w = lg.rand(24, 32), lg.rand(32, 48, requires_grad=True)
+    images, filters = lg.rand(2, 3, 9, 9), lg.rand(4, 3, 3, 3)
+    query = lg.rand(1, 2, 16, 8)
+    product = lg.tanh(x @ w)
+    return debug.recorded_graph([
+        lg.softmax(product, dim=1), product.sum(), x.cumsum(0), lg.sort(x, dim=1).values,
+        lg.nn.functional.conv2d(images, filters),
+        lg.nn.functional.scaled_dot_product_attention(query, query, query),
+        lg.zeros(5).index_add(0, lg.tensor([1, 3]), lg.rand(2))])[0]
+
+
+def programs() -> Iterator[Stages]:
+    yield lower(network(), host())
+    for seed in range(12):
+        yield lower(random_graph(seed, size=15)[0], host())
+
+
+def test_the_graphs_of_a_dump_come_back_from_their_text() -> None:
+    for stages in programs():
+        for stage, graph in (("graph", stages.graph), ("opt", stages.opt)):
+            text = stages.render(stage)
+            back = parse_graph(f"{heading(stage)}\n{text}")  # as the file of the dump holds it
+            assert back == graph
+            assert print_graph(back) == text
+
+
+def through_llvm(text: str) -> str:
+    module = llvm.parse_assembly(text)
+    module.verify()
+    return without_comments(str(module))
+
+
+def without_comments(text: str) -> str:
+    """LLVM notes which blocks lead to one, in no fixed order."""
+    return re.sub(r"\s+; preds = .*", "", text)
+
+
+@pytest.mark.parametrize("optimized", [False, True], ids=["llvm", "llvm-opt"])
+def test_the_llvm_of_a_dump_comes_back_from_its_text(optimized: bool) -> None:
+    """LLVM prints what we wrote in words of its own, and from then on always the same."""
+    for stages in programs():
+        texts = [kernel.llvm for kernel in stages.kernels]
+        if optimized:
+            texts = [optimize_text(text, stages.target) for text in texts]
+        else:
+            texts.append(stages.entry)
+        for text in texts:
+            once = through_llvm(text)
+            assert through_llvm(once) == once
+            if optimized:
+                assert once == without_comments(text), "this text is LLVM's own"
