@@ -122,8 +122,9 @@ def _run(parser: argparse.ArgumentParser, given: list[str]) -> int:
     else:
         wrong = [*unknown, *theirs]
     if wrong:
-        raise UsageError(f"{options.command} does not take {wrong[0]}; "
-                         f"see `lazygrad {options.command} --help`")
+        action = getattr(options, "action", None)
+        named = f"{options.command} {action}" if action else options.command
+        raise UsageError(f"{named} does not take {wrong[0]}; see `lazygrad {named} --help`")
     return options.run(options)
 
 

@@ -16,13 +16,19 @@ values put into one kernel.  SCRIPT: each program is checked on its first run (o
 graph in text form.  Exit code 1 where a culprit was found.
 """
 
+EPILOG = """\
+Examples:
+  lazygrad bisect train.py --epochs 1
+  lazygrad bisect graph.txt --inputs x.npz
+"""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "bisect", help="find the rewrite or fusion that makes a result wrong",
         usage="lazygrad bisect SCRIPT|FILE [ARGS ...] [--inputs X.npz] [--runs N] [--json]",
-        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False)
+        description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     add_failing(parser)
     parser.add_argument("--json", action="store_true",
                         help=f"as JSON (schema_version {SCHEMA_VERSION})")

@@ -42,7 +42,7 @@ def export(options: argparse.Namespace) -> int:
     try:
         size = export_entries(sound, Path(options.file))
     except OSError as error:
-        raise UsageError(f"{options.file} cannot be written: {error}") from None
+        raise UsageError(f"{options.file} cannot be written: {error.strerror or error}") from None
     if options.json:
         print_json({"file": options.file, "entries": len(sound), "bytes": size,
                     "left_out": damaged})
@@ -63,7 +63,9 @@ def import_(options: argparse.Namespace) -> int:
     try:
         results = import_entries(cache, Path(options.file), options.trust_native_code,
                                  options.dry_run)
-    except (ArchiveError, OSError) as error:
+    except OSError as error:
+        raise UsageError(f"{options.file}: {error.strerror or error}") from None
+    except ArchiveError as error:
         raise UsageError(str(error)) from None
     if options.json:
         print_json({"file": options.file, "dry_run": options.dry_run, "entries": [

@@ -248,7 +248,7 @@ class Explainer:
 
 
 def explain_script(cache: CompileCache, options: argparse.Namespace) -> int:
-    from lazygrad.cli.dump import run_script
+    from lazygrad.cli.running import run_script
     from lazygrad_runtime import store
     from lazygrad_runtime.program import forget_programs
     forget_programs()

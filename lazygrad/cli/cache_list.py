@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lazygrad.cli import FINDING, OK, SCHEMA_VERSION, UsageError, human_age, human_bytes
+from lazygrad.cli.scripts import whole_number
 
 if TYPE_CHECKING:
     from lazygrad_runtime.cache import CompileCache
@@ -82,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--filter", metavar="RE", default="",
                         help="only programs with it in their key, lines, target or kernels")
     parser.add_argument("--unused-for", metavar="AGE", help="only those unused so long: 12h, 30d")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N")
+    parser.add_argument("--limit", type=whole_number, metavar="N", help="only the first N")
 
 
 def described(cache: CompileCache) -> list[dict[str, Any]]:
@@ -127,7 +128,7 @@ def selected(entries: list[dict[str, Any]], options: argparse.Namespace) -> list
     ]
     chosen.sort(key=lambda each: each["key"])
     chosen.sort(key=SORT_KEYS[options.sort], reverse=options.reverse)
-    return chosen if options.limit is None else chosen[:max(options.limit, 0)]
+    return chosen if options.limit is None else chosen[:options.limit]
 
 
 def list_entries(options: argparse.Namespace) -> int:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import runpy
 import sys
-import traceback
-from collections.abc import Iterator
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from lazygrad.cli import FINDING, OK, ReaderGone, UsageError
+from lazygrad.cli.running import run_script, why_no_program
+from lazygrad.cli.scripts import check_script
 from lazygrad.dump.options import (
     OptionError,
     UnknownStage,
@@ -45,7 +41,8 @@ by stage: from the operations that the script recorded down to the processor's i
 """
 
 EPILOG = """\
-Everything else on the command line goes to the script; after `--`, also --stage and -o do:
+Everything else on the command line goes to the script; after `--`, also --stage and -o do.
+Examples:
   lazygrad dump-ir train.py --epochs 1 --stage fused
   lazygrad dump-ir --stage all -o dump train.py -- -o model.pt
   lazygrad dump-ir train.py --at train.py:12 --stage all
@@ -77,9 +74,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--stage: {error}") from None
     except OptionError as error:
         raise UsageError(str(error)) from None
-    script = Path(options.script)
-    if not script.is_file():
-        raise UsageError(f"{script}: there is no such file")
+    check_script(options.script)
     to_stdout = options.output == "-"
     try:
         write = writer(wanted, sys.stdout)
@@ -95,21 +90,22 @@ def run(options: argparse.Namespace) -> int:
     dump = Dump(wanted, show).install()
     try:
         with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
-            succeeded = run_script(str(script), options.script_arguments)
+            succeeded = run_script(options.script, options.script_arguments)
     finally:
         dump.remove()
         write.finish()
     if write.gone:
         raise ReaderGone
-    report(dump, None if to_stdout else options.output)
+    report(dump, None if to_stdout else options.output, succeeded)
     return OK if succeeded and not dump.failures else FINDING
 
 
-def report(dump: Dump, folder: str | None) -> None:
-    """One line on standard error: how many programs there were."""
+def report(dump: Dump, folder: str | None, succeeded: bool) -> None:
+    """One line on standard error: how many programs there were; another where a selection found
+    nothing, on what there is.
+    """
     if dump.count == 0:
-        line = ("no program was compiled: the script never looked at a value "
-                "(print, .item(), .numpy(), optimizer.step())")
+        line = why_no_program(succeeded)
     else:
         line = f"{counted(dump.count, 'program')}, {dump.from_disk} from the compile cache"
         if dump.shown != dump.count:
@@ -117,43 +113,7 @@ def report(dump: Dump, folder: str | None) -> None:
         if folder is not None:
             line += f"; written to {folder}"
     print(f"lazygrad dump-ir: {line}", file=sys.stderr)
-
-
-def run_script(script: str, arguments: list[str]) -> bool:
-    """Runs a file as `__main__`.  False where it raised (the traceback is shown) or failed."""
-    path = os.path.abspath(script)  # as Python does it, so that cache and errors name it alike
-    with _as_main(script, arguments):
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except ReaderGone:
-            raise
-        except SystemExit as end:
-            if isinstance(end.code, str):
-                print(end.code, file=sys.stderr)
-            return end.code is None or end.code == 0
-        except BaseException as error:
-            traceback.print_exception(type(error), error, _own_part(error.__traceback__, path))
-            return False
-    return True
-
-
-@contextlib.contextmanager
-def _as_main(script: str, arguments: list[str]) -> Iterator[None]:
-    """sys.argv and sys.path as the script would find them."""
-    before = sys.argv, sys.path
-    sys.argv = [script, *arguments]
-    sys.path = [os.path.dirname(os.path.abspath(script)), *sys.path]
-    try:
-        yield
-    finally:
-        sys.argv, sys.path = before
-
-
-def _own_part(trace: TracebackType | None, path: str) -> TracebackType | None:
-    """The traceback from the script's own frame on, without those that ran it."""
-    current = trace
-    while current is not None:
-        if current.tb_frame.f_code.co_filename == path:
-            return current
-        current = current.tb_next
-    return None  # a syntax error: the script has no frame
+    if dump.count and not dump.shown:
+        from lazygrad.explain.lines import place
+        print(f"nothing is like that; there are operations from {place(tuple(sorted(dump.lines)))}",
+              file=sys.stderr)

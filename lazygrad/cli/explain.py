@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from lazygrad.cli import FINDING, OK, SCHEMA_VERSION
 from lazygrad.cli.cache import print_json
-from lazygrad.cli.scripts import add_script, no_program, run_watched, write_text
+from lazygrad.cli.scripts import (
+    add_script,
+    check_writable,
+    no_program,
+    run_watched,
+    write_text,
+)
+from lazygrad.dump.options import counted
 
 if TYPE_CHECKING:
     from lazygrad.explain.recompile import Recompile
@@ -30,12 +37,18 @@ Exit code: 0; 1 where the script failed, where `recompile` found one, or where `
 without a reason.
 """
 
+EPILOG = """\
+Examples:
+  lazygrad explain fusion train.py --epochs 1
+  lazygrad explain memory train.py --svg memory.svg
+"""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "explain", help="say why things are not fused, compiled again, or in memory",
-        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False)
+        description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", metavar="fusion|recompile|memory",
                                     required=True)
     for name, action, help_text in (
@@ -71,7 +84,7 @@ def explain_fusion(options: argparse.Namespace) -> int:
         for seen, described in found:
             print(f"{_heading(seen)}\n{fusion.text(described)}\n")
         if not found:
-            no_program("explain fusion")
+            no_program("explain fusion", succeeded)
     unknown = any(seam["reason"] == "unknown" for _, described in found for seam in described)
     return FINDING if unknown or not succeeded else OK
 
@@ -106,16 +119,16 @@ def explain_recompile(options: argparse.Namespace) -> int:
             print(each)
         for name, reason in reasons:
             print(f"{name}(...) is not replayed: {reason}")
-        counted = f"{len(watch.programs)} program{'s' * (len(watch.programs) != 1)}"
         again = sum(each.what.startswith("program ") for each in found)
-        print(f"{counted}, {again} of them like an earlier one; "
-              f"{len(found) - again} recordings made anew", file=sys.stderr)
+        print(f"{counted(len(watch.programs), 'program')}, {again} of them like an earlier one; "
+              f"{counted(len(found) - again, 'recording')} made anew", file=sys.stderr)
     return FINDING if found or not succeeded else OK
 
 
 def explain_memory(options: argparse.Namespace) -> int:
     from lazygrad.explain import memory
     from lazygrad.explain.watch import Watch
+    check_writable(options.svg)
     watch = Watch()
     succeeded = run_watched(options, watch)
     found = [(seen, memory.describe(seen.stages)) for seen in watch.programs]
@@ -126,7 +139,7 @@ def explain_memory(options: argparse.Namespace) -> int:
         for seen, described in found:
             print(f"{_heading(seen)}\n{memory.text(described)}\n")
         if not found:
-            no_program("explain memory")
+            no_program("explain memory", succeeded)
     if options.svg and found:
         largest = max(found, key=_peak_bytes)[0]
         title = f"program {largest.number:03}: {largest.about}"

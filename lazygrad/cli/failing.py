@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from lazygrad.cli import FINDING, OK
 from lazygrad.cli.graphs import add_inputs, add_tolerance, legal_graph, load_inputs
-from lazygrad.cli.scripts import add_script, no_program, run_watched
+from lazygrad.cli.scripts import add_script, no_program, run_watched, whole_number
+from lazygrad.dump.options import counted
 
 if TYPE_CHECKING:
     from lazygrad.explain.failures import Failure
@@ -19,7 +20,7 @@ def add_failing(parser: argparse.ArgumentParser) -> None:
     add_script(parser, "a Python file, or a graph in text form (any other ending)")
     add_inputs(parser)
     add_tolerance(parser)
-    parser.add_argument("--runs", metavar="N", type=int, default=1,
+    parser.add_argument("--runs", metavar="N", type=whole_number, default=1,
                         help="check the first N runs of each program of a script (default: 1)")
 
 
@@ -47,11 +48,11 @@ def failing_case(options: argparse.Namespace,
     found = checker.found or crashes.found
     if found is None:
         if not watch.programs:
-            no_program(command)
+            no_program(command, succeeded)
         else:
-            print(f"lazygrad {command}: {checker.checked} run"
-                  f"{'s' * (checker.checked != 1)} of {len(watch.programs)} programs checked: "
-                  "compiled and interpreted results agree", file=sys.stderr)
+            print(f"lazygrad {command}: {counted(checker.checked, 'run')} of "
+                  f"{counted(len(watch.programs), 'program')} checked: compiled and "
+                  "interpreted results agree", file=sys.stderr)
         return None, None, OK if succeeded else FINDING
     print(f"lazygrad {command}: program {found.number:03} ({found.about}), run {found.run}: "
           f"{found.failure}", file=sys.stderr)

@@ -28,6 +28,9 @@ def add_tolerance(parser: argparse.ArgumentParser) -> None:
 def load_graph(path: str) -> Graph:
     """The graph in a file; UsageError where there is none to read, ParseError where it is wrong."""
     from lazygrad.explain.graphs import read_graph
+    if path.endswith(".py"):
+        raise UsageError(f"{path} is a Python file, and this takes a graph as text; "
+                         f"`lazygrad dump-ir {path} --stage graph > graph.txt` makes one")
     try:
         return read_graph(path)
     except OSError as error:

@@ -20,13 +20,20 @@ given, and prints what comes out.  With --verify-each every result must be a leg
 is 1 where one does not, and the message names the pass.
 """
 
+EPILOG = """\
+Examples:
+  lazygrad dump-ir train.py --stage graph > graph.txt
+  lazygrad opt graph.txt --check-each
+  lazygrad opt graph.txt --passes=canonicalise,simplify
+"""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "opt", help="run passes on a dumped graph, and check them",
         usage="lazygrad opt FILE|- [--passes=NAME,...] [--verify-each] [--check-each] [options]",
-        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False)
+        description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", metavar="FILE|-", nargs="?", help="a graph; - is standard input")
     parser.add_argument("--passes", metavar="NAME,...",
                         help="the passes in order (default: all of stage opt; --list names them)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lazygrad.cli import FINDING
 from lazygrad.cli.failing import add_failing, failing_case
-from lazygrad.cli.scripts import write_text
+from lazygrad.cli.scripts import check_writable, whole_number, write_text
 
 DESCRIPTION = """\
 Shrinks a graph whose compiled result is wrong (or that does not compile) as long as it fails in the
@@ -17,16 +17,22 @@ inputs to NAME.npz, ready for `lazygrad bisect NAME --inputs NAME.npz`.  Exit co
 fails, 0 where there is nothing to reduce.
 """
 
+EPILOG = """\
+Examples:
+  lazygrad reduce train.py -o small.txt
+  lazygrad bisect small.txt --inputs small.txt.npz
+"""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "reduce", help="shrink a graph that fails",
         usage="lazygrad reduce FILE|SCRIPT [ARGS ...] [--inputs X.npz] [-o NAME] [--most N]",
-        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False)
+        description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     add_failing(parser)
     parser.add_argument("-o", "--output", metavar="NAME", help="write NAME and NAME.npz")
-    parser.add_argument("--most", metavar="N", type=int, default=1000,
+    parser.add_argument("--most", metavar="N", type=whole_number, default=1000,
                         help="try at most so many candidates (default: 1000)")
     parser.set_defaults(run=run)
 
@@ -35,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from lazygrad.explain.graphs import write_inputs
     from lazygrad.explain.reduce import reduce_case
     from lazygrad_compiler.ir.text import print_graph
+    check_writable(options.output)
     case, _, code = failing_case(options, "reduce")
     if case is None:
         return code

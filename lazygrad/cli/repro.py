@@ -7,7 +7,7 @@ import sys
 
 from lazygrad.cli import FINDING
 from lazygrad.cli.failing import add_failing, failing_case
-from lazygrad.cli.scripts import write_text
+from lazygrad.cli.scripts import check_writable, write_text
 
 DESCRIPTION = """\
 Runs SCRIPT, compares each program with the interpreter, and writes the first that differs (or does
@@ -15,13 +15,19 @@ not compile) as a Python file that stands alone: graph, input values, comparison
 there was one.  --reduce shrinks it first.
 """
 
+EPILOG = """\
+Examples:
+  lazygrad repro train.py --reduce -o report.py
+  python report.py
+"""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "repro", help="write a stand-alone file of a program that fails",
         usage="lazygrad repro SCRIPT|FILE [ARGS ...] [-o FILE.py] [--reduce] [--runs N]",
-        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False)
+        description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     add_failing(parser)
     parser.add_argument("-o", "--output", metavar="FILE.py", default="lazygrad-repro.py",
                         help="where it goes (default: lazygrad-repro.py)")
@@ -33,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from lazygrad.explain.failures import failure
     from lazygrad.explain.reduce import reduce_case
     from lazygrad.explain.repro import source
+    check_writable(options.output)
     case, known, code = failing_case(options, "repro")
     if case is None:
         return code

@@ -13,13 +13,20 @@ Compiles a graph (the stages graph and opt of `lazygrad dump-ir`), runs it, and 
 With --interpret it is run by the interpreter instead, operation by operation in NumPy.
 """
 
+EPILOG = """\
+Examples:
+  lazygrad dump-ir train.py --stage graph > graph.txt
+  lazygrad run graph.txt --inputs x.npz -o results.npz
+  lazygrad run graph.txt --interpret
+"""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "run", help="run a dumped graph on arrays",
         usage="lazygrad run FILE|- [--inputs X.npz] [-o OUT.npz] [--interpret] [--json]",
-        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False)
+        description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", metavar="FILE|-", help="a graph; - is standard input")
     add_inputs(parser)
     parser.add_argument("-o", "--output", metavar="OUT.npz",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lazygrad.cli import UsageError
-from lazygrad.cli.dump import run_script
+from lazygrad.cli.running import run_script, why_no_program
 
 if TYPE_CHECKING:
     from lazygrad.explain.watch import Watch
@@ -21,15 +22,41 @@ def add_script(parser: argparse.ArgumentParser, what: str = "a Python file") -> 
     parser.set_defaults(takes_script_arguments=True)
 
 
-def check_script(options: argparse.Namespace) -> None:
-    """UsageError where there is no such file."""
-    if not Path(options.script).is_file():
-        raise UsageError(f"{options.script}: there is no such file")
+def check_script(script: str) -> None:
+    """UsageError where there is no such file, or it may not be read."""
+    path = Path(script)
+    if path.is_dir():
+        raise UsageError(f"{script} is a folder; name a Python file in it")
+    if not path.is_file():
+        raise UsageError(f"{script}: there is no such file")
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"{script} may not be read by you")
+
+
+def check_writable(path: str | None) -> None:
+    """UsageError where a file of that name cannot be made: said before the script runs."""
+    if path in (None, "-"):
+        return
+    target = Path(path)  # type: ignore[arg-type]
+    folder = target.parent
+    if target.is_dir():
+        raise UsageError(f"{path} is a folder; name a file")
+    if not folder.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {folder}")
+    if not os.access(target if target.exists() else folder, os.W_OK):
+        raise UsageError(f"{path} cannot be written: you may not write there")
+
+
+def whole_number(text: str) -> int:
+    """The type of options that count something.  argparse shows the message."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
 
 
 def run_watched(options: argparse.Namespace, watch: Watch) -> bool:
     """Runs the script, what it prints going to standard error.  False where it failed."""
-    check_script(options)
+    check_script(options.script)
     with watch, contextlib.redirect_stdout(sys.stderr):
         return run_script(str(options.script), options.script_arguments)
 
@@ -42,7 +69,6 @@ def write_text(path: str, text: str) -> None:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
-def no_program(command: str) -> None:
+def no_program(command: str, succeeded: bool = True) -> None:
     """Says why there is nothing to show."""
-    print(f"lazygrad {command}: no program was compiled: the script never looked at a value "
-          "(print, .item(), .numpy(), optimizer.step())", file=sys.stderr)
+    print(f"lazygrad {command}: {why_no_program(succeeded)}", file=sys.stderr)

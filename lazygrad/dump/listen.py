@@ -76,7 +76,8 @@ class Dump:
 
     write: called with each `DumpedProgram` as soon as it was compiled or loaded.  `count`: programs
     so far; `shown`: those of which something is selected; `from_disk`: those that the disk cache
-    had; `failures`: stages that could not be shown.
+    had; `failures`: stages that could not be shown; `lines`: the user's lines of all programs,
+    noted where only some are wanted.
     """
 
     def __init__(self, options: Options, write: Callable[[DumpedProgram], None]) -> None:
@@ -86,6 +87,7 @@ class Dump:
         self.shown = 0
         self.from_disk = 0
         self.failures = 0
+        self.lines: set[tuple[str, int]] = set()
         self._backward = BackwardRecorder()
 
     def install(self) -> Dump:
@@ -104,6 +106,8 @@ class Dump:
             stages = lower(graph, host())
         stages.gradients = tuple(self._backward.calls)
         number, self.count = self.count, self.count + 1
+        if self.options.selection:
+            self.lines.update(line for node in graph.nodes() for line in node.location)
         found = dumped(stages, self.options, number, self._failed)
         if found is not None:
             self.shown += 1

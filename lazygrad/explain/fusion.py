@@ -37,4 +37,4 @@ def text(described: list[dict[str, Any]]) -> str:
                 for end in (seam["producer"], seam["consumer"])]
         parts.append(f"{ends[0]} | {ends[1]}\n    {seam['because']}; "
                      f"fusing would save {human_bytes(seam['saved_bytes'])}")
-    return "\n".join(parts) if parts else "one kernel, or kernels that share nothing: no seam"
+    return "\n".join(parts) or "no seam: one kernel, or kernels that share no value"

@@ -16,8 +16,12 @@ def lines_of(location: Location) -> list[str]:
 
 
 def place(location: Location) -> str:
-    """The lines with commas between, or that they are not known."""
-    return ", ".join(lines_of(location)) or "unknown line"
+    """The lines, each file once: `train.py:12,14, model.py:3`; or that they are not known."""
+    by_file: dict[str, list[str]] = {}
+    for file, number in location:
+        by_file.setdefault(os.path.basename(file), []).append(str(number))
+    return ", ".join(f"{file}:{','.join(dict.fromkeys(numbers))}"
+                     for file, numbers in by_file.items()) or "unknown line"
 
 
 @functools.cache

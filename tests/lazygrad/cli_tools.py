@@ -14,7 +14,7 @@ from lazygrad_compiler import pipeline
 from lazygrad_compiler.decisions import ledger
 from lazygrad_compiler.ir.node import Graph, node, substitute
 from lazygrad_compiler.loops.kernel import Launch, LoopKernel
-from lazygrad_compiler.passes.optimize import PASSES
+from lazygrad_compiler.passes.optimize import Pass
 from lazygrad_compiler.passes.rewrite import Any as Anything
 from lazygrad_compiler.passes.rewrite import Op, RewriteRules, apply, make
 
@@ -70,11 +70,12 @@ def planted(x: Any) -> Any:
 
 def plant_rewrite(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A wrong rule in one pass and no other."""
-    def with_fault(right: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
-        return lambda graph: apply(right(graph), wrong_rules)
+    plant_in_pass(monkeypatch, name, by_rule=True)
 
-    monkeypatch.setattr(pipeline, "PASSES", [
-        (each, with_fault(right) if each == name else right) for each, right in PASSES])
+
+def replace_passes(monkeypatch: pytest.MonkeyPatch, passes: list[tuple[str, Pass]]) -> None:
+    """Stage opt with other passes, for any target."""
+    monkeypatch.setattr(pipeline, "opt_passes", lambda target=None: passes)
 
 
 def plant_in_pass(monkeypatch: pytest.MonkeyPatch, name: str, by_rule: bool) -> None:
@@ -93,7 +94,7 @@ def plant_in_pass(monkeypatch: pytest.MonkeyPatch, name: str, by_rule: bool) -> 
                 for each in made.nodes() if each.op == "tanh"}))
         return run
 
-    monkeypatch.setattr(pipeline, "opt_passes", lambda: [
+    replace_passes(monkeypatch, [
         (each, faulty(right) if each == name else right) for each, right in passes])
 
 

@@ -38,6 +38,7 @@ from tests.lazygrad.cli_tools import (
     plant_in_pass,
     plant_on_decision,
     plant_rewrite,
+    replace_passes,
 )
 
 SCRIPT = """\
@@ -290,7 +291,8 @@ def test_reduce_of_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
             raise RuntimeError("no cosines today")
         return right(graph)
 
-    monkeypatch.setattr(pipeline, "prepare", crashes)
+    replace_passes(monkeypatch, [(name, crashes if name == "prepare" else run)
+                                 for name, run in pipeline.opt_passes()])
     graph = parse_graph(GRAPH)
     reduced = reduce_case(Case(graph, tuple(made_up_inputs(graph))))
     assert reduced is not None
@@ -333,7 +335,7 @@ def test_a_program_that_does_not_compile_gets_a_repro(
             raise RuntimeError("no tanh today")
         return graph
 
-    monkeypatch.setattr(pipeline, "PASSES", [*PASSES, ("crash", crashes)])
+    replace_passes(monkeypatch, [*pipeline.opt_passes(), ("crash", crashes)])
     script, repro = tmp_path / "train.py", tmp_path / "repro.py"
     script.write_text(SCRIPT)
     code, _, told = call("repro", script, "-o", repro)

@@ -412,7 +412,7 @@ def test_tensor_explain_computes_nothing() -> None:
 def test_a_graph_of_one_kernel_has_no_seam() -> None:
     x = node("input", index=0, dtype=DTYPES["float32"], shape=(4,))
     stages = lower(Graph((node("exp", x),)), host())
-    assert fusion.text(fusion.describe(stages)).startswith("one kernel")
+    assert fusion.text(fusion.describe(stages)).startswith("no seam")
 
 
 # ---- the command line
@@ -446,3 +446,56 @@ def test_a_script_that_fails_is_a_finding(command: tuple[str, ...], tmp_path: Pa
     assert code == 1
     assert "RuntimeError: no" in told
     assert "no program was compiled" in told
+
+
+# ---- what a newcomer meets
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("roofline", "{script}", "--top", "-1"), "'-1' is not a whole number from 0 on"),
+    (("roofline", "{script}", "--svg", "{folder}/none/x.svg"), "there is no folder"),
+    (("profile", "{script}", "-o", "{folder}"), "is a folder; name a file"),
+    (("explain", "memory", "{script}", "--svg", "{folder}/none/x.svg"), "there is no folder"),
+    (("repro", "{script}", "-o", "{folder}/none/x.py"), "there is no folder"),
+    (("explain", "fusion", "{folder}"), "is a folder; name a Python file in it"),
+    (("dump-ir", "{folder}"), "is a folder; name a Python file in it"),
+    (("run", "{script}"), "is a Python file, and this takes a graph as text"),
+    (("cache", "ls", "more"), "cache ls does not take more"),
+    (("cache", "ls", "--limit", "-1"), "'-1' is not a whole number from 0 on"),
+    (("cache", "import", "{folder}/none.zip"), "none.zip: No such file or directory"),
+    (("cache", "export", "{folder}/none/x.zip"), "x.zip cannot be written: No such file"),
+])
+def test_what_cannot_work_is_said_before_the_script_runs(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, call: Call
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("raise AssertionError('ran')\n")
+    code, shown, told = call(*(word.format(script=script, folder=tmp_path) for word in arguments))
+    assert (code, shown) == (2, "")
+    assert message in told and "Traceback" not in told and "Errno" not in told
+
+
+def test_a_script_that_fails_at_once_is_not_called_one_that_looked_at_nothing(
+    tmp_path: Path, call: Call
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("import no_such_module\n")
+    for command in (("dump-ir",), ("explain", "fusion"), ("roofline",), ("bisect",)):
+        code, _, told = call(*command, script)
+        assert code == 1 and told.endswith("no program was compiled before the script failed\n")
+
+
+def test_a_selection_that_finds_nothing_says_what_there_is(tmp_path: Path, call: Call) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("import lazygrad as lg\nx = lg.tensor([1.0])\n\nprint(lg.exp(x).sum())\n")
+    code, shown, told = call("dump-ir", script, "--at", "train.py:3")
+    assert (code, shown) == (0, "")
+    assert told.endswith("nothing is like that; there are operations from train.py:2,4\n")
+
+
+@pytest.mark.parametrize("command", ["dump-ir", "explain", "roofline", "profile", "opt", "run",
+                                     "bisect", "reduce", "repro"])
+def test_help_has_examples(command: str, call: Call) -> None:
+    code, shown, _ = call(command, "--help")
+    assert code == 0
+    assert f"  lazygrad {command} " in shown.partition("Examples:\n")[2]

@@ -18,7 +18,7 @@ from lazygrad_compiler.ir.text import parse_graph, print_graph
 from lazygrad_compiler.passes.optimize import PASSES, optimize
 from lazygrad_runtime import store
 from tests.compiler.random_graphs import random_graph
-from tests.lazygrad.cli_tools import GRAPH, Call, caller, graph_file, plant_rewrite
+from tests.lazygrad.cli_tools import GRAPH, Call, caller, graph_file, plant_rewrite, replace_passes
 
 SCRIPT = """\
 import numpy
@@ -101,7 +101,7 @@ def test_verify_each_names_the_pass_that_made_an_illegal_graph(
         bad.shape = (99,)
         return Graph((bad, *graph.outputs[1:]))
 
-    monkeypatch.setattr(pipeline, "PASSES", [*PASSES, ("breaks", breaks)])
+    replace_passes(monkeypatch, [*pipeline.opt_passes(), ("breaks", breaks)])
     code, _, told = call("opt", graph_file(tmp_path), "--verify-each")
     assert code == 1
     assert "pass breaks made an illegal graph" in told
