@@ -1,7 +1,8 @@
 """A program as a picture, before it is drawn: items, boxes around them, and edges.
 
 An item is an operation, a box a kernel.  A value that several kernels compute for themselves rather
-than read from memory is an item in each of them, as it is in truth.
+than read from memory is an item in each of them, as it is in truth.  A constant is no item: it
+stands in the operation that reads it, as in `mul(·, 0.5)`.
 """
 
 from __future__ import annotations
@@ -62,9 +63,12 @@ def graph_picture(graph: Graph) -> Picture:
     picture = Picture()
     keys: dict[Node, str] = {}
     for number, node in enumerate(graph.nodes()):
+        if _written_inside(node) and node not in graph.outputs:
+            continue
         keys[node] = f"n{number}"
         picture.items.append(_item(keys[node], node))
-        picture.edges += [(keys[value], keys[node]) for value in dict.fromkeys(node.inputs)]
+        picture.edges += [(keys[value], keys[node]) for value in dict.fromkeys(node.inputs)
+                          if value in keys]
     _add_results(picture, [(output, keys[output]) for output in graph.outputs])
     return picture
 
@@ -97,7 +101,11 @@ def kernel_picture(stages: Stages, kernels: tuple[int, ...]) -> Picture:
         inside = members(stages, launch.group)
         keys = {node: f"k{box}n{place}" for place, node in enumerate(inside)}
         for node in inside:
+            if _written_inside(node) and node not in launch.group.roots:
+                continue
             for value in dict.fromkeys(node.inputs):
+                if _written_inside(value) and value not in made:
+                    continue
                 picture.edges.append((keys[value] if value in keys else source(value), keys[node]))
             picture.items.append(_item(keys[node], node, box))
         made.update((node, keys[node]) for node in launch.group.roots)
@@ -120,11 +128,31 @@ def _where(location: tuple, otherwise: str) -> str:
     return format_location(location, PATH_STYLES["name"]) if location else otherwise
 
 
+def _written_inside(node: Node) -> bool:
+    """Whether a value is written into its readers instead of being drawn."""
+    return node.op == "const"
+
+
+def _with_constants(node: Node) -> str:
+    """`mul(·, 0.5)`, or the bare name where no input is a constant."""
+    if not any(_written_inside(value) for value in node.inputs):
+        return node.op
+    words = [_short(value) if _written_inside(value) else "·" for value in node.inputs]
+    return f"{node.op}({', '.join(words)})"
+
+
+def _short(constant: Node) -> str:
+    value = dict(zip(OPS["const"].attributes, constant.attrs, strict=True))["value"]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return format_value(value, {})
+
+
 def _item(key: str, node: Node, box: int = -1) -> Item:
     named = dict(zip(OPS[node.op].attributes, node.attrs, strict=True))
     told = ", ".join(f"{name}={format_value(value, {})}" for name, value in named.items()
                      if name not in TYPE_ATTRIBUTES)
-    word = node.op
+    word = _with_constants(node)
     if node.op == "const":
         word = f"const {format_value(named['value'], {})}"
     elif node.op == "input":

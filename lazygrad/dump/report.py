@@ -1,6 +1,6 @@
 """A dump as one HTML file: it needs no network, no other file and no program but a browser.
 
-For each program a picture with its kernels as boxes, the figures of each kernel, and a page for
+For each program a picture with its kernels as boxes, the figures of each kernel, and a view for
 each: loop IR, LLVM and assembly side by side.  A click on a line marks those that belong to it in
 the other two (`lazygrad_compiler.llvm.lines`).
 """
@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from lazygrad.dump.describe import lines_of
 from lazygrad.dump.options import counted
 from lazygrad.dump.page import SCRIPT, STYLE
 from lazygrad.dump.picture import picture_of
 from lazygrad.dump.stages import EXPLANATIONS, DumpedProgram
 from lazygrad.dump.svg import STYLE as PICTURE_STYLE
 from lazygrad.dump.svg import svg_of
+from lazygrad.explain.lines import place
 from lazygrad_compiler.ir.node import Location
 from lazygrad_compiler.llvm.lines import LinkedLine, assembly_lines, llvm_lines
 from lazygrad_compiler.loops.cost import cost_of
@@ -30,26 +30,56 @@ LARGE_PICTURE = 1500
 
 def html_text(programs: Sequence[DumpedProgram], title: str = "lazygrad dump-ir") -> str:
     """The whole page."""
-    index = "".join(
-        f'<li><a href="#p{program.number}">program {program.number:03}: {escape(program.about)}'
-        f"</a> ({escape(program.summary)})</li>" for program in programs)
-    body = "\n".join(map(_program, programs))
+    links = "".join(map(_links, programs))
+    views = "\n".join(map(_program, programs))
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             f"<title>{escape(title)}</title><style>{STYLE}{PICTURE_STYLE}</style></head><body>\n"
-            f"<h1>{escape(title)}</h1>\n<ul>{index}</ul>\n{body}\n"
-            f"<script>\n{SCRIPT}</script></body></html>\n")
+            f'<nav><a href="#start">overview</a><ul></ul>{links}</nav>\n<main>\n'
+            f'<section class="view" id="start"><h1>{escape(title)}</h1>{_overview(programs)}'
+            f"</section>\n{views}\n</main>\n<script>\n{SCRIPT}</script></body></html>\n")
+
+
+def _links(program: DumpedProgram) -> str:
+    """The program and its kernels in the bar on the left."""
+    pages = {kernel.name for kernel in program.stages.kernels}
+    calls = "".join(
+        f'<li><a href="#p{program.number}-{name}" title="{about}">{number} {about}</a></li>'
+        for number in program.kernels if (name := program.stages.names[number]) in pages
+        for about in [escape(program.stages.launches[number].about)])
+    return (f'<a href="#p{program.number}" title="{escape(program.about)}">program '
+            f"{program.number:03}</a><ul>{calls}</ul>")
+
+
+def _overview(programs: Sequence[DumpedProgram]) -> str:
+    """The table of programs."""
+    rows = []
+    for program in programs:
+        costs = [cost_of(program.stages.launches[number].kernel) for number in program.kernels]
+        moved, flops = sum(cost.nbytes for cost in costs), sum(cost.flops for cost in costs)
+        rows.append(
+            f'<tr><td><a href="#p{program.number}">program {program.number:03}</a></td>'
+            f"<td>{escape(program.about)}</td><td>{escape(program.summary)}</td>"
+            f'<td class="n">{flops:,}</td><td class="n">{moved:,}</td>'
+            f'<td class="n">{flops / moved if moved else 0:.3g}</td>'
+            f'<td class="n">{_bytes(program.stages.plan.arena_bytes)}</td></tr>')
+    return ('<p class="told">A program is what runs at once: a training step, say. Its kernels are '
+            "passes over memory; each has a page with its code, from loops to instructions.</p>"
+            '<table><thead><tr><th></th><th>computes</th><th></th><th class="n">flops</th>'
+            '<th class="n">bytes moved</th><th class="n">flops per byte</th>'
+            '<th class="n">between kernels</th></tr></thead><tbody>'
+            + "\n".join(rows) + "</tbody></table>")
 
 
 def _program(program: DumpedProgram) -> str:
     stages, number = program.stages, program.number
-    parts = [f'<section id="p{number}"><h2>program {number:03}: {escape(program.about)}</h2>',
+    parts = [f'<section class="view whole" id="p{number}">'
+             f"<h2>program {number:03}: {escape(program.about)}</h2>",
              f"<p>{escape(program.summary)}; "
              f"{_bytes(stages.plan.arena_bytes)} of memory between its kernels</p>",
-             _figures(program),
-             f'<div class="scroll">{_picture(program, "fused", f"#p{number}-")}</div>']
+             _figures(program), _picture(program, "fused", f"#p{number}-")]
     if "graph" in program.texts and len(stages.graph.nodes()) <= LARGE_PICTURE:
         parts.append("<details><summary>the graph as recorded, as a picture</summary>"
-                     f'<div class="scroll">{_picture(program, "graph", "")}</div></details>')
+                     f'{_picture(program, "graph", "")}</details>')
     parts += [_stage(stage, shown) for stage, shown in program.texts.items()]
     for change in program.changes:
         if change.changed:
@@ -61,7 +91,10 @@ def _program(program: DumpedProgram) -> str:
 
 
 def _picture(program: DumpedProgram, stage: str, link: str) -> str:
-    return svg_of(picture_of(program.stages, stage, program.kernels), link, standalone=False)
+    drawn = svg_of(picture_of(program.stages, stage, program.kernels), link, standalone=False,
+                   name=f"tip-{stage}-{program.number}")
+    return ('<button class="fit" type="button">whole picture, or true size</button>'
+            f'<div class="scroll">{drawn}</div>')
 
 
 def _stage(stage: str, shown: str) -> str:
@@ -81,6 +114,9 @@ def _figures(program: DumpedProgram) -> str:
     """The table of kernel calls."""
     stages = program.stages
     rows = []
+    costs = [cost_of(stages.launches[number].kernel) for number in program.kernels]
+    most_flops = max((cost.flops for cost in costs), default=0)
+    most_bytes = max((cost.nbytes for cost in costs), default=0)
     for number in program.kernels:
         launch = stages.launches[number]
         cost = cost_of(launch.kernel)
@@ -91,8 +127,8 @@ def _figures(program: DumpedProgram) -> str:
             about = f'<a href="#p{program.number}-{name}">{about}</a>'
         rows.append(
             f'<tr><td class="n">{number}</td><td>{launch.kernel.kind}</td><td>{about}</td>'
-            f'<td class="lines">{_lines(launch.location)}</td><td class="n">{cost.flops:,}</td>'
-            f'<td class="n">{cost.read:,}</td><td class="n">{cost.written:,}</td>'
+            f'<td class="lines">{_lines(launch.location)}</td>{_bar(cost.flops, most_flops)}'
+            f'{_bar(cost.read, most_bytes)}{_bar(cost.written, most_bytes)}'
             f'<td class="n">{cost.intensity:.3g}</td></tr>')
     return ('<table><thead><tr><th class="n">kernel</th><th>kind</th><th>what</th><th>lines</th>'
             '<th class="n">flops</th><th class="n">bytes read</th><th class="n">bytes written</th>'
@@ -100,8 +136,13 @@ def _figures(program: DumpedProgram) -> str:
             + "\n".join(rows) + "</tbody></table>")
 
 
+def _bar(count: int, most: int) -> str:
+    """A number in a table, with its share of the largest as a bar behind it."""
+    return f'<td class="n bar" style="--share:{count / most if most else 0:.1%}">{count:,}</td>'
+
+
 def _lines(location: Location) -> str:
-    return escape(", ".join(f"{line['file']}:{line['line']}" for line in lines_of(location)))
+    return escape(place(location))
 
 
 def _bytes(count: int) -> str:
@@ -119,15 +160,19 @@ def _kernel(program: DumpedProgram, kernel: CompiledKernel) -> str:
                    for number in calls)
     cost = cost_of(kernel.kernel)
     loop, llvm, machine = linked(stages, kernel)
+    last = "PTX" if stages.target.kind == "cuda" else "assembly"
     columns = "".join(
         f"<div><h4>{title}</h4><pre>{_column(lines)}</pre></div>"
-        for title, lines in (("loop IR", loop), ("LLVM", llvm), ("assembly", machine)))
-    return (f'<h3 id="p{program.number}-{kernel.name}"><code>{kernel.name}</code></h3>'
+        for title, lines in (("loop IR", loop), ("LLVM", llvm), (last, machine)))
+    return (f'<section class="view" id="p{program.number}-{kernel.name}">'
+            f'<h3><a href="#p{program.number}">program {program.number:03}</a>: '
+            f"{kernel.kernel.kind} kernel <code>{kernel.name}</code></h3>"
             f"<ul>{said}</ul><p>{cost.flops:,} flops, {cost.read:,} bytes read, {cost.written:,} "
             f"written: {cost.intensity:.3g} flops per byte; {counted(kernel.tasks, 'task')}, "
             f"{kernel.grain:,} at a time</p>"
             f"<p><code>{escape(str(kernel.schedule))}</code></p>"
-            f'<div class="columns">{columns}</div>')
+            '<p class="told">Click on a line to see what became of it, or where it comes from.</p>'
+            f'<div class="columns">{columns}</div></section>')
 
 
 def linked(stages: Stages, kernel: CompiledKernel

@@ -36,10 +36,11 @@ svg.picture .edge{fill:none;stroke:#777;stroke-width:1}
 svg.picture .title{font-weight:bold;fill:#2d4f7c}"""
 
 
-def svg_of(picture: Picture, link: str = "", standalone: bool = True) -> str:
+def svg_of(picture: Picture, link: str = "", standalone: bool = True, name: str = "tip") -> str:
     """The picture.  link: what the address of a box begins with, "#p0-" say; "" for no links.
 
-    standalone: as a file of its own, with its own style.
+    standalone: as a file of its own, with its own style.  name: of its arrow heads, which must not
+    be that of another picture on the same page.
     """
     sizes = {item.key: _size(item) for item in picture.items}
     by_box: dict[int, list[Item]] = {}
@@ -83,9 +84,9 @@ def svg_of(picture: Picture, link: str = "", standalone: bool = True) -> str:
             if box_of[end] >= 0:
                 stops += _moved(inner[box_of[end]].stops[TOP, end], corners[box_of[end]])
         begin, finish = (x, y + sizes[start][1] / 2), (to_x, to_y - sizes[end][1] / 2)
-        parts.append(_edge([begin, *stops, finish]))
+        parts.append(_edge([begin, *stops, finish], name))
     parts += [_item(item, place(item.key), sizes[item.key]) for item in picture.items]
-    return _document(parts, outer.width, outer.height, standalone)
+    return _document(parts, outer.width, outer.height, standalone, name)
 
 
 def _inside(keys: Sequence[str], sizes: Mapping[str, tuple[float, float]],
@@ -109,25 +110,26 @@ def stacked(pictures: Sequence[tuple[str, Picture]]) -> str:
     """Several pictures in one file, below each other, each under its name."""
     parts: list[str] = []
     top, width = 0.0, 0.0
-    for name, picture in pictures:
-        drawn = svg_of(picture, standalone=False)
+    for number, (name, picture) in enumerate(pictures):
+        drawn = svg_of(picture, standalone=False, name=f"tip{number}")
         across, down = (float(word) for word in drawn.split('viewBox="0 0 ', 1)[1]
                         .split('"', 1)[0].split())
         parts.append(f'<text class="title" x="8" y="{top + 16:g}">{html.escape(name)}</text>')
         parts.append(drawn.replace("<svg ", f'<svg y="{top + 22:g}" ', 1))
         top += down + 40
         width = max(width, across, len(name) * CHARACTER * 1.1 + 16)
-    return _document(parts, width - 20, top - 20, True)
+    return _document(parts, width - 20, top - 20, True, "tip")
 
 
-def _document(parts: Sequence[str], width: float, height: float, standalone: bool) -> str:
+def _document(parts: Sequence[str], width: float, height: float, standalone: bool,
+              name: str) -> str:
     width, height = round(width + 20, 1), round(height + 20, 1)
     space = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
     inside = "\n".join(parts)
     style = f"<style>{STYLE}</style>\n" if standalone else ""
     return (f'<svg class="picture"{space} width="{width:g}" height="{height:g}" '
             f'viewBox="0 0 {width:g} {height:g}">\n{style}'
-            f'<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+            f'<defs><marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
             f'markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#777"/></marker>'
             f'</defs>\n'
             f'<g transform="translate(10 10)">\n{inside}\n</g>\n</svg>')
@@ -167,11 +169,11 @@ def _item(item: Item, middle: Point, size: tuple[float, float]) -> str:
             + _rectangle(middle, size, "item", f' fill="{colour}"') + f"{texts}</g>")
 
 
-def _edge(points: Sequence[Point]) -> str:
+def _edge(points: Sequence[Point], name: str) -> str:
     """A smooth line: between two points half of the way down each."""
     path = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for (x, y), (to_x, to_y) in itertools.pairwise(points):
         bend = (to_y - y) / 2 if to_y > y else LAYER_GAP
         path.append(f"C{x:.1f} {y + bend:.1f} {to_x:.1f} {to_y - bend:.1f} "
                     f"{to_x:.1f} {to_y:.1f}")
-    return f'<path class="edge" marker-end="url(#tip)" d="{"".join(path)}"/>'
+    return f'<path class="edge" marker-end="url(#{name})" d="{"".join(path)}"/>'

@@ -114,8 +114,9 @@ def plant_on_decision(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     for name in ("lower_rows", "lower_contraction"):
         right = getattr(pipeline, name)
 
-        def lower(*arguments: Any, right: Callable[..., Launch] = right) -> Launch:
-            return _with_sine(right(*arguments)) if taken else right(*arguments)
+        def lower(*arguments: Any, right: Callable[..., Launch] = right, **more: Any) -> Launch:
+            launch = right(*arguments, **more)
+            return _with_sine(launch) if taken else launch
 
         monkeypatch.setattr(pipeline, name, lower)
 
@@ -132,8 +133,8 @@ def plant_in_kernels(monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
     for name in ("lower_rows", "lower_contraction"):
         right = getattr(pipeline, name)
 
-        def lower(*arguments: Any, right: Callable[..., Launch] = right) -> Launch:
-            launch = right(*arguments)
+        def lower(*arguments: Any, right: Callable[..., Launch] = right, **more: Any) -> Launch:
+            launch = right(*arguments, **more)
             kernel = launch.kernel
             alone = isinstance(kernel, LoopKernel) and not any(
                 stage.reductions for stage in kernel.stages)

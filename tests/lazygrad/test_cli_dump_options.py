@@ -20,7 +20,7 @@ from lazygrad.__main__ import main
 from lazygrad.dump.changes import pass_changes
 from lazygrad.dump.layout import layered
 from lazygrad.dump.options import make_selection, parse_words
-from lazygrad.dump.picture import kernel_picture
+from lazygrad.dump.picture import graph_picture, kernel_picture
 from lazygrad_compiler.ir.text import parse_graph, print_graph
 from lazygrad_compiler.passes import optimize
 from lazygrad_compiler.pipeline import lower, optimized
@@ -405,3 +405,12 @@ def test_a_notebook_shows_the_report() -> None:
     shown = dump._repr_html_()
     assert shown.startswith("<iframe srcdoc=") and "sandbox" in shown
     assert "&lt;svg" in shown and "<svg" not in shown, "a page of its own, escaped"
+
+
+def test_constants_stand_in_the_operations_that_read_them() -> None:
+    stages = lower(debug.recorded_graph([lg.tensor([1.0, 2.0]) * 0.25 + 3])[0], host())
+    said = [item.lines[0] for item in kernel_picture(stages, (0,)).items]
+    assert said == ["input 0", "mul(·, 0.25)", "add(·, 3)", "result 0"]
+    assert not any(item.kind == "const" for item in graph_picture(stages.graph).items)
+    only = lower(debug.recorded_graph([lg.full((2,), 0.5)])[0], host())
+    assert [item.lines[0] for item in graph_picture(only.graph).items] == ["const 0.5", "result 0"]
