@@ -59,7 +59,7 @@ class Backend:
     kernel.  optimize, assemble: LLVM text to optimised LLVM text, and that to assembly.  compile:
     LLVM text to what an artifact holds.  alignment: bytes to which the places stay aligned at
     which a launch binds its buffers.  row_buffers: whether row kernels keep values in memory
-    (`loops/row_buffers.py`).
+    (`loops/row_buffers.py`).  columns: whether they reduce over rows, too (`loops/columns.py`).
     """
 
     stages: tuple[str, ...]
@@ -72,6 +72,7 @@ class Backend:
     compile: Callable[[str, Any], bytes]
     alignment: int = 1
     row_buffers: bool = False
+    columns: bool = False
 
 
 BACKENDS = {"cpu": "lazygrad_compiler.llvm.backend", "cuda": "lazygrad_compiler.ptx.backend"}

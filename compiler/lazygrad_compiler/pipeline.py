@@ -26,9 +26,10 @@ from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import compile_text
 from lazygrad_compiler.llvm.entry import LIBRARY_SYMBOL, Binding, BoundLaunch, emit_entry
 from lazygrad_compiler.loops.arrays import lower_array
+from lazygrad_compiler.loops.columns import lower_row_group
 from lazygrad_compiler.loops.concat import comes_in_pieces, lower_pieces
 from lazygrad_compiler.loops.kernel import ArrayKernel, Kernel, Launch, text
-from lazygrad_compiler.loops.lower import lower_contraction, lower_rows
+from lazygrad_compiler.loops.lower import lower_contraction
 from lazygrad_compiler.loops.rebase import rebase
 from lazygrad_compiler.loops.scatter import lower_scatter
 from lazygrad_compiler.memory_plan import MemoryPlan, plan_memory
@@ -105,7 +106,7 @@ def lower(graph: Graph, target: AnyTarget) -> Stages:
         return result
 
     separate = timed("opt", optimized, graph, None, target)
-    parts = timed("fused", partition, separate)
+    parts = timed("fused", partition, separate, backend.columns)
     launches = timed("loops", lower_groups, parts, backend)
     kernels, names = timed("llvm", emit_kernels, launches, target)
     count = input_count(graph)
@@ -162,7 +163,7 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
         elif comes_in_pieces(group):
             made = lower_pieces(group, stored)
         else:
-            made = [lower_rows(group, stored, keeps=backend.row_buffers)]
+            made = lower_row_group(group, stored, keeps=backend.row_buffers)
         launches += [rebase(replace(launch, group=group), backend.alignment) for launch in made]
     return launches
 

@@ -166,7 +166,8 @@ def random_loop_schedule(kernel: LoopKernel, generator: random.Random) -> LoopSc
     """Any schedule that the class allows."""
     lanes = generator.choice([2, 4, 8, 16, 32])
     inner = any(stage.axes for stage in kernel.stages)
-    kinds = ["none", *(["row"] if kernel.row_axes else []), *(["inner"] if inner else [])]
+    rows_apart = kernel.row_axes and not kernel.block
+    kinds = ["none", *(["row"] if rows_apart else []), *(["inner"] if inner else [])]
     vector = generator.choice(kinds)
     order = list(range(len(kernel.row_axes)))
     generator.shuffle(order)

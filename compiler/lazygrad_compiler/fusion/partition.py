@@ -13,12 +13,17 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from lazygrad_compiler import decisions
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.ops import ARRAY_KINDS, OPS
+from lazygrad_compiler.loops.columns import (
+    column_group,
+    rows_and_columns,
+    statistics_of_columns,
+)
 from lazygrad_compiler.loops.lower import (
     Group,
     NotAligned,
@@ -171,9 +176,11 @@ class _Merger:
     what.
     """
 
-    def __init__(self, graph: Graph, roots: list[Node]) -> None:
+    def __init__(self, graph: Graph, roots: list[Node], may_reduce_rows: set[Node]) -> None:
         self.graph = graph
         self.roots = set(roots)
+        self.may_reduce_rows = may_reduce_rows
+        self.over_rows: set[Node] = set()
         self.groups: list[Group] = []
         self.ancestors: list[int] = []
         self.group_of: dict[Node, int] = {}
@@ -212,6 +219,9 @@ class _Merger:
                              if self.group_of.get(value, number) != number]
             self._note(root, number, reads, needed)
             return
+        alone = _alone(root, self.stored, root in self.may_reduce_rows)
+        if alone.columns:
+            self.over_rows.add(root)
         candidates = list(dict.fromkeys(sorted(needed, reverse=True)))
         for value in reads:
             candidates += [g for g in self.readers.get(value, [])[-4:] if g not in candidates]
@@ -232,7 +242,7 @@ class _Merger:
             for value in reads:
                 if self.group_of.get(value) == number:
                     self.refused.append((value, root, reason))
-        self.groups.append(_alone(root))
+        self.groups.append(alone)
         self.ancestors.append(0)
         self._note(root, len(self.groups) - 1, reads, needed)
         if root.op == "library":
@@ -282,7 +292,7 @@ class _Merger:
             return self._lowers(
                 Group("contraction", [*group.roots, root], anchor=group.anchor), number
             )
-        shaped = _reshaped(group, root)
+        shaped = _reshaped(group, root, root in self.over_rows)
         if isinstance(shaped, Reason):
             return shaped
         return self._lowers(shaped, number)
@@ -328,30 +338,42 @@ def _same_attention(group: Group, root: Node) -> bool:
     return gradients[0] == gradients[1] and root.attrs[:4] == anchor.attrs[:4]
 
 
-def _alone(root: Node) -> Group:
+def _alone(root: Node, stored: Callable[[Node], bool], columns: bool) -> Group:
     if OPS[root.op].kind == "contraction":
         return Group("contraction", [root], anchor=root)
     if root.op == "scatter":
         return Group("scatter", [root], anchor=root)
     if OPS[root.op].kind in ARRAY_KINDS:
         return Group(OPS[root.op].kind, [root], anchor=root)
+    over_rows = column_group(root, stored) if columns else None
+    if over_rows is not None:
+        return over_rows
     if is_reduction(root):
         length = math.prod(root.inputs[0].shape[axis] for axis in root.attrs[0])
         return Group("loops", [root], rows=root.size, inner=length)
     return Group("loops", [root], rows=positions(root), inner=1)
 
 
-def _reshaped(group: Group, root: Node) -> Group | Reason:
+def _reshaped(group: Group, root: Node, over_rows: bool) -> Group | Reason:
     """The row group with the root added, its rows and inner length settled; or why they
-    do not fit.
+    do not fit.  over_rows: the root is a reduction over the rows.
     """
     roots = [*group.roots, root]
     has_reduction = any(is_reduction(member) for member in group.roots)
+    if over_rows:
+        rows, inner = rows_and_columns(root)
+        fits = group.rows == rows * inner
+        if has_reduction or group.inner != 1:
+            fits = (group.rows, group.inner) == (rows, inner)
+        columns = group.columns | {root}
+        if not fits:
+            return Reason.SIZE
+        return Group("loops", roots, rows=rows, inner=inner, columns=columns)
     if is_reduction(root):
         rows, inner = root.size, root.inputs[0].size // max(root.size, 1)
         if has_reduction or group.inner != 1:
             return (
-                Group("loops", roots, rows=rows, inner=inner)
+                Group("loops", roots, rows=rows, inner=inner, columns=group.columns)
                 if (group.rows, group.inner) == (rows, inner)
                 else Reason.SIZE
             )
@@ -363,20 +385,33 @@ def _reshaped(group: Group, root: Node) -> Group | Reason:
     if positions(root) == group.rows * group.inner:
         if has_reduction and group.rows < 8 and group.inner > 16384:
             return Reason.SERIAL
-        return Group("loops", roots, rows=group.rows, inner=group.inner)
+        return replace(group, roots=roots)
     if has_reduction and positions(root) == group.rows:
-        return Group("loops", roots, rows=group.rows, inner=group.inner)
+        return replace(group, roots=roots)
     return Reason.SIZE
 
 
-def partition(graph: Graph) -> Partition:
-    """Groups in execution order; every group's outputs are set."""
+def _may_reduce_rows(order: list[Node], roots: list[Node]) -> set[Node]:
+    """The reductions that need not be done column by column."""
+    users: dict[Node, list[Node]] = {}
+    for user in order:
+        for value in user.inputs:
+            users.setdefault(value, []).append(user)
+    reductions = {root for root in roots if is_reduction(root)}
+    return reductions - statistics_of_columns(reductions, users)
+
+
+def partition(graph: Graph, columns: bool = True) -> Partition:
+    """Groups in execution order; every group's outputs are set.  columns: row kernels may reduce
+    over their rows, too.
+    """
     order = topological(graph.outputs)
     book = decisions.ledger()
     if book is not None:
         book.step = "fuse"
     roots = choose_roots(graph, order)
-    merger = _Merger(graph, roots)
+    may_reduce_rows = _may_reduce_rows(order, roots) if columns else set()
+    merger = _Merger(graph, roots, may_reduce_rows)
     for root in roots:
         merger.place(root)
     outputs = set(graph.outputs)

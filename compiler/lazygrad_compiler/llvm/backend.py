@@ -82,4 +82,5 @@ BACKEND = Backend(
     assemble=assembly,
     compile=lambda text, target: compile_text(text, target).object_code,
     row_buffers=True,
+    columns=True,
 )

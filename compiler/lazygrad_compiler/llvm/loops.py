@@ -9,12 +9,13 @@ change it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from lazygrad_compiler.llvm import reduce
+from lazygrad_compiler.llvm import reduce, scalar
 from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const_lanes
 from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.loops.index import Affine, Term, Var
-from lazygrad_compiler.loops.kernel import LoopKernel, Stage
+from lazygrad_compiler.loops.kernel import ColumnReduction, LoopKernel, Stage
 from lazygrad_compiler.loops.schedule import LoopSchedule
 
 PARAMETERS = [("ptr", "args"), ("i64", "begin"), ("i64", "end"), ("ptr", "scratch")]
@@ -29,6 +30,8 @@ def load_arguments(f: Function, count: int) -> tuple[list[Value], Value]:
 
 def task_count(kernel: LoopKernel, schedule: LoopSchedule) -> int:
     extents = [axis.extent for axis in kernel.row_axes]
+    if kernel.block:
+        return -(-math.prod(extents) // kernel.block)
     if schedule.vector == "row":
         last = schedule.row_order[-1]
         others = math.prod(extents[p] for p in schedule.row_order[:-1])
@@ -53,16 +56,21 @@ class _LoopEmitter:
         self.pointers, self.error = load_arguments(self.f, len(kernel.buffers))
         scratch = self.f.parameters[3]
         starts = _row_buffers(kernel, schedule)
+        self.blocks: dict[int, Value] = {}  # of the columns' buffers, where the block's part is
         self.kept = [self.f.offset(scratch, start, "i8") for start in starts[:-1]]
 
     def run(self) -> None:
         f, kernel, schedule = self.f, self.kernel, self.schedule
         _, begin, end, _ = f.parameters
+        if kernel.block:
+            with f.loop(begin, end, 1, hint="task") as task:
+                self._block(task.index)
+            self._finish()
+            return
         axes = [kernel.row_axes[p] for p in schedule.row_order]
         row_vector = axes[-1] if schedule.vector == "row" else None
         outer = axes[:-1] if row_vector is not None else axes
         with f.loop(begin, end, 1, hint="task") as task:
-            bindings: dict[Var, Value] = {}
             number = task.index
             chunks = -(-row_vector.extent // schedule.chunk) if row_vector is not None else 1
             position = number
@@ -74,18 +82,57 @@ class _LoopEmitter:
             elif chunks > 1:
                 chunk_number = f.urem(position, chunks)
                 position = f.udiv(position, chunks)
-            for axis in reversed(outer):
-                last = axis is outer[0]
-                bindings[axis] = position if last else f.urem(position, axis.extent)
-                if not last:
-                    position = f.udiv(position, axis.extent)
+            bindings = self._digits(position, outer)
             if row_vector is None:
                 self._row(bindings, None, None)
             else:
                 self._vector_rows(bindings, row_vector, chunk_number)
-        if schedule.stream:
-            f.emit_void("fence seq_cst")  # stores past the caches obey no other order
-        f.ret()
+        self._finish()
+
+    def _finish(self) -> None:
+        if self.schedule.stream:
+            self.f.emit_void("fence seq_cst")  # stores past the caches obey no other order
+        self.f.ret()
+
+    def _digits(self, position: Value, axes: Sequence[Var]) -> dict[Var, Value]:
+        """The axes' positions of a linear number, the last axis fastest."""
+        f = self.f
+        bindings: dict[Var, Value] = {}
+        for axis in reversed(axes):
+            last = axis is axes[0]
+            bindings[axis] = position if last else f.urem(position, axis.extent)
+            if not last:
+                position = f.udiv(position, axis.extent)
+        return bindings
+
+    def _block(self, number: Value) -> None:
+        """The rows of one block, and what they sum up to, column by column."""
+        f, kernel = self.f, self.kernel
+        rows = math.prod(axis.extent for axis in kernel.row_axes)
+        first = f.mul(number, kernel.block)
+        end = f.add(first, kernel.block)
+        end = f.select(f.icmp("slt", end, rows), end, const("i64", rows))
+        for stage in kernel.stages:
+            for column in stage.columns:
+                self._start_column(number, stage, column)
+        with f.loop(first, end, 1, hint="row") as row:
+            self._row(self._digits(row.index, kernel.row_axes), None, None)
+
+    def _start_column(self, number: Value, stage: Stage, column: ColumnReduction) -> None:
+        """The block's own part of the buffer, with the result of no rows in it."""
+        f, buffer = self.f, self.kernel.buffers[column.buffer]
+        count = math.prod(axis.extent for axis in stage.axes)
+        element = scalar.memory_type(buffer.dtype)
+        place = f.offset(self.pointers[column.buffer], f.mul(number, count), element)
+        self.blocks[column.buffer] = place
+        lanes = self.schedule.lanes[self.kernel.stages.index(stage)]
+        for width, begin, end in ((lanes, 0, count // lanes * lanes),
+                                  (1, count // lanes * lanes, count)):
+            neutral = reduce.neutral(column.op, buffer.dtype, width)
+            with f.loop(begin, end, width, hint="clear") as loop:
+                address = f.offset(place, loop.index, element)
+                value = scalar.to_memory(f, neutral, buffer.dtype)
+                f.store(value, address, buffer.dtype.itemsize)
 
     def _vector_rows(self, bindings: dict[Var, Value], axis: Var, chunk_number: Value) -> None:
         """The rows of one chunk, `lanes` at a time; the rest under a mask."""
@@ -191,6 +238,8 @@ class _LoopEmitter:
             for keep in stage.keeps:
                 value = inside.computed[keep.value]
                 inside.keep(keep.buffer, kernel.kept[keep.buffer], keep.index, value)
+            for column in stage.columns:
+                self._take_in(inside, column)
             for number, index, step in fetched:
                 inside.prefetch(
                     kernel.buffers[number].dtype, inside.pointers[number], index, step
@@ -271,6 +320,17 @@ class _LoopEmitter:
                     points.computed[store.value],
                 )
         f.origin("")
+
+    def _take_in(self, points: Points, column: ColumnReduction) -> None:
+        f, buffer = self.f, self.kernel.buffers[column.buffer]
+        f.origin(f"b{column.buffer}")
+        place, pointer = points.place(column.index), self.blocks[column.buffer]
+        before = points.load(buffer.dtype, pointer, place, None)
+        dtype = self.kernel.values[column.value].dtype
+        value = f.splat(scalar.widen(f, points.computed[column.value], dtype), points.lanes)
+        before = f.splat(before, points.lanes)
+        (after,) = reduce.combine(f, column.op, buffer.dtype, [before], [value])
+        points.store(buffer.dtype, pointer, place, after)
 
     def _child(self, outside: Points, vector: Var | None, lanes: int) -> Points:
         """A copy of the state for the inside of a loop: what is computed there is not

@@ -21,15 +21,17 @@ def accumulator_dtype(dtype: DType) -> DType:
 
 def start(reduction: Reduction, dtype: DType, lanes: int) -> list[Value]:
     """The accumulators of nothing."""
-    wide = accumulator_dtype(dtype)
-    low, high = wide.limits()
-    neutral = {"sum": 0, "prod": 1, "max": low, "min": high, "argmax": low, "argmin": high}[
-        reduction.op
-    ]
-    values = [scalar.constant(wide, neutral, lanes)]
+    values = [neutral(reduction.op, accumulator_dtype(dtype), lanes)]
     if reduction.op in ("argmax", "argmin"):
         values.append(const(vector_of("i64", lanes), 2**63 - 1))
     return values
+
+
+def neutral(op: str, wide: DType, lanes: int) -> Value:
+    """What changes nothing that it is combined with."""
+    low, high = wide.limits()
+    number = {"sum": 0, "prod": 1, "max": low, "min": high, "argmax": low, "argmin": high}[op]
+    return scalar.constant(wide, number, lanes)
 
 
 def combine(

@@ -22,6 +22,8 @@ def _affines(kernel: LoopKernel) -> Iterator[Affine]:
     for stage in kernel.stages:
         for store in (*stage.stores, *stage.keeps):
             yield store.index
+        for column in stage.columns:
+            yield column.index
         for reduction in stage.reductions:
             if reduction.position is not None:
                 yield reduction.position
@@ -108,6 +110,7 @@ def renamed(
             ),
             tuple(Store(s.buffer, rename(s.index), s.value) for s in stage.stores),
             tuple(Store(s.buffer, rename(s.index), s.value) for s in stage.keeps),
+            tuple(replace(c, index=rename(c.index)) for c in stage.columns),
         )
         for axes, stage in zip(stage_axes, kernel.stages, strict=True)
     )

@@ -104,6 +104,10 @@ class _Counts:
         for reduction in stage.reductions:
             if self.kernel.values[reduction.value].dtype.is_floating:
                 self.flops += trips
+        for column in stage.columns:
+            self.touch(self.written, column.buffer, self.kernel.buffers[column.buffer].size)
+            if self.kernel.buffers[column.buffer].dtype.is_floating:
+                self.flops += trips
         for store in stage.stores:
             self.touch(self.written, store.buffer, _places(store.index, axes, trips))
 

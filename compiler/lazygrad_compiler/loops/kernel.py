@@ -77,6 +77,18 @@ class Reduction:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnReduction:
+    """The buffer takes in `value` at the index, over all rows of a block; the buffer holds the
+    results of one block after the other.
+    """
+
+    op: str
+    value: int
+    buffer: int
+    index: Affine
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     buffer: int
     index: Affine
@@ -86,7 +98,8 @@ class Store:
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One pass over the inner axes of a row.  `values` lists the instrs it needs, in order.
-    keeps: stores into the kernel's row buffers, for later stages.
+    keeps: stores into the kernel's row buffers, for later stages.  columns: what is reduced over
+    rows.
     """
 
     axes: tuple[Var, ...]
@@ -94,12 +107,13 @@ class Stage:
     reductions: tuple[Reduction, ...]
     stores: tuple[Store, ...]
     keeps: tuple[Store, ...] = ()
+    columns: tuple[ColumnReduction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LoopKernel:
     """kept: the dtypes of the row buffers, each of one element for every position of a row; they
-    lie in scratch memory.
+    lie in scratch memory.  block: how many rows, in their order, make one task; 0: any number.
     """
 
     row_axes: tuple[Var, ...]
@@ -108,6 +122,7 @@ class LoopKernel:
     buffers: tuple[BufferRef, ...]
     kind: str = "loops"
     kept: tuple[DType, ...] = ()
+    block: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +255,8 @@ def _stage_lines(stage: Stage, values: tuple[Instr, ...], indent: str) -> list[s
         where = f" at {reduction.position}" if reduction.position is not None else ""
         lines.append(f"{indent}%{reduction.result} {reduction.op}= %{reduction.value}{where}")
     lines += [f"{indent}b{store.buffer}[{store.index}] = %{store.value}" for store in stage.stores]
+    for column in stage.columns:
+        lines.append(f"{indent}b{column.buffer}[{column.index}] {column.op}= %{column.value}")
     lines += [f"{indent}keep {keep.buffer}[{keep.index}] = %{keep.value}" for keep in stage.keeps]
     return lines
 
@@ -253,8 +270,12 @@ def text(kernel: Kernel) -> str:
         )
     if isinstance(kernel, LoopKernel):
         indent = "  "
+        if kernel.block:
+            lines.append(f"{indent}parallel for blocks of {kernel.block} rows:")
+            indent += "  "
         for axis in kernel.row_axes:
-            lines.append(f"{indent}parallel for {axis.name} in {axis.extent}:")
+            each = "for" if kernel.block else "parallel for"
+            lines.append(f"{indent}{each} {axis.name} in {axis.extent}:")
             indent += "  "
         for stage in kernel.stages:
             lines += _stage_lines(stage, kernel.values, indent)

@@ -13,7 +13,7 @@ neighbours that no access tells apart are merged again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lazygrad_compiler.ir.node import Node
@@ -31,6 +31,7 @@ from lazygrad_compiler.loops.index import (
 )
 from lazygrad_compiler.loops.kernel import (
     BufferRef,
+    ColumnReduction,
     ContractionKernel,
     Instr,
     Launch,
@@ -53,8 +54,9 @@ class Group:
     kind: "loops", "contraction", "scatter" or one of ARRAY_KINDS.  roots: nodes computed here,
     inputs before users; those in `outputs` are stored, the rest is used inside only.  row_axes: for
     each root of a row kernel, which axes of its domain count rows (a reduction's domain is its
-    input).  anchor: the dot, scatter or array op.  placed: outputs that are a part of another node:
-    that node, the axis along which they are a part, and where on it they start.
+    input).  columns: roots that are reduced over the rows; they are finished by another launch
+    (`columns.py`).  anchor: the dot, scatter or array op.  placed: outputs that are a part of
+    another node: that node, the axis along which they are a part, and where on it they start.
     """
 
     kind: str
@@ -63,7 +65,17 @@ class Group:
     rows: int = 1
     inner: int = 1
     anchor: Node | None = None
+    columns: frozenset[Node] = frozenset()
     placed: dict[Node, tuple[Node, int, int]] = field(default_factory=dict)
+
+
+LEAST_BLOCK = 16
+MOST_BLOCKS = 128
+
+
+def block_rows(rows: int) -> int:
+    """Of a kernel that reduces over rows: how many rows share their sums, by the shape alone."""
+    return max(LEAST_BLOCK, -(-rows // MOST_BLOCKS))
 
 
 NEVER_PULLED = ARRAY_KINDS | {"reduction", "contraction"}
@@ -99,14 +111,14 @@ def positions(node: Node) -> int:
 
 
 def row_axes_choices(
-    node: Node, rows: int, inner: int, hints: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+    node: Node, group: Group, hints: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
 ) -> list[tuple[int, ...]]:
     """Which axes of the node's domain may count the rows: forced for a reduction, several guesses
     for a map.
     """
-    shape = domain_of(node)
+    shape, rows, inner = domain_of(node), group.rows, group.inner
     if is_reduction(node):
-        return [tuple(axis for axis in range(len(shape)) if axis not in node.attrs[0])]
+        return [_rows_of_reduction(node, group)]
     if math.prod(shape) == rows and inner != 1:
         return [tuple(range(len(shape)))]
     choices = [axes for hinted, axes in hints if hinted == shape]
@@ -119,6 +131,12 @@ def row_axes_choices(
     if inner == 1:
         return [tuple(range(len(shape)))]
     return unique
+
+
+def _rows_of_reduction(node: Node, group: Group) -> tuple[int, ...]:
+    over_rows = node in group.columns
+    axes = range(len(domain_of(node)))
+    return tuple(axis for axis in axes if (axis in node.attrs[0]) == over_rows)
 
 
 def _domain_indices(
@@ -152,8 +170,10 @@ class _RowLowering:
         axes: dict[Node, tuple[int, ...]],
         row_sizes: Sequence[int],
         inner_sizes: Sequence[int],
+        partials: Mapping[Node, Node],
     ) -> None:
         self.group = group
+        self.partials = partials
         self.axes = axes
         self.row_axes, self.row = _variables("r", row_sizes)
         self.inner_sizes = inner_sizes
@@ -184,7 +204,10 @@ class _RowLowering:
                 axes, position = _variables(f"s{number}_", self.inner_sizes)
                 stages.append(self._stage(inside, axes, position, number))
         buffers = tuple(BufferRef(node.dtype, node.size, written) for node, written in e.buffers)
-        kernel = LoopKernel(self.row_axes, tuple(stages), tuple(e.values), buffers)
+        block = block_rows(group.rows) if group.columns else 0
+        kernel = LoopKernel(
+            self.row_axes, tuple(stages), tuple(e.values), buffers, block=block
+        )
         return kernel, e.buffers, e.affines()
 
     def _is_inner(self, root: Node) -> bool:
@@ -224,9 +247,13 @@ class _RowLowering:
         for root in group.roots:
             if is_reduction(root) and root not in e._seeds:
                 e.forbid(root)
-        reductions, stores = [], []
+        reductions, stores, columns = [], [], []
         for root in members:
-            if is_reduction(root):
+            if root in group.columns:
+                e.locations.update(dict.fromkeys(root.location))
+                value = e.pull(root.inputs[0], indices_of[root])
+                columns.append((root, value))
+            elif is_reduction(root):
                 value = e.pull(root.inputs[0], indices_of[root])
                 spot = e.note(position) if root.op in ("argmax", "argmin") else None
                 result = len(e.values)
@@ -260,6 +287,7 @@ class _RowLowering:
         numbers = needed(
             e.values,
             [r.value for r in reductions]
+            + [value for _, value in columns]
             + [
                 store.value
                 for store in listed
@@ -267,7 +295,11 @@ class _RowLowering:
             ],
             [store.index for store in listed],
         )
-        return Stage(axes, numbers, tuple(reductions), listed)
+        over_rows = tuple(
+            ColumnReduction(root.op, value, e.buffer(self.partials[root], True), e.note(position))
+            for root, value in columns
+        )
+        return Stage(axes, numbers, tuple(reductions), listed, columns=over_rows)
 
 
 def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
@@ -295,15 +327,22 @@ def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
 
 
 def lower_rows(
-    group: Group, stored: Callable[[Node], bool], trial: bool = False, keeps: bool = False
+    group: Group,
+    stored: Callable[[Node], bool],
+    trial: bool = False,
+    keeps: bool = False,
+    partials: Mapping[Node, Node] | None = None,
 ) -> Launch:
     """A row kernel for the group; NotAligned where its members do not fit together.
 
     trial: only to see whether they do; the loops stay as they are found.  keeps: with row buffers.
+    partials: where the results of blocks of rows go, for each of the group's columns (in a trial:
+    anywhere).
     """
+    partials = partials or {root: root for root in group.columns}
     reductions = [root for root in group.roots if is_reduction(root)]
     hints = [
-        (domain_of(r), tuple(a for a in range(len(domain_of(r))) if a not in r.attrs[0]))
+        (domain_of(r), _rows_of_reduction(r, group))
         for r in reductions
     ]
     first = (
@@ -311,18 +350,18 @@ def lower_rows(
         if reductions
         else max(group.roots, key=lambda root: (positions(root), -group.roots.index(root)))
     )
-    first_axes = row_axes_choices(first, group.rows, group.inner, hints)
+    first_axes = row_axes_choices(first, group, hints)
     last_error: NotAligned | None = None
     for choice in first_axes:
         axes = {first: choice}
         try:
             for root in group.roots:
                 if root is not first:
-                    options = row_axes_choices(root, group.rows, group.inner, hints)
+                    options = row_axes_choices(root, group, hints)
                     if not options:
                         raise NotAligned
                     axes[root] = options[0]
-            return _lower_with_axes(group, stored, axes, first, trial, keeps)
+            return _lower_with_axes(group, stored, axes, partials, trial, keeps)
         except NotAligned as error:
             last_error = error
     raise last_error or NotAligned
@@ -332,14 +371,14 @@ def _lower_with_axes(
     group: Group,
     stored: Callable[[Node], bool],
     axes: dict[Node, tuple[int, ...]],
-    first: Node,
+    partials: Mapping[Node, Node],
     trial: bool,
     keeps: bool,
 ) -> Launch:
     row_sizes, inner_sizes = [max(group.rows, 1)], [max(group.inner, 1)]
     good: tuple[_RowLowering, LoopKernel, list[tuple[Node, bool]]] | None = None
     for _ in range(6):
-        attempt = _RowLowering(group, stored, axes, row_sizes, inner_sizes)
+        attempt = _RowLowering(group, stored, axes, row_sizes, inner_sizes, partials)
         try:
             kernel, bound, affines = attempt.run()
         except NotAligned:

@@ -48,6 +48,7 @@ class _Keeping:
                 wanted = [reduction.value for reduction in stage.reductions]
                 results = {reduction.result for reduction in stage.reductions}
                 wanted += [s.value for s in stage.stores if s.value not in results]
+                wanted += [column.value for column in stage.columns]
                 numbers = needed(self.values, wanted, [s.index for s in stage.stores])
                 stage = replace(stage, values=numbers)
             stages.append(stage)
@@ -103,6 +104,7 @@ class _Keeping:
         results = {reduction.result for reduction in stage.reductions}
         stack = [reduction.value for reduction in stage.reductions]
         stack += [store.value for store in stage.stores if store.value not in results]
+        stack += [column.value for column in stage.columns]
         for store in stage.stores:
             stack += [term.value for term in store.index.variables() if isinstance(term, Dyn)]
         seen: set[int] = set()

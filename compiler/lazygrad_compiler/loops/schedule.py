@@ -205,6 +205,8 @@ def schedule_loops(kernel: LoopKernel, target: Target) -> LoopSchedule:
             continue
         inner.append(best)
         inner_order.append(_last(len(stage.axes), best.position))
+    if kernel.block:  # its rows share sums, so they go one by one
+        row = None
     vector, extent = _vector_axis(row, inner)
     base = _base_lanes(kernel, target, vector)
     reduces = any(stage.reductions for stage in kernel.stages)
@@ -226,6 +228,7 @@ def schedule_loops(kernel: LoopKernel, target: Target) -> LoopSchedule:
         if strided:
             chunk = min(chunk, max(STRIDED_CHUNK, lanes[0]))
         work *= chunk
+    work *= max(kernel.block, 1)
     grain = max(1, int(TASK_CYCLES / work))
     nbytes = sum(buffer.size * buffer.dtype.itemsize for buffer in kernel.buffers)
     stream = nbytes >= STREAM_BYTES
