@@ -134,6 +134,7 @@ from lazygrad.functional.rearranging import (
     pixel_shuffle,
     pixel_unshuffle,
 )
+from lazygrad.functional.recurrence import scan
 from lazygrad.functional.reductions import *
 from lazygrad.functional.scans import *
 from lazygrad.functional.segments import *

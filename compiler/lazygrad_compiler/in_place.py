@@ -22,6 +22,7 @@ from lazygrad_compiler.loops.kernel import (
     LoopKernel,
     Stage,
 )
+from lazygrad_compiler.loops.repeat import touched
 
 
 def donations(
@@ -41,12 +42,15 @@ def donations(
     input_number = {node: number for number, node in enumerate(inputs) if node is not None}
     output_number = {node: number for number, node in enumerate(outputs)}
     pairs = set()
-    for number, launch in enumerate(launches):
-        for node in launch.arguments:
-            if node in input_number:
-                reads[input_number[node]] = number
-            output = output_number.get(node)
-            if output is not None and writes[output] == NEVER and number > last_check:
+    written_early = set()
+    for number, node in touched(launches):
+        if node in input_number:
+            reads[input_number[node]] = number
+        output = output_number.get(node)
+        if output is not None:
+            if number <= last_check:
+                written_early.add(output)
+            if writes[output] == NEVER:
                 writes[output] = number
     for number, launch in enumerate(launches):
         for place, node in enumerate(launch.arguments):
@@ -57,13 +61,7 @@ def donations(
                 taken = input_number.get(operand)
                 if taken is not None and reads[taken] == number and in_place(launch, other, place):
                     pairs.add((taken, output))
-    written_earlier = {
-        output_number[node]
-        for number, launch in enumerate(launches[: last_check + 1])
-        for node in launch.arguments
-        if node in output_number
-    }
-    for output in written_earlier:
+    for output in written_early:
         writes[output] = NEVER
     return Donations(tuple(reads), tuple(writes), frozenset(pairs))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lazygrad_compiler.in_place import in_place
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.loops.kernel import Launch
+from lazygrad_compiler.loops.repeat import touched
 
 ALIGNMENT = 64
 
@@ -45,11 +46,10 @@ def plan_memory(launches: Sequence[Launch], external: set[Node]) -> MemoryPlan:
     """
     first: dict[Node, int] = {}
     last: dict[Node, int] = {}
-    for number, launch in enumerate(launches):
-        for node in launch.arguments:
-            if node not in external:
-                first.setdefault(node, number)
-                last[node] = number
+    for number, node in touched(launches):
+        if node not in external:
+            first.setdefault(node, number)
+            last[node] = number
     blocks = _blocks(launches, first, last)
     begin = {block: min(first[node] for node in members) for block, members in blocks.items()}
     end = {block: max(last[node] for node in members) for block, members in blocks.items()}

@@ -12,11 +12,13 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from lazygrad_compiler.artifact import Artifact, Donations, GridLaunch, LibraryLaunch
 from lazygrad_compiler.autodiff.listing import Differentiated, gradient_text
 from lazygrad_compiler.backend import AnyTarget, Backend, Grid, backend_of
+from lazygrad_compiler.binding import Binding, BoundLaunch, binding_of, fixed, in_order
 from lazygrad_compiler.fusion.partition import Partition, partition
 from lazygrad_compiler.in_place import donations
 from lazygrad_compiler.ir.node import Graph, Location, Node
@@ -24,13 +26,14 @@ from lazygrad_compiler.ir.ops import ARRAY_KINDS
 from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import compile_text
-from lazygrad_compiler.llvm.entry import LIBRARY_SYMBOL, Binding, BoundLaunch, emit_entry
+from lazygrad_compiler.llvm.entry import LIBRARY_SYMBOL, emit_entry
 from lazygrad_compiler.loops.arrays import lower_array
 from lazygrad_compiler.loops.columns import lower_row_group
 from lazygrad_compiler.loops.concat import comes_in_pieces, lower_pieces
 from lazygrad_compiler.loops.kernel import ArrayKernel, Kernel, Launch, text
 from lazygrad_compiler.loops.lower import lower_contraction
 from lazygrad_compiler.loops.rebase import rebase
+from lazygrad_compiler.loops.repeat import Repeat, lower_loop
 from lazygrad_compiler.loops.scatter import lower_scatter
 from lazygrad_compiler.memory_plan import MemoryPlan, plan_memory
 from lazygrad_compiler.passes.optimize import Observer, Pass, optimize
@@ -143,7 +146,7 @@ def input_count(graph: Graph) -> int:
 
 def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
     """One launch a group (a scatter takes two: the base, then the updates; a large concatenation
-    one for each piece); empty results take none.
+    one for each piece; a loop those of its body); empty results take none.
     """
     launches: list[Launch] = []
     for group in parts.groups:
@@ -153,6 +156,9 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
             return value.op == "input" or (value in parts.stored and value not in members)
 
         if all(root.size == 0 for root in group.outputs):
+            continue
+        if group.kind == "loop":
+            launches += lower_loop(group, partial(lower_body, backend=backend))
             continue
         if group.kind == "contraction":
             made = [lower_contraction(group, stored)]
@@ -166,6 +172,11 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
             made = lower_row_group(group, stored, keeps=backend.row_buffers)
         launches += [rebase(replace(launch, group=group), backend.alignment) for launch in made]
     return launches
+
+
+def lower_body(body: Graph, backend: Backend) -> list[Launch]:
+    """The launches of one step of a loop."""
+    return lower_groups(partition(body), backend)
 
 
 def emit_kernels(
@@ -211,23 +222,28 @@ def bind(
     for number, output in enumerate(graph.outputs):
         slots[output] = count + number
     plan = plan_memory(launches, set(slots))
-    offsets = plan.offsets()
+    homes = {value: Binding(slot) for value, slot in slots.items()}
     arena = count + len(graph.outputs)
+    homes |= {value: Binding(arena, offset) for value, offset in plan.offsets().items()}
     by_name = {kernel.name: kernel for kernel in kernels}
+    numbers: dict[Repeat, int] = {}
     bound = []
     for launch, name in zip(launches, names, strict=True):
         arguments = tuple(
-            Binding(slots[value], launch.offset_of(place) * value.dtype.itemsize)
-            if value in slots
-            else Binding(arena, offsets[value] + launch.offset_of(place) * value.dtype.itemsize)
+            binding_of(value, launch.repeats, homes, launch.offset_of(place) * value.dtype.itemsize)
             for place, value in enumerate(launch.arguments)
         )
+        repeats = tuple(
+            (numbers.setdefault(repeat, len(numbers)), repeat.length) for repeat in launch.repeats
+        )
         if name == LIBRARY_SYMBOL:
-            bound.append(BoundLaunch(name, arguments, 1, 1, checks=True, library=True))
+            bound.append(BoundLaunch(name, arguments, 1, 1, True, True, repeats))
             continue
         kernel = by_name[name]
         checks = any(instr.op == "dynamic" for instr in launch.kernel.values)
-        bound.append(BoundLaunch(name, arguments, kernel.tasks, kernel.grain, checks))
+        bound.append(
+            BoundLaunch(name, arguments, kernel.tasks, kernel.grain, checks, False, repeats)
+        )
     return plan, bound
 
 
@@ -266,11 +282,13 @@ def make_artifact(stages: Stages, objects: dict[str, bytes], seconds: float) -> 
 
 
 def grid_launches(stages: Stages) -> tuple[GridLaunch, ...]:
-    """The launches for a GPU, in order."""
+    """The launches for a GPU, in order; those of a loop once for each round."""
     by_name = {kernel.name: kernel for kernel in stages.kernels}
     result = []
-    for launch in stages.bound:
-        arguments = tuple((binding.slot, binding.offset) for binding in launch.arguments)
+    for number, rounds in in_order(stages.bound):
+        launch = stages.bound[number]
+        places = [fixed(binding, launch.repeats, rounds) for binding in launch.arguments]
+        arguments = tuple((place.slot, place.offset) for place in places)
         grid = None if launch.library else by_name[launch.kernel].grid
         grid = grid or Grid((0, 0, 0), (0, 0, 0))
         result.append(

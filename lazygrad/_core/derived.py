@@ -17,6 +17,7 @@ from lazygrad._core.composite import Places, placed, with_places
 from lazygrad._core.context import now
 from lazygrad_compiler.ir.composite import Template, apply, placeholder
 from lazygrad_compiler.ir.node import Location, Node, rebuild, topological
+from lazygrad_runtime.program import kept_with
 
 MOST_TEMPLATES = 512
 
@@ -129,6 +130,10 @@ def _structure(
             known = node.payload is not None
             if known:
                 leaf(node)
+            for part, kept in kept_with.get(node, {}).items() if node.op == "loop" else ():
+                if kept.payload is not None and kept not in number:
+                    leaf(kept)
+                    key.append(("kept", part))
             number[node] = len(key)
             op, identity = (node.op, node.identity) if call is None else (call.template, node.part)
             key.append((op, identity, node.location, known, place,

@@ -6,11 +6,13 @@ the script.  Format: "Trace Event Format", the `X` (complete) events of its JSON
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
 from lazygrad.explain.lines import place
 from lazygrad.explain.watch import Seen
+from lazygrad_compiler.binding import in_order
 from lazygrad_compiler.loops.cost import cost_of
 
 ROWS = {1: "programs", 2: "kernels", 3: "compiler"}
@@ -42,7 +44,9 @@ class Trace:
     def times(self, seen: Seen, times: list[float]) -> None:
         """A run."""
         self.add(1, f"{seen.number:03} {seen.about}", times[0], times[-1], run=seen.runs)
-        for launch, begin, end in zip(seen.stages.launches, times, times[1:], strict=False):
+        launched = in_order(seen.stages.bound)
+        for (number, _), (begin, end) in zip(launched, itertools.pairwise(times), strict=True):
+            launch = seen.stages.launches[number]
             cost = cost_of(launch.kernel)
             self.add(2, launch.about, begin, end, lines=place(launch.location),
                      flops=cost.flops, bytes=cost.nbytes)

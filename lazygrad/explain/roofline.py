@@ -18,6 +18,7 @@ from typing import Any
 from lazygrad.explain.lines import place
 from lazygrad.explain.svg import PALETTE, Picture
 from lazygrad.explain.watch import Seen
+from lazygrad_compiler.binding import in_order
 from lazygrad_compiler.ir.node import Location
 from lazygrad_compiler.loops.cost import Cost, cost_of
 from lazygrad_runtime.memory import Buffer
@@ -83,7 +84,8 @@ class Collector:
         self.kernels: dict[tuple[int, int], KernelTimes] = {}
 
     def __call__(self, seen: Seen, times: list[float]) -> None:
-        for number, (begin, end) in enumerate(itertools.pairwise(times)):
+        launched = in_order(seen.stages.bound)
+        for (number, _), (begin, end) in zip(launched, itertools.pairwise(times), strict=True):
             found = self.kernels.get((seen.number, number))
             if found is None:
                 launch = seen.stages.launches[number]

@@ -1,6 +1,7 @@
-"""Recurrent networks: RNN, LSTM, GRU, and their cells, as Python loops over time steps.
+"""Recurrent networks: RNN, LSTM, GRU, and their cells.
 
-The input projections of all steps are one matrix product; only the recurrent part is a loop.
+The input projections of all steps are one matrix product; the recurrent part is a `scan`, so that
+compiling a layer takes the same time for any number of steps.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+import numpy
 
 import lazygrad as lg
 from lazygrad._core.context import fail, operation
@@ -244,43 +247,52 @@ class RNNBase(Module):
                     reverse: bool) -> tuple[lg.Tensor, State]:
         """`_run` where step t has the first sizes[t] sequences only.
 
-        Forwards, states of sequences that end are put aside; backwards, sequences that have not
-        begun yet join with their initial state.
+        All sequences take part in every step; the state of one that has ended, or, backwards, has
+        not begun yet, stays as it is.
         """
-        step = self._stepper(data, suffix)
-        starts = [sum(sizes[:t]) for t in range(len(sizes))]
-        outputs: list[Any] = [None] * len(sizes)
-        ended: list[State] = []
-        running = sizes[-1] if reverse else sizes[0]
-        state = tuple(part[:running] for part in initial)
-        for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
-            size = sizes[t]
-            if size < running:
-                ended.append(tuple(part[size:] for part in state))
-                state = tuple(part[:size] for part in state)
-            elif size > running:
-                state = tuple(lg.cat([part, first[running:size]])
-                              for part, first in zip(state, initial))
-            running = size
-            state = step(slice(starts[t], starts[t] + size), state)
-            outputs[t] = state[0]
-        parts = [state, *reversed(ended)]
-        return lg.cat(outputs), tuple(lg.cat(list(each)) for each in zip(*parts))
+        projected = self._projected(data, suffix)
+        steps, batch = len(sizes), sizes[0]
+        if sizes[-1] == batch:
+            padded = projected.reshape(steps, batch, -1)
+            outputs, last = self._loop(padded, initial, suffix, reverse)
+            return outputs.reshape(steps * batch, -1), last
+        counts = numpy.asarray(sizes)
+        there = numpy.arange(batch) < counts[:, None]
+        place = numpy.cumsum(counts)[:, None] - counts[:, None] + numpy.arange(batch)
+        padded = projected[lg.from_numpy(numpy.where(there, place, 0))]
+        outputs, last = self._loop(padded, initial, suffix, reverse,
+                                   lg.from_numpy(there[:, :, None]))
+        rows = lg.from_numpy(numpy.flatnonzero(there))
+        return outputs.reshape(steps * batch, -1)[rows], last
 
-    def _stepper(self, input: lg.Tensor, suffix: str) -> Callable[[Any, State], State]:
-        """One step of a layer in one direction: (place in the input, state) to the next state."""
+    def _projected(self, input: lg.Tensor, suffix: str) -> lg.Tensor:
+        """What the input brings to the gates, of all steps."""
+        return F.linear(input, getattr(self, f"weight_ih_{suffix}"),
+                        getattr(self, f"bias_ih_{suffix}") if self.bias else None)
+
+    def _loop(self, projected: lg.Tensor, initial: State, suffix: str, reverse: bool,
+              there: lg.Tensor | None = None) -> tuple[lg.Tensor, State]:
+        """The recurrent part of a layer in one direction: all outputs and the last state.
+
+        there: which sequences take part in a step, (steps, batch, 1).
+        """
         weight = getattr(self, f"weight_hh_{suffix}")
         bias = getattr(self, f"bias_hh_{suffix}") if self.bias else None
-        projected = F.linear(input, getattr(self, f"weight_ih_{suffix}"),
-                             getattr(self, f"bias_ih_{suffix}") if self.bias else None)
+        projection = getattr(self, f"weight_hr_{suffix}") if self.proj_size else None
 
-        def step(place: Any, state: State) -> State:
-            state = recurrent_step(self.mode, projected[place], state, weight, bias)
-            if self.proj_size:
-                state = (F.linear(state[0], getattr(self, f"weight_hr_{suffix}")), *state[1:])
-            return state
+        def step(state: State, given: tuple[lg.Tensor, ...]) -> tuple[State, lg.Tensor]:
+            following = recurrent_step(self.mode, given[0], state, weight, bias)
+            if projection is not None:
+                following = (F.linear(following[0], projection), *following[1:])
+            following = tuple(new.to(old.dtype) for new, old in zip(following, state))
+            if there is not None:
+                following = tuple(lg.where(given[1], new, old)
+                                  for new, old in zip(following, state))
+            return following, following[0]
 
-        return step
+        series = (projected,) if there is None else (projected, there)
+        last, outputs = lg.scan(step, tuple(initial), series, reverse=reverse)
+        return outputs, last
 
     def _initial(self, input: lg.Tensor, batch: int, hx: Any, batched: bool) -> State:
         layers = self.num_layers * (2 if self.bidirectional else 1)
@@ -303,13 +315,7 @@ class RNNBase(Module):
     def _run(self, input: lg.Tensor, state: State, suffix: str, reverse: bool) -> tuple[lg.Tensor,
                                                                                         State]:
         """One layer in one direction: all outputs (L, N, size) and the last state."""
-        step = self._stepper(input, suffix)
-        length = input.shape[0]
-        outputs: list[Any] = [None] * length
-        for time in reversed(range(length)) if reverse else range(length):
-            state = step(time, state)
-            outputs[time] = state[0]
-        return lg.stack(outputs), state
+        return self._loop(self._projected(input, suffix), state, suffix, reverse)
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"

@@ -12,9 +12,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from lazygrad_compiler.artifact import Artifact, canonical_graph, pruned
 from lazygrad_compiler.ir.composite import unfold
+from lazygrad_compiler.ir.loop import Loop, siblings
 from lazygrad_compiler.ir.node import Graph, Location, Named, Node
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_runtime import library_calls, store
@@ -285,13 +287,19 @@ def out_of_memory(error: MemoryError, graph: Graph) -> MemoryError:
     )
 
 
-_residuals: dict[tuple, list[int]] = {}
+_residuals: dict[tuple, list[tuple[int, int]]] = {}
+
+kept_with: WeakKeyDictionary[Node, dict[int, Node]] = WeakKeyDictionary()
+"""Results of loops that are kept for backward, by a result that the forward graph has: they live
+as long.
+"""
 
 
 def residuals_of(tracked: Sequence[Node]) -> list[Node]:
     """The values to keep for a later backward pass; found once for each structure of the graph.
 
-    They may lie inside composites, which are plain nodes from then on.
+    They may lie inside composites, which are plain nodes from then on.  A result of a loop that
+    nobody has asked for so far is named by one that is there.
     """
     unfold(tracked)
     key, _, number = pending_key(tracked)
@@ -299,14 +307,31 @@ def residuals_of(tracked: Sequence[Node]) -> list[Node]:
     if places is None:
         from lazygrad_compiler.autodiff.residuals import residuals
 
-        places = _residuals[key] = sorted({number[node] for node in residuals(tracked)})
+        found = residuals(tracked)
+        loops = {siblings(node): place for node, place in number.items() if node.op == "loop"}
+        places = _residuals[key] = sorted(
+            {
+                (number[node], -1)
+                if node in number
+                else (loops[siblings(node)], node.attr("part"))
+                for node in found
+            }
+        )
         if not places:
             return []
     nodes: dict[int, Node] = {}
     for node, place in number.items():
         if node.op not in ("variable", "stop_gradient"):
             nodes[place] = node
-    return [nodes[place] for place in places]
+    kept = []
+    for place, part in places:
+        node = nodes[place]
+        if part >= 0:
+            result = Loop.of(node).part(part)
+            kept_with.setdefault(node, {})[part] = result
+            node = result
+        kept.append(node)
+    return kept
 
 
 def forget_programs() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lazygrad_compiler.artifact import Artifact
+from lazygrad_compiler.binding import in_order
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import compile_text
 from lazygrad_compiler.llvm.entry import CLOCK_WORDS, emit_entry
@@ -34,13 +35,13 @@ def timed_entry(stages: Stages) -> bytes:
 
 class TimedProgram(Program):
     """See the module.  `times`: of the last run, in seconds of `time.monotonic`: its beginning,
-    then the end of each launch.
+    then the end of each launch, those of a loop once for each round.
     """
 
     def __init__(self, stages: Stages, artifact: Artifact) -> None:
         objects = {**artifact.objects, "program": timed_entry(stages)}
         super().__init__(replace(artifact, objects=objects))
-        words = CLOCK_WORDS * (len(artifact.launches) + 1)
+        words = CLOCK_WORDS * (sum(1 for _ in in_order(stages.bound)) + 1)
         self._clock = (ctypes.c_int64 * words)()
         table = (ctypes.c_void_p * (len(self._table) + 1))()
         table[len(self._table) - 1] = ctypes.addressof(self._error)

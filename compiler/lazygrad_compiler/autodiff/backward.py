@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 
 from lazygrad_compiler.autodiff.vjp import BLOCKING, pull_back
 from lazygrad_compiler.autodiff.vjp_build import Builder
+from lazygrad_compiler.autodiff.vjp_loop import pull_back_loop
+from lazygrad_compiler.ir.loop import Key, Loop, siblings
 from lazygrad_compiler.ir.node import IRError, Node, topological
 from lazygrad_compiler.ir.ops import listed
 
@@ -30,31 +32,55 @@ def backward(outputs: Sequence[Node], cotangents: Sequence[Node],
     one does but only through ops that are flat (sign, floor, …).  Contributions are added in a
     fixed order: that of the last user first.
     """
+    gradients = derive(outputs, cotangents, wanted)
+    for listener in listeners:
+        listener(outputs, gradients)
+    return gradients
+
+
+def derive(outputs: Sequence[Node], cotangents: Sequence[Node],
+           wanted: Sequence[Node]) -> list[Node | None]:
+    """`backward` without an audience: what it is for the body of a loop.
+
+    The results of one loop pull back together, when the first of them in order is reached: by then
+    all users of all of them have been.
+    """
     received = collect(outputs, cotangents)
     order = between(outputs, wanted)
     on_path = set(order)
     asked = set(wanted)
     totals: dict[Node, Node] = {}
+    first_results: dict[Key, Node] = {}
+    for current in order:
+        if current.op == "loop":
+            first_results.setdefault(siblings(current), current)
+    of_loops: dict[Key, dict[int, Node]] = {key: {} for key in first_results}
     for current in reversed(order):
         contributions = received.pop(current, None)
-        if contributions is None:
-            continue
-        total = add_up(contributions, current)
-        if current in asked:
-            totals[current] = total
+        if contributions is not None:
+            total = add_up(contributions, current)
+            if current in asked:
+                totals[current] = total
         needed = tuple(value in on_path for value in current.inputs)
         if current.op in BLOCKING or not any(needed):
             continue
-        for value, needs, gradient in zip(current.inputs, needed,
-                                          pull_back(current, total, needed), strict=True):
+        if current.op == "loop":
+            of_loop = of_loops[siblings(current)]
+            if contributions is not None:
+                of_loop[current.attr("part")] = total
+            if not of_loop or first_results[siblings(current)] is not current:
+                continue
+            pulled = pull_back_loop(Loop.of(current), of_loop, needed, derive)
+        elif contributions is not None:
+            pulled = pull_back(current, total, needed)
+        else:
+            continue
+        for value, needs, gradient in zip(current.inputs, needed, pulled, strict=True):
             if needs and gradient is not None:
                 received.setdefault(value, []).append(gradient)
-    gradients = [totals[node] if node in totals
-                 else Builder(node.location).zeros(node) if node in on_path else None
-                 for node in wanted]
-    for listener in listeners:
-        listener(outputs, gradients)
-    return gradients
+    return [totals[node] if node in totals
+            else Builder(node.location).zeros(node) if node in on_path else None
+            for node in wanted]
 
 
 def collect(outputs: Sequence[Node], cotangents: Sequence[Node]) -> dict[Node, list[Node]]:

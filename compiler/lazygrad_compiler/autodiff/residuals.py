@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lazygrad_compiler.autodiff.backward import backward
+from lazygrad_compiler.ir.loop import Key, Loop, siblings
 from lazygrad_compiler.ir.node import IRError, Node, node, topological
 from lazygrad_compiler.ir.ops import OPS
 
 COSTLY_KINDS = frozenset(
-    ("contraction", "reduction", "indexed", "library", "scan", "sort", "attention")
+    ("contraction", "reduction", "indexed", "library", "scan", "sort", "attention", "loop")
 )
 
 
@@ -29,7 +30,7 @@ def known(value: Node) -> bool:
 def residuals(outputs: Sequence[Node]) -> list[Node]:
     """The values to keep, in topological order; outputs themselves are not among them."""
     outputs = [output for output in dict.fromkeys(outputs) if output.differentiable]
-    forward = topological(outputs, stop=known)
+    forward = _with_siblings(topological(outputs, stop=known))
     wanted = [value for value in forward if value.op == "variable"]
     wanted += [
         value for value in topological(outputs) if value.op == "variable" and value not in wanted
@@ -57,6 +58,17 @@ def residuals(outputs: Sequence[Node]) -> list[Node]:
     if not read:
         return []
     return _cut(forward, read, set(outputs))
+
+
+def _with_siblings(forward: Sequence[Node]) -> list[Node]:
+    """And the results of loops that nobody has asked for yet: they could be kept as well."""
+    found = dict.fromkeys(forward)
+    seen: set[Key] = set()
+    for value in forward:
+        if value.op == "loop" and siblings(value) not in seen:
+            seen.add(siblings(value))
+            found.update(dict.fromkeys(Loop.of(value).parts()))
+    return list(found)
 
 
 def _cut(forward: Sequence[Node], read: set[Node], there: set[Node]) -> list[Node]:

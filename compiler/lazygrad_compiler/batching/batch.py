@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lazygrad_compiler.autodiff.vjp_build import Builder
-from lazygrad_compiler.batching import rules, rules_attention, rules_indexed
+from lazygrad_compiler.batching import rules, rules_attention, rules_indexed, rules_loop
 from lazygrad_compiler.batching.rules import Rule
 from lazygrad_compiler.ir.node import IRError, Node, topological
 
@@ -19,6 +19,7 @@ RULES: dict[str, Rule] = {
     **rules.RULES,
     **rules_indexed.RULES,
     **rules_attention.RULES,
+    **rules_loop.RULES,
 }
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from lazygrad_compiler import decisions
+from lazygrad_compiler.ir.loop import siblings
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.ops import ARRAY_KINDS, OPS
 from lazygrad_compiler.loops.columns import (
@@ -186,7 +187,7 @@ class _Merger:
         self.group_of: dict[Node, int] = {}
         self.readers: dict[Node, list[int]] = {}
         self.refused: list[tuple[Node, Node, Reason]] = []
-        self.library_calls: dict[tuple, int] = {}
+        self.calls: dict[tuple, int] = {}
         self.ledger = decisions.ledger()
 
     def stored(self, node: Node) -> bool:
@@ -211,9 +212,9 @@ class _Merger:
         """Puts the root into a group: an existing one where that works, else its own."""
         reads = self.reads(root)
         needed = [self.group_of[value] for value in reads if value in self.group_of]
-        if root.op == "library" and _call_of(root) in self.library_calls:
+        if root.op in CALLS and _call_of(root) in self.calls:
             # another result of the same call: same inputs, hence no cycle
-            number = self.library_calls[_call_of(root)]
+            number = self.calls[_call_of(root)]
             self.groups[number].roots.append(root)
             self.refused += [(value, root, Reason.KIND) for value in reads
                              if self.group_of.get(value, number) != number]
@@ -245,8 +246,8 @@ class _Merger:
         self.groups.append(alone)
         self.ancestors.append(0)
         self._note(root, len(self.groups) - 1, reads, needed)
-        if root.op == "library":
-            self.library_calls[_call_of(root)] = len(self.groups) - 1
+        if root.op in CALLS:
+            self.calls[_call_of(root)] = len(self.groups) - 1
 
     def _note(self, root: Node, number: int, reads: list[Node], needed: list[int]) -> None:
         self.group_of[root] = number
@@ -316,8 +317,14 @@ class _Merger:
         return None
 
 
+CALLS = frozenset({"library", "loop"})
+"""Ops with several results, which are nodes that differ in their last attribute."""
+
+
 def _call_of(root: Node) -> tuple:
-    """What the results of one library call have in common."""
+    """What the results of one library call, or of one loop, have in common."""
+    if root.op == "loop":
+        return siblings(root)
     name, options, _ = root.attrs
     return name, options, root.inputs
 

@@ -7,7 +7,8 @@ stage `opt`.
   does it best;
 - a reduction to few values over many elements is done in two steps, so that threads can share it
   and sums stay accurate;
-- operands of attention are read where they lie (`attention.py`).
+- operands of attention are read where they lie (`attention.py`);
+- and likewise in the bodies of loops.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from collections.abc import Callable
 
 from lazygrad_compiler.fusion.attention import with_views
 from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.node import Graph, Node, node, rebuild, topological
+from lazygrad_compiler.ir.loop import body_of
+from lazygrad_compiler.ir.node import Graph, Node, build, node, rebuild, topological
+from lazygrad_compiler.ir.ops import OPS
 
 FEW_RESULTS = 64
 LONG_REDUCTION = 16384
@@ -224,9 +227,18 @@ def _conv_then_thin(conv: Node) -> Node:
     return replaced[lowered]
 
 
+def prepare_body(loop: Node) -> Node:
+    """A loop whose body is prepared."""
+    body, *others = loop.attrs
+    outputs = prepare(Graph(body.outputs)).outputs
+    made = body_of(body.name, outputs, body.inputs)
+    return build(OPS["loop"], loop.inputs, (made, *others), loop.location)
+
+
 RULES: dict[str, Callable[[Node], Node]] = {
     "conv": _conv_then_thin,
     "dot": lower_thin_dot,
+    "loop": prepare_body,
     "sum": split_reduction,
     "prod": split_reduction,
     "max": split_reduction,

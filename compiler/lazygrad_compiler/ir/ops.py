@@ -6,7 +6,7 @@ infers dtype and shape and refuses what does not fit.  The NumPy meaning of each
 generation).  Adding an op is adding rows to those tables.
 
 Kinds: leaf, elementwise, movement, reduction, contraction, indexed (gather/scatter), scan, sort,
-library, attention, marker.  Movement ops never move data by themselves: they become
+library, attention, loop, marker.  Movement ops never move data by themselves: they become
 index maps.
 The kinds in `ARRAY_KINDS` work on whole arrays: their operands lie in memory, row-major, before
 they run.  Composites and markers are gone before anything is compiled.
@@ -64,6 +64,7 @@ from lazygrad_compiler.ir.inference_sort import (
     infer_top_k,
 )
 from lazygrad_compiler.ir.library import infer_library
+from lazygrad_compiler.ir.loop import infer_loop
 from lazygrad_compiler.ir.node import Node
 
 __all__ = [
@@ -81,7 +82,7 @@ __all__ = [
 
 OPS: dict[str, OpDef] = {}
 
-ARRAY_KINDS = frozenset({"scan", "sort", "library", "attention"})
+ARRAY_KINDS = frozenset({"scan", "sort", "library", "attention", "loop"})
 """Kinds of ops that read and write whole arrays in an order of their own."""
 
 
@@ -521,6 +522,20 @@ define(
     infer_attention_grad,
     "inputs (q, k, v, g, logsumexp, delta) and perhaps a mask: what the cotangent g gives q, k or "
     "v (part), where delta is the sum of g * attention over each row; all parts are one kernel",
+)
+
+
+# ---- loops: a body repeated, as told in `loop.py`
+
+
+define(
+    "loop",
+    "loop",
+    -1,
+    "body carried stepped length reverse part",
+    infer_loop,
+    "inputs (states, series, constants): result number `part` of the body run once for each step "
+    "of the series: a last state, or what the steps gave",
 )
 
 

@@ -16,6 +16,7 @@ import numpy
 from lazygrad_compiler.ir import (
     dtypes,
     reference_attention,
+    reference_loop,
     reference_scan,
     reference_sort,
     reference_special,
@@ -564,6 +565,12 @@ def _scatter(node: Node, inputs: Sequence[Array]) -> Array:
 
 
 REFERENCE.update(reference_scan.RULES)
+
+
+# ---- loops
+
+
+REFERENCE.update(reference_loop.RULES)
 
 
 # ---- order

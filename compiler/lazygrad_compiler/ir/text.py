@@ -12,6 +12,18 @@ the operands come the attributes by name, except where that says nothing: attrib
 `dtype` and `shape` are the type behind the colon, and the number of an `input` and the value of
 a `const` stand alone.  Floats are written by `repr`, so every value survives, -0.0 and nan too.
 
+Bodies of loops come first, each once, with the types of their inputs, and are named by number:
+
+    graph()
+    body @0 "decay"(float32[3], float32[3])
+      %0 = input(0) : float32[3]
+      %1 = input(1) : float32[3]
+      %2 = mul(%0, %1) : float32[3]
+      return %2
+    %0 = input(0) : float32[3]
+    %1 = loop(%0, %0, body=@0, carried=1, stepped=0, length=5, reverse=False, part=0) : float32[3]
+    return %1
+
 `parse_graph(print_graph(graph)) == graph`: hash-consing makes it the same nodes.  The parser takes
 any names (`%x`), blank lines and comment lines, so that tests can be written by hand.
 """
@@ -21,13 +33,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy
 
+from lazygrad_compiler.ir.composite import FIRST_PLACEHOLDER, placeholder
 from lazygrad_compiler.ir.dtypes import DTYPES, DType
-from lazygrad_compiler.ir.node import Dim, Graph, Location, Node, Shape, build
+from lazygrad_compiler.ir.loop import Body, Signature, body_of
+from lazygrad_compiler.ir.node import Dim, Graph, IRError, Location, Node, Shape, build, topological
 from lazygrad_compiler.ir.ops import OPS, OpDef
 
 TYPE_ATTRIBUTES = ("dtype", "shape")
@@ -43,7 +57,7 @@ PATH_STYLES: dict[str, Callable[[str], str]] = {
 }
 """How the files of locations are written: the name alone, from the working directory, or whole."""
 
-RESERVED = {"True", "False", "None", "inf", "nan", "complex", "graph", "return", *DTYPES}
+RESERVED = {"True", "False", "None", "inf", "nan", "complex", "graph", "body", "return", *DTYPES}
 
 
 class ParseError(ValueError):
@@ -65,10 +79,41 @@ def print_graph(graph: Graph, locations: bool = True, paths: str = "name") -> st
     that is, how files are written there.  ValueError where a symbolic size has a name that cannot
     be written, or two sizes share one; TypeError where an attribute has no text form.
     """
-    nodes = graph.nodes()
-    numbers = {value: number for number, value in enumerate(nodes)}
     dims: dict[str, Dim] = {}
-    shorten = PATH_STYLES[paths]
+    shorten = PATH_STYLES[paths] if locations else None
+    bodies: dict[Body, int] = {}
+    lines: list[str] = []
+    for body in bodies_within(graph.outputs):
+        bodies[body] = len(bodies)
+        types = [f"{dtype.name}[{format_shape(shape, dims)}]" for dtype, shape in body.inputs]
+        lines.append(f"body @{bodies[body]} {json.dumps(body.name)}({', '.join(types)})")
+        inside = _node_lines(body.outputs, dims, bodies, shorten, FIRST_PLACEHOLDER)
+        lines += ["  " + line for line in inside]
+    lines += _node_lines(graph.outputs, dims, bodies, shorten, 0)
+    declared = ", ".join(f"{d.name}: {d.low}..{d.high}" for d in dims.values())
+    return "\n".join([f"graph({declared})", *lines, ""])
+
+
+def bodies_within(outputs: Sequence[Node]) -> list[Body]:
+    """The bodies of all loops below the outputs, inner ones before those that they are part of."""
+    found: dict[Body, None] = {}
+    for value in topological(outputs):
+        if value.op == "loop" and value.attrs[0] not in found:
+            found.update(dict.fromkeys(bodies_within(value.attrs[0].outputs)))
+            found[value.attrs[0]] = None
+    return list(found)
+
+
+def _node_lines(
+    outputs: Sequence[Node],
+    dims: dict[str, Dim],
+    bodies: Mapping[Body, int],
+    shorten: Callable[[str], str] | None,
+    first_input: int,
+) -> list[str]:
+    """A line for each node, and `return`.  first_input: what the number of an input counts from."""
+    nodes = topological(outputs)
+    numbers = {value: number for number, value in enumerate(nodes)}
     lines = []
     for value in nodes:
         arguments = [f"%{numbers[operand]}" for operand in value.inputs]
@@ -76,16 +121,20 @@ def print_graph(graph: Graph, locations: bool = True, paths: str = "name") -> st
         for name, attribute in zip(OPS[value.op].attributes, value.attrs, strict=True):
             if name in TYPE_ATTRIBUTES:
                 continue
-            text = format_value(attribute, dims)
+            if value.op == "input":
+                attribute -= first_input
+            if isinstance(attribute, Body) and attribute in bodies:
+                text = f"@{bodies[attribute]}"
+            else:
+                text = format_value(attribute, dims)
             arguments.append(text if name == bare else f"{name}={text}")
         type_text = f"{value.dtype.name}[{format_shape(value.shape, dims)}]"
         line = f"%{numbers[value]} = {value.op}({', '.join(arguments)}) : {type_text}"
-        if locations and value.location:
+        if shorten is not None and value.location:
             line += "    # " + format_location(value.location, shorten)
         lines.append(line)
-    declared = ", ".join(f"{d.name}: {d.low}..{d.high}" for d in dims.values())
-    outputs = ", ".join(f"%{numbers[output]}" for output in graph.outputs)
-    return "\n".join([f"graph({declared})", *lines, f"return {outputs}".rstrip(), ""])
+    returned = ", ".join(f"%{numbers[output]}" for output in outputs)
+    return [*lines, f"return {returned}".rstrip()]
 
 
 def format_shape(shape: Shape, dims: dict[str, Dim]) -> str:
@@ -111,6 +160,8 @@ def format_value(value: Any, dims: dict[str, Dim]) -> str:
         if dims.setdefault(value.name, value) != value:
             raise ValueError(f"two symbolic sizes with different bounds are called {value.name!r}")
         return value.name
+    if isinstance(value, Body):
+        return f"@{value.name}"
     if isinstance(value, tuple):
         inside = ", ".join([format_value(item, dims) for item in value])
         return f"({inside},)" if len(value) == 1 else f"({inside})"
@@ -134,6 +185,7 @@ LOCATION = re.compile(rf'\s*("(?:[^"\\]|\\.)*"|{PLAIN_FILE}):(\d+)\s*(?:,|$)')
 
 TOKEN = re.compile(
     r"[ \t]*(?:(?P<node>%\w+)"
+    r"|(?P<body>@\w+)"
     r"|(?P<number>-?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|inf\b|nan\b))"
     r"|(?P<name>[A-Za-z_]\w*)"
     r'|(?P<string>"(?:[^"\\]|\\.)*")'
@@ -165,6 +217,8 @@ class _Reader:
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
         self.dims: dict[str, Dim] = {}
+        self.bodies: dict[str, Body] = {}
+        self.body: tuple[str, str, Signature] | None = None  # the one being read
         self.header_seen = False
         self.outputs: tuple[Node, ...] | None = None
         self.number = 0
@@ -238,6 +292,8 @@ class _Reader:
             if text != "graph":
                 self.fail(f"a graph begins with `graph(...)`, not {text}")
             self.header()
+        elif text == "body" and kind == "name" and self.body is None:
+            self.begin_body()
         elif kind == "node":
             self.definition(comment)
         elif text == "return":
@@ -247,7 +303,12 @@ class _Reader:
                 outputs.append(self.operand())
                 if not self.accept(","):
                     break
-            self.outputs = tuple(outputs)
+            if self.body is None:
+                self.outputs = tuple(outputs)
+            else:
+                label, name, signature = self.body
+                self.bodies[label] = body_of(name, outputs, signature)
+                self.nodes, self.body = {}, None
         else:
             self.fail(f"expected `%name = ...` or `return`, found {text}")
         if self.tokens[self.position][0] != "end":
@@ -269,6 +330,23 @@ class _Reader:
         self.expect("..")
         return Dim(token[1], low, self.integer())
 
+    def begin_body(self) -> None:
+        self.position = 1
+        label = self.take("body", "the body's number, as in @0")
+        if label[1] in self.bodies or self.nodes:
+            self.fail(f"{label[1]} is defined twice" if label[1] in self.bodies
+                      else "bodies come before all nodes", label)
+        name = json.loads(self.take("string", "the body's name in quotes")[1])
+        self.expect("(")
+        self.body = label[1], name, tuple(self.listed(")", self.type))
+
+    def type(self) -> tuple[DType, Shape]:
+        token = self.take("name", "a dtype")
+        if token[1] not in DTYPES:
+            self.fail(f"there is no dtype {token[1]}", token)
+        self.expect("[")
+        return DTYPES[token[1]], tuple(self.listed("]", self.size))
+
     def definition(self, comment: str) -> None:
         target = self.take("node", "a node")
         if target[1] in self.nodes:
@@ -287,12 +365,8 @@ class _Reader:
             else:
                 given[name] = value
         self.expect(":")
-        type_token = self.take("name", "a dtype")
-        if type_token[1] not in DTYPES:
-            self.fail(f"there is no dtype {type_token[1]}", type_token)
-        dtype = DTYPES[type_token[1]]
-        self.expect("[")
-        shape = tuple(self.listed("]", self.size))
+        type_token = self.tokens[self.position]
+        dtype, shape = self.type()
         if definition.arity not in (-1, len(inputs)) or (definition.arity < 0 and not inputs):
             wanted = "at least 1" if definition.arity < 0 else definition.arity
             self.fail(f"[{definition.name}] takes {wanted} operands, not {len(inputs)}", op_token)
@@ -302,13 +376,23 @@ class _Reader:
             self.fail(f"[{definition.name}] needs the attribute {missing[0]}", op_token)
         attrs = tuple(given[name] for name in definition.attributes)
         try:
-            made = build(definition, tuple(inputs), attrs, self.location(comment))
+            if definition.name == "input" and self.body is not None:
+                made = self.body_input(attrs[0])
+            else:
+                made = build(definition, tuple(inputs), attrs, self.location(comment))
         except (TypeError, ValueError, IndexError, AttributeError) as error:
             self.fail(str(error), op_token)
         if made.dtype is not dtype or made.shape != shape:
             inferred = f"{made.dtype.name}[{', '.join(map(str, made.shape))}]"
             self.fail(f"[{definition.name}] gives {inferred} here", type_token)
         self.nodes[target[1]] = made
+
+    def body_input(self, number: int) -> Node:
+        assert self.body is not None
+        _, name, signature = self.body
+        if not 0 <= number < len(signature):
+            raise IRError(f"{name} has {len(signature)} inputs, and none of number {number}")
+        return placeholder(number, *signature[number])
 
     def argument(self, definition: OpDef) -> tuple[str | None, Any]:
         """An operand (None, node) or an attribute (name, value)."""
@@ -369,6 +453,10 @@ class _Reader:
                 self.fail(str(error), token)
         if text == "(":
             return tuple(self.listed(")", self.value))
+        if kind == "body":
+            if text in self.bodies:
+                return self.bodies[text]
+            self.fail(f"{text} is not defined above", token)
         if kind == "name":
             if text == "complex":
                 self.expect("(")

@@ -2,7 +2,8 @@
 
 `verify(graph)` walks the whole graph and checks, node by node, that the op exists and has its
 operands and attributes, that dtype and shape are what the op table infers from them, that constants
-are numbers of their dtype, that no node reaches itself, and that the inputs are numbered 0..n-1.
+are numbers of their dtype, that no node reaches itself, that the bodies of loops are legal, too,
+and that the inputs are numbered 0..n-1.
 It runs after every pass when checks are on, and costs one inference a node.
 """
 
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import numpy
 
 from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.ir.loop import check_body
 from lazygrad_compiler.ir.node import Graph, IRError, Node, Shape
 from lazygrad_compiler.ir.ops import OPS
 
@@ -117,9 +119,22 @@ def check_node(node: Node) -> None:
         check_number(node, node.attrs[0], node.dtype)
     elif node.op == "pad":
         check_number(node, node.attrs[3], node.dtype)
+    elif node.op == "loop":
+        verify_body(node)
     expected = expected_differentiable(node)
     if node.differentiable is not expected:
         refuse(node, f"is marked differentiable={node.differentiable}, not {expected}")
+
+
+def verify_body(node: Node) -> None:
+    """A loop's body is a legal graph over its own inputs."""
+    body = node.attrs[0]
+    try:
+        check_body(body)
+        for inner in acyclic_order(body.outputs):
+            check_node(inner)
+    except (VerifyError, IRError) as error:
+        refuse(node, f"has a body that is not legal: {error}")
 
 
 def refuse(node: Node, message: str) -> NoReturn:

@@ -19,6 +19,7 @@ from lazygrad_compiler.loops.schedule import schedule_loops
 from lazygrad_compiler.loops.schedule_contraction import schedule_contraction, scratch_bytes
 from lazygrad_compiler.loops.sort import lower_sort
 from lazygrad_compiler.passes.complex import split_complex
+from lazygrad_compiler.passes.loops import loops_pass
 from lazygrad_compiler.passes.optimize import PASSES
 from lazygrad_compiler.passes.outputs import separate_outputs
 from lazygrad_compiler.target import Target
@@ -64,6 +65,7 @@ BACKEND = Backend(
     passes=(
         ("split-complex", split_complex),
         ("take-apart", take_apart),
+        ("loops", loops_pass(take_apart)),
         *PASSES,
         ("prepare", prepare),
         ("separate-outputs", separate_outputs),

@@ -201,6 +201,7 @@ class Launch:
     arguments: the nodes, in the order of the kernel's buffers.  group: what it was lowered from.
     offsets: the element of each argument at which the kernel's buffer begins; none given: at the
     first.  checks: for each `dynamic` instr, in order, the location of the op that reads by it.
+    repeats: the loops that it is part of (`repeat.py`), the outermost first.
     """
 
     kernel: Kernel
@@ -210,6 +211,7 @@ class Launch:
     group: Any = None
     offsets: tuple[int, ...] = ()
     checks: tuple[Location, ...] = ()
+    repeats: tuple[Any, ...] = ()
 
     def offset_of(self, place: int) -> int:
         return self.offsets[place] if self.offsets else 0

@@ -12,13 +12,22 @@ arrays; for them the parts are joined into one array before the call and taken a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.inference_complex import PART
 from lazygrad_compiler.ir.library_pairs import PAIRED
-from lazygrad_compiler.ir.node import Graph, IRError, Node, build, rebuild
+from lazygrad_compiler.ir.loop import Loop, make_loop
+from lazygrad_compiler.ir.node import (
+    Graph,
+    IRError,
+    Node,
+    build,
+    fresh_input,
+    rebuild,
+    topological,
+)
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_compiler.passes import complex_functions
 from lazygrad_compiler.passes.complex_values import Pair, Real
@@ -33,13 +42,30 @@ def split_complex(graph: Graph) -> Graph:
 
     Raises IRError for an op that complex numbers do not have.
     """
-    order = graph.nodes()
-    if not any(current.dtype.is_complex for current in order):
+    if not has_complex(graph.outputs):
         return graph
-    values: dict[Node, Value] = {}
-    for current in order:
+    return Graph(tuple(whole(value) for value in split_values(graph.outputs, {})))
+
+
+def has_complex(outputs: Sequence[Node]) -> bool:
+    """Whether a complex value occurs, be it in the body of a loop."""
+    return any(
+        current.dtype.is_complex or (current.op == "loop" and has_complex(current.attrs[0].outputs))
+        for current in topological(outputs)
+    )
+
+
+def split_values(outputs: Sequence[Node], known: Mapping[Node, Value]) -> list[Value]:
+    """What the outputs become, given what some of the nodes below them became."""
+    values: dict[Node, Value] = dict(known)
+    for current in topological(outputs, stop=lambda n: n in known):
+        if current in values:
+            continue
         operands = [values[value] for value in current.inputs]
-        if current.dtype.is_complex or any(isinstance(operand, Pair) for operand in operands):
+        concerned = current.dtype.is_complex or any(
+            isinstance(operand, Pair) for operand in operands
+        )
+        if concerned or (current.op == "loop" and has_complex(current.attrs[0].outputs)):
             rule = HANDLERS.get(current.op)
             if rule is None:
                 raise IRError(f"[{current.op}] is not defined for complex numbers")
@@ -47,7 +73,7 @@ def split_complex(graph: Graph) -> Graph:
         else:
             inputs = [operand.node for operand in operands if isinstance(operand, Real)]
             values[current] = Real(rebuild(current, inputs), current.location)
-    return Graph(tuple(whole(values[output]) for output in graph.outputs))
+    return [values[output] for output in outputs]
 
 
 def handler(*names: str) -> Callable[[Handler], Handler]:
@@ -336,6 +362,62 @@ def _scan(node: Node, operands: Sequence[Value]) -> Pair:
         value = value * other
         distance *= 2
     return value
+
+
+# ---- loops
+
+
+def _as_real(values: Sequence[Value]) -> list[Node]:
+    """Every real value, and both parts of every pair, in order."""
+    return [
+        part.node
+        for value in values
+        for part in ((value,) if isinstance(value, Real) else tuple(value))
+    ]
+
+
+@handler("loop")
+def _loop(node: Node, operands: Sequence[Value]) -> Value:
+    """The loop whose body is split, with two states, series or constants for each complex one."""
+    loop = Loop.of(node)
+    body = loop.opened()
+
+    def stand_in(inner: Node) -> Value:
+        if not inner.dtype.is_complex:
+            return Real(inner, node.location)
+        dtype = PART[inner.dtype]
+        return Pair(
+            *(Real(fresh_input(dtype, inner.shape, ()), node.location) for _ in range(2))
+        )
+
+    inside = [stand_in(inner) for inner in body.inputs]
+    outputs = split_values(body.outputs, dict(zip(body.inputs, inside, strict=True)))
+    carried, series_end = loop.carried, loop.carried + loop.stepped
+
+    def pairs(begin: int, end: int | None) -> list[tuple[Node, Node]]:
+        return list(zip(_as_real(inside[begin:end]), _as_real(operands[begin:end]), strict=True))
+
+    made = make_loop(
+        loop.body.name,
+        [
+            (inner, first, later)
+            for (inner, first), later in zip(
+                pairs(0, carried), _as_real(outputs[:carried]), strict=True
+            )
+        ],
+        pairs(carried, series_end),
+        pairs(series_end, None),
+        _as_real(outputs[carried:]),
+        loop.length,
+        loop.reverse,
+        loop.location,
+    )
+    part = node.attr("part")
+    place = len(_as_real(outputs[:part]))
+    if node.dtype.is_complex:
+        results = [Real(made.part(place + k), node.location) for k in range(2)]
+        return Pair(*results)
+    return Real(made.part(place), node.location)
 
 
 # ---- library calls

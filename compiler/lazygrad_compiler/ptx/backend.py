@@ -6,6 +6,7 @@ from lazygrad_compiler.backend import Backend
 from lazygrad_compiler.cuda_target import CudaTarget
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.passes.complex import split_complex
+from lazygrad_compiler.passes.loops import loops_pass
 from lazygrad_compiler.passes.optimize import PASSES
 from lazygrad_compiler.passes.outputs import separate_outputs
 from lazygrad_compiler.ptx.builder import KernelModule
@@ -22,6 +23,7 @@ BACKEND = Backend(
     stages=("graph", "grad", "opt", "fused", "loops", "llvm", "llvm-opt", "ptx"),
     passes=(
         ("split-complex", split_complex),
+        ("loops", loops_pass()),
         *PASSES,
         ("prepare", prepare),
         ("separate-outputs", separate_outputs),
