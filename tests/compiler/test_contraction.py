@@ -5,6 +5,7 @@ scratch memory, and convolutions of every kind equal the interpreter.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import random
 from typing import Any
@@ -17,10 +18,12 @@ from lazygrad_compiler.ir.dtypes import DTYPES
 from lazygrad_compiler.ir.node import Graph, Node, node
 from lazygrad_compiler.llvm import contraction
 from lazygrad_compiler.llvm.builder import Module, Value
+from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.kernel import ContractionKernel, Kernel
+from lazygrad_compiler.loops.operands import accumulator_dtype, direct, is_plain, operands
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
-    accumulator_dtype,
+    Strips,
     round_up,
     schedule_contraction,
     scratch_bytes,
@@ -108,21 +111,30 @@ def test_schedule_invariants(target: Target, dtype: str) -> None:
         layout = bool(seed & 1), bool(seed & 2)
         kernel = kernel_of(Graph((matmul(*sizes(seed), dtype, layout),)))
         s = schedule_contraction(kernel, target)
-        m, n = (kernel.n, kernel.m) if s.swapped else (kernel.m, kernel.n)
+        left, right = operands(kernel, s.swapped)
+        m, n = left.free.extent, right.free.extent
         wide = accumulator_dtype(kernel.dtype)
         assert s.lanes == target.lanes(wide.bits) and s.nr == s.lanes * s.vectors
-        assert s.mc % s.mr == 0 and s.nc % s.nr == 0 and s.kc % s.lanes == 0
-        assert min(s.mr, s.vectors, s.mc, s.nc, s.kc, s.grain) >= 1
-        assert s.mc < m.extent + s.mr and s.nc < n.extent + s.nr
-        # the accumulators and one column of vectors stay in registers
-        assert s.mr * s.vectors + s.vectors < target.registers
-        panel, strip, tiles = scratch_parts(kernel, s)
-        assert panel >= round_up(s.kc, s.lanes) * s.nc
-        assert strip >= s.kc * s.mr
-        assert tiles >= (s.mr * s.nr if kernel.k.extent <= s.kc else s.mc * s.nc)
-        assert scratch_bytes(kernel, s) >= (panel + strip + tiles) * wide.itemsize
-        tasks = contraction.task_count(kernel, s)
-        assert tasks == kernel.batch.extent * -(-m.extent // s.mc) * -(-n.extent // s.nc)
+        assert s.nc % s.nr == 0 and s.kc % s.lanes == 0
+        assert min(s.strips, s.vectors, s.block, s.tail, s.nc, s.kc, s.grain) >= 1
+        assert s.tail <= s.block <= s.strips <= m and s.nc < n + s.nr
+        rows = Strips.of(m, s.strips).rows
+        # the accumulators, one column of vectors and a broadcast stay in registers
+        assert rows * s.vectors + s.vectors + 1 <= target.registers
+        panel, strips, tiles = scratch_parts(kernel, s)
+        assert panel >= (round_up(s.kc, s.lanes) * s.nr if s.right != "direct" else 0)
+        assert strips >= (s.kc * rows * s.block if s.left != "direct" else 0)
+        assert tiles >= rows * (s.nr if kernel.k.extent <= s.kc else s.block * s.nc)
+        assert scratch_bytes(kernel, s) >= (panel + strips + tiles) * wide.itemsize
+
+
+@pytest.mark.parametrize(("m", "count"), [(1, 1), (7, 1), (7, 2), (7, 7), (1024, 74), (28, 2)])
+def test_strips_cover_the_rows(m: int, count: int) -> None:
+    strips = Strips.of(m, count)
+    begins = [strips.begin(number) for number in range(count + 1)]
+    lengths = [b - a for a, b in itertools.pairwise(begins)]
+    assert begins[0] == 0 and begins[-1] == m and min(lengths) >= 1
+    assert lengths == [strips.rows] * strips.large + [strips.rows - 1] * (count - strips.large)
 
 
 def test_large_products_make_work_for_every_thread() -> None:
@@ -145,23 +157,31 @@ def test_scratch_stays_near_the_caches() -> None:
 def random_schedule(kernel: Kernel, generator: random.Random) -> Any:
     if not isinstance(kernel, ContractionKernel):
         return default_schedule(kernel)
-    lanes = generator.choice([2, 4, 8, 16])
-    mr, vectors = generator.choice([1, 2, 3, 5, 8]), generator.choice([1, 2, 3])
-    # `_pack_transposed` is for operands of plain loads
-    simple = all(
-        kernel.values[number].op in ("load", "cast", "const")
-        for number in (*kernel.left_values, *kernel.right_values)
-    )
+    lanes, vectors = generator.choice([2, 4, 8, 16]), generator.choice([1, 2, 3])
+    swapped = generator.random() < 0.5
+    left, right = operands(kernel, swapped)
+    strips = generator.randint(1, left.free.extent)
+    block = generator.randint(1, strips)
+    lefts, rights = ["rows", "columns"], ["columns"]
+    if direct(kernel, left) is not None:
+        lefts.append("direct")
+    place = direct(kernel, right)
+    if place is not None and place.free_step == 1:
+        rights.append("direct")
+    if is_plain(kernel, right):
+        rights.append("transposed")
     return ContractionSchedule(
-        swapped=generator.random() < 0.5,
+        swapped=swapped,
         lanes=lanes,
-        mr=mr,
+        strips=strips,
         vectors=vectors,
-        mc=mr * generator.choice([1, 2, 5]),
+        block=block,
+        blocks=generator.randint(0, strips // block),
+        tail=generator.randint(1, block),
         nc=vectors * lanes * generator.choice([1, 2, 3]),
         kc=lanes * generator.choice([1, 2, 4, 50]),
-        left_rows=generator.random() < 0.5,
-        right_transposed=simple and generator.random() < 0.5,
+        left=generator.choice(lefts),
+        right=generator.choice(rights),
         grain=1,
     )
 
@@ -415,7 +435,7 @@ def test_transpose_in_registers(size: int) -> None:
         return result
 
     f.shuffle = shuffle  # type: ignore[method-assign]
-    result = contraction.transpose(f, rows)
+    result = transpose(f, rows)
     for lane, row in enumerate(result):
         assert cells[row.name] == [(number, lane) for number in range(size)]
     shuffles = f.text().count("shufflevector")

@@ -15,8 +15,8 @@ from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Function, Value, const, const_lanes, vector_of
-from lazygrad_compiler.llvm.contraction import transpose
 from lazygrad_compiler.llvm.elementary_lanes import Lanes, nearest, polynomial, scale, select
+from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.attention import VECTORS, Cut, Operand, Sizes
 
 I64 = "i64"

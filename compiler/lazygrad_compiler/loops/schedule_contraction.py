@@ -1,43 +1,62 @@
 """Schedules of contractions: register tile, cache blocks, packing, by the scheme of Goto and van de
-Geijn (TOMS 2008).
+Geijn (TOMS 2008), chosen by counting cycles.
 
-A task computes an MC x NC block of the result.  For each KC-long part of k it packs the right
-operand's KC x NC block into panels of NR columns (they stay in L2), then strip by strip MR rows of
-the left one (L1), and runs the micro-kernel on MR x NR tiles held in registers.  Between parts of k
-the tiles rest in scratch memory; after the last the epilogue reads them there.
+The rows of the result are cut into strips, whose sizes differ by one at most, and its columns into
+panels of a few vectors, so that no register tile holds rows beyond the end and at most one vector
+of a panel lanes beyond it.  A task computes some strips by some panels.  For each part of k it
+packs its strips of the left operand (they stay in L2), then panel by panel the right one (L1), and
+runs the micro-kernel on tiles held in registers.  Between parts of k the tiles rest in scratch
+memory.  An operand is not packed where reading it in place costs less.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.loops.index import Affine, Div, Var, substitute, variable
 from lazygrad_compiler.loops.kernel import ContractionKernel
+from lazygrad_compiler.loops.operands import (
+    Direct,
+    Operand,
+    accumulator_dtype,
+    contiguous_stores,
+    direct,
+    is_dear,
+    is_plain,
+    operands,
+    phases_along,
+    stride_along,
+)
 from lazygrad_compiler.target import Target
 
 
 @dataclass(frozen=True, slots=True)
 class ContractionSchedule:
     """swapped: the right operand of the kernel plays the left part (its rows are the kernel's n).
-    lanes: of one vector.  mr x (nr = vectors * lanes): register tile.  mc, nc, kc: cache block,
-    multiples of mr, nr, lanes (kc: of phases, where there are any). left_rows: the strip is stored
-    row by row (k contiguous), else k by k.  right_transposed: the panel is read along k and
-    transposed in registers.  phases: packing goes along k in steps of so many, each with index
-    expressions of its own (the taps of a convolution's kernel: which of them fall on padding is
-    then found out once for all channels).
+    lanes: of one vector.  strips: into how many the rows are cut.  vectors: of a panel.  block:
+    strips of a task, but for those beyond `blocks` tasks, which have `tail` strips each: short
+    tasks at the end keep all threads busy until it.  nc: columns of a task.  kc: of k in one part
+    (a multiple of lanes; of phases, where there are any).
+
+    left: "direct" (read in place), "rows" (packed, k contiguous) or "columns" (packed k by k).
+    right: "direct", "columns" (packed) or "transposed" (packed; read along k and transposed in
+    registers).  phases: packing goes along k in steps of
+    so many, each with index expressions of its own (the taps of a convolution's kernel: which of
+    them fall on padding is then found out once for all channels).
     """
 
     swapped: bool
     lanes: int
-    mr: int
+    strips: int
     vectors: int
-    mc: int
+    block: int
+    blocks: int
+    tail: int
     nc: int
     kc: int
-    left_rows: bool
-    right_transposed: bool
+    left: str
+    right: str
     grain: int
     phases: int = 1
 
@@ -46,232 +65,339 @@ class ContractionSchedule:
         return self.vectors * self.lanes
 
 
-def accumulator_dtype(dtype: DType) -> DType:
-    """What the products are summed in: 16-bit floats in float32, narrow integers in int32 (the sum
-    is then cut to size).
-    """
-    if dtype.kind == "float" and dtype.bits == 16:
-        return dtypes.float32
-    return dtypes.int32 if dtype.is_integer and dtype.bits < 32 else dtype
+def ceil_div(value: int, divisor: int) -> int:
+    return -(-value // divisor)
 
 
 def round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+    return ceil_div(value, multiple) * multiple
 
 
-def _stride_along(kernel: ContractionKernel, numbers: tuple[int, ...], var: Var) -> int:
-    """How many of the operand's loads step by one along the variable, minus those that do not."""
-    score = 0
-    for number in numbers:
-        instr = kernel.values[number]
-        if instr.op == "load" and var in instr.data[1].variables():
-            score += 1 if instr.data[1].coefficient(var) == 1 else -1
-    return score
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """m rows cut into strips: the first `large` have `rows` rows, all others one less."""
+
+    count: int
+    rows: int
+    large: int
+
+    @staticmethod
+    def of(m: int, count: int) -> Strips:
+        small, large = divmod(m, count)
+        return Strips(count, small + 1, large) if large else Strips(count, small, count)
+
+    def begin(self, number: int) -> int:
+        return number * self.rows - max(number - self.large, 0)
 
 
-def _tile(m: int, n: int, lanes: int, registers: int) -> tuple[int, int]:
-    """The register tile (rows, vectors) with the least padding, for its arithmetic intensity."""
-    if registers >= 32:
-        candidates = [
-            (14, 2, 1.0),
-            (8, 3, 0.99),
-            (6, 4, 0.97),
-            (24, 1, 0.9),
-            (12, 2, 0.98),
-            (10, 2, 0.95),
-            (8, 2, 0.9),
-            (4, 4, 0.85),
-            (4, 2, 0.7),
-            (2, 4, 0.6),
-            (16, 1, 0.8),
-            (8, 1, 0.6),
-            (1, 4, 0.4),
-            (2, 1, 0.2),
-        ]
-    else:
-        candidates = [
-            (6, 2, 1.0),
-            (4, 3, 1.0),
-            (4, 2, 0.85),
-            (12, 1, 0.8),
-            (2, 4, 0.7),
-            (8, 1, 0.7),
-            (1, 4, 0.5),
-            (2, 1, 0.3),
-        ]
+# ---- the register tile
 
-    def score(candidate: tuple[int, int, float]) -> float:
-        rows, vectors, speed = candidate
-        used = m * n / (round_up(m, rows) * round_up(n, vectors * lanes))
-        return used * speed
+FMAS_PER_CYCLE = 2
+LOADS_PER_CYCLE = 2
+FMA_LATENCY = 4
+SPARE = (2, 3)
+"""Registers for elements on their way, of 16 and of 32.  On Zen 5 tiles of 6 x 4 and 8 x 3 vectors
+come within 1 to 3 % of the peak; 14 x 2, 5 x 5 and 4 x 6, which leave one, stay 4 to 15 % below.
+"""
+TILE_OVERHEAD = 20
+"""Cycles to enter and leave a register tile."""
 
-    rows, vectors, _ = max(candidates, key=score)
-    return rows, vectors
+
+def _tile_cycles(rows: int, vectors: int, depth: int) -> float:
+    """Cycles that a register tile takes for each value of k.  depth: of one part of k.
+
+    A little is added for loads, more for those of the panel, which come from L2; the tile's own
+    loads and stores are spread over the part.
+    """
+    sums, loads = rows * vectors, rows + vectors
+    bound = max(sums / FMAS_PER_CYCLE, loads / LOADS_PER_CYCLE, FMA_LATENCY)
+    return bound + 0.15 * (loads + vectors) + (2 * sums + TILE_OVERHEAD) / depth
+
+
+def longest_part(target: Target, nr: int, itemsize: int) -> int:
+    """Of k: a panel of so many rows takes a quarter of L2, from where it streams into L1."""
+    return max(target.l2_bytes // 4 // (nr * itemsize), 64)
+
+
+def part_of(k: int, limit: int, lanes: int) -> int:
+    """The length of equal parts of k; a little over the limit is no reason for a second part."""
+    parts = 1 if k <= limit * 3 // 2 else ceil_div(k, limit)
+    return max(round_up(ceil_div(k, parts), lanes), lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiling:
+    strips: int
+    vectors: int
+    panels: int
+    kc: int
+    cycles: float  # of all tiles over all of k
+
+
+def _tilings(
+    m: int, n: int, k: int, lanes: int, itemsize: int, target: Target
+) -> Iterator[_Tiling]:
+    """Every register tile that fits."""
+    total = ceil_div(n, lanes)
+    seen = set()
+    for most in range(1, target.registers):
+        strips = ceil_div(m, most)
+        rows = ceil_div(m, strips)
+        limit = (target.registers - SPARE[target.registers >= 32]) // (rows + 1)
+        for wish in range(1, min(limit, total) + 1):
+            panels = ceil_div(total, wish)
+            vectors = ceil_div(total, panels)
+            if (strips, vectors) in seen:
+                continue
+            seen.add((strips, vectors))
+            kc = part_of(k, longest_part(target, vectors * lanes, itemsize), lanes)
+            last = total - (panels - 1) * vectors
+            each = (panels - 1) * _tile_cycles(rows, vectors, min(k, kc)) + _tile_cycles(
+                rows, last, min(k, kc)
+            )
+            yield _Tiling(strips, vectors, panels, kc, strips * each * k)
+
+
+# ---- cache blocks
+
+THREADS = (1, 2, 2, 4, 8)
+"""Numbers of threads that tasks are made for, on the average: results do not depend on it, and
+schedules not on the machine at hand.
+"""
+HELD_UP = 0.3
+"""Of its last task the part that a thread makes the others wait, though all had the same to do."""
+TASK_OVERHEAD = 400
+PACK_ROWS, PACK_TRANSPOSED, PACK_GATHERED, PACK_DEAR = 5.0, 8.0, 32.0, 24.0
+"""Cycles to pack one vector: of neighbours, by transposition, of elements far apart, under masks.
+"""
+REST = 4.0
+"""Cycles for a vector of sums to rest between two parts of k and be taken up again."""
+TOUCH = 2.0
+"""Cycles to bring a vector of a panel that is not packed near."""
+FAR = 0.12
+"""Part of a tile's time that goes to reading a panel where it lies, when it falls out of L2."""
+
+
+def _room(step: int, itemsize: int, cache_bytes: int, ways: int) -> int:
+    """How many cache lines that lie a fixed step apart a cache holds."""
+    lines, rest = divmod(step * itemsize, CACHE_LINE)
+    sets = max(cache_bytes // (CACHE_LINE * ways), 1)
+    distinct = sets if rest or not lines else sets // math.gcd(sets, lines)
+    return ways * distinct
+
+
+CACHE_LINE = 64
+L1_WAYS, L2_WAYS = 8, 16
+SHORTEST_PART = 256
+"""Of k, where a panel is read in place: its rows fall on few sets of L2, and it is cut to fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    schedule: ContractionSchedule
+    cycles: float  # of all threads, until the last is done
 
 
 def schedule_contraction(kernel: ContractionKernel, target: Target) -> ContractionSchedule:
+    """The schedule with the fewest cycles by our count."""
+    return plan_contraction(kernel, target).schedule
+
+
+def plan_contraction(kernel: ContractionKernel, target: Target) -> _Plan:
     wide = accumulator_dtype(kernel.dtype)
-    lanes = target.lanes(wide.bits)
-    n_stores = sum(
-        1 if store.index.coefficient(kernel.n) == 1 else 0 for store in kernel.epilogue.stores
-    )
-    m_stores = sum(
-        1 if store.index.coefficient(kernel.m) == 1 else 0 for store in kernel.epilogue.stores
-    )
-    swapped = m_stores > n_stores or (
-        m_stores == n_stores == 0 and _contiguous(kernel, kernel.m) > _contiguous(kernel, kernel.n)
-    )
-    m, n = (kernel.n, kernel.m) if swapped else (kernel.m, kernel.n)
-    left_values, right_values = (
-        (kernel.right_values, kernel.left_values)
-        if swapped
-        else (kernel.left_values, kernel.right_values)
-    )
-    mr, vectors = _tile(m.extent, n.extent, lanes, target.registers)
-    nr = vectors * lanes
-    itemsize = wide.itemsize
-    k = kernel.k.extent
-    kc_limit = max(target.l1_bytes * 2 // 3 // (nr * itemsize), 64)
-    parts = max(-(-k // kc_limit), 1)
-    if parts > 1 and k <= kc_limit * 3 // 2:
-        parts = 1
-    kc = max(round_up(-(-k // parts), lanes), lanes)
-    phases = phases_along(kernel, right_values, m.extent)
-    if phases > 1 and parts > 1:
-        kc = max(round_up(-(-k // parts), phases), phases)
-    nc = max(target.l2_bytes * 2 // 5 // (kc * itemsize) // nr * nr, nr)
-    nc = min(nc, round_up(n.extent, nr))
-    mc_limit = target.l2_bytes * 2 // 5 // (nc * itemsize) if parts > 1 else 512
-    mc = max(min(mc_limit // mr * mr, round_up(m.extent, mr)), mr)
-    # enough tasks to share: halve the longer side while each is still worth a thread's while
-    batch = kernel.batch.extent
-
-    def tasks() -> int:
-        return batch * -(-m.extent // mc) * -(-n.extent // nc)
-
-    dear = _is_dear(kernel, right_values, n)
-    while tasks() < 8 and mc * nc * k > 2_000_000:
-        if nc >= 2 * nr and (nc * 2 >= mc or dear):
-            nc = round_up(nc // 2, nr)
-        elif mc >= 2 * mr and not (dear and tasks() >= 2):
-            mc = round_up(mc // 2, mr)
-        else:
-            break
-    # even blocks
-    nc = round_up(-(-n.extent // -(-n.extent // nc)), nr)
-    mc = round_up(-(-m.extent // -(-m.extent // mc)), mr)
-    cycles = mc * nc * k / (lanes * 2)
-    left_rows = _stride_along(kernel, left_values, m) <= 0
-    right_transposed = (
-        _stride_along(kernel, right_values, kernel.k) > 0
-        and _stride_along(kernel, right_values, n) < 0
-        and all(kernel.values[number].op in ("load", "cast", "const") for number in right_values)
-    )
-    return ContractionSchedule(
-        swapped,
-        lanes,
-        mr,
-        vectors,
-        mc,
-        nc,
-        kc,
-        left_rows,
-        right_transposed,
-        max(1, int(30_000 / max(cycles, 1))),
-        1 if right_transposed else phases,
-    )
+    lanes, itemsize = target.lanes(wide.bits), wide.itemsize
+    swapped = _is_swapped(kernel)
+    left, right = operands(kernel, swapped)
+    m, n, k = left.free.extent, right.free.extent, max(kernel.k.extent, 1)
+    tilings = list(_tilings(m, n, k, lanes, itemsize, target))
+    least = min(tiling.cycles for tiling in tilings)
+    plans = []
+    for tiling in tilings:
+        if tiling.cycles <= least * 1.01:
+            planner = _Planner(kernel, target, swapped, left, right, tiling, lanes, itemsize)
+            plans += list(planner.plans())
+    return min(plans, key=lambda plan: plan.cycles)
 
 
-MOST_PHASES = 32
-FEWEST_ROWS = 8
-"""Below so many rows of the result a panel is used too seldom to be packed with care."""
+def _is_swapped(kernel: ContractionKernel) -> bool:
+    """Whether vectors go along the kernel's m: where more stores are contiguous."""
+    along_m, inside_m = contiguous_stores(kernel, kernel.m)
+    along_n, inside_n = contiguous_stores(kernel, kernel.n)
+    return along_m > along_n or (along_m == along_n == 0 and inside_m > inside_n)
 
 
-def phases_along(kernel: ContractionKernel, numbers: tuple[int, ...], rows: int) -> int:
-    """The P for which k = P q + p leaves no quotient or remainder of q in the operand's index
-    expressions, for each p; 1 where there is none, or nothing to be gained.
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How an operand gets to the tiles.  cycles: to pack all of it once.  kc: of k in one part.
+    far: part of the tiles' time that is lost to its distance.
     """
-    instrs = [kernel.values[number] for number in numbers]
-    if rows < FEWEST_ROWS or all(instr.op not in ("bounds", "divides") for instr in instrs):
-        return 1
-    k = kernel.k
-    indices = [item for instr in instrs for item in instr.data if isinstance(item, Affine)]
-    divisors = {
-        term.divisor
-        for index in indices
-        for term, _ in index.terms
-        if isinstance(term, Div) and term.inner == variable(k)
-    }
-    for phases in sorted(divisors, reverse=True):
-        if 1 < phases <= MOST_PHASES and k.extent % phases == 0:
-            split = [in_phase(index, k, phases, p) for index in indices for p in range(phases)]
-            quotient = quotient_of(k, phases)
-            if all(
-                isinstance(term, Var) or quotient not in Affine(0, ((term, 1),)).variables()
-                for index in split
-                for term, _ in index.terms
-            ):
-                return phases
-    return 1
+
+    how: str
+    cycles: float
+    kc: int
+    far: float = 0.0
+    phases: int = 1
 
 
-def quotient_of(k: Var, phases: int) -> Var:
-    """The variable that counts steps of `phases` along k."""
-    return Var(f"{k.name}_of_{phases}", k.extent // phases)
+class _Planner:
+    """All ways to block one contraction with a given register tile."""
 
+    def __init__(
+        self,
+        kernel: ContractionKernel,
+        target: Target,
+        swapped: bool,
+        left: Operand,
+        right: Operand,
+        tiling: _Tiling,
+        lanes: int,
+        itemsize: int,
+    ) -> None:
+        self.kernel, self.target, self.swapped = kernel, target, swapped
+        self.left, self.right, self.tiling = left, right, tiling
+        self.lanes, self.itemsize = lanes, itemsize
+        self.m, self.n = left.free.extent, right.free.extent
+        self.k = max(kernel.k.extent, 1)
+        self.rows = ceil_div(self.m, tiling.strips)
+        self.nr = tiling.vectors * lanes
+        self.kc = tiling.kc
+        self.parts = ceil_div(self.k, self.kc)
 
-def in_phase(index: Affine, k: Var, phases: int, phase: int) -> Affine:
-    """An index expression where k is so many steps and a phase."""
-    return substitute(index, {k: variable(quotient_of(k, phases)) * phases + phase})
+    def plans(self) -> Iterator[_Plan]:
+        for left in self._left_ways():
+            for right in self._right_ways():
+                for block in _cuts(self.tiling.strips):
+                    for panels in _cuts(self.tiling.panels):
+                        plan = self._plan(left, right, block, panels)
+                        if plan is not None:
+                            yield plan
 
+    def _left_ways(self) -> Iterator[_Way]:
+        place = direct(self.kernel, self.left)
+        if place is not None and self._left_stays(place):
+            yield _Way("direct", 0.0, self.kc)
+        along_k = stride_along(self.kernel, self.left, self.left.free) <= 0
+        each = PACK_DEAR if is_dear(self.kernel, self.left) else PACK_ROWS
+        if along_k:
+            yield _Way("rows", each * self.m * ceil_div(self.k, self.lanes), self.kc)
+        else:
+            vectors = self.k * self.tiling.strips * ceil_div(self.rows, self.lanes)
+            yield _Way("columns", each * vectors, self.kc)
 
-def _is_dear(kernel: ContractionKernel, numbers: tuple[int, ...], var: Var) -> bool:
-    """Whether packing the operand takes more than copying rows: masks, or loads that jump."""
-    instrs = [kernel.values[number] for number in numbers]
-    return any(
-        instr.op in ("bounds", "divides", "dynamic")
-        or (
-            instr.op == "load"
-            and instr.data[1].coefficient(var) != 1
-            and _jumps(instr.data[1], var)
+    def _left_stays(self, place: Direct) -> bool:
+        """Whether the cache lines of one strip stay in L1 from one value of k to the next."""
+        room = _room(place.free_step, self.itemsize, self.target.l1_bytes, L1_WAYS)
+        return place.free_step in (0, 1) or self.rows <= room
+
+    def _right_ways(self) -> Iterator[_Way]:
+        vectors = ceil_div(self.n, self.lanes) * self.k
+        place = direct(self.kernel, self.right)
+        if place is not None and place.free_step == 1:
+            room = _room(place.k_step, self.itemsize, self.target.l2_bytes, L2_WAYS)
+            fits = self.kc <= room or self.tiling.strips == 1
+            if not fits and room // 2 >= SHORTEST_PART:
+                yield _Way("direct", TOUCH * vectors, part_of(self.k, room // 2, self.lanes))
+            else:
+                yield _Way("direct", TOUCH * vectors, self.kc, 0.0 if fits else FAR)
+        if self._is_turned():
+            yield _Way("transposed", PACK_TRANSPOSED * vectors, self.kc)
+            return
+        gathered = stride_along(self.kernel, self.right, self.right.free) < 0
+        dear = is_dear(self.kernel, self.right)
+        each = PACK_GATHERED if gathered else PACK_DEAR if dear else PACK_ROWS
+        phases, kc, parts = phases_along(self.kernel, self.right, self.m), self.kc, self.parts
+        if phases > 1 and parts > 1:
+            kc = max(round_up(ceil_div(self.k, parts), phases), phases)
+        yield _Way("columns", each * vectors, kc, 0.0, phases)
+
+    def _is_turned(self) -> bool:
+        return (
+            stride_along(self.kernel, self.right, self.kernel.k) > 0
+            and stride_along(self.kernel, self.right, self.right.free) < 0
+            and is_plain(self.kernel, self.right)
         )
-        for instr in instrs
-    )
 
-
-def _jumps(index: Affine, var: Var) -> bool:
-    """Whether the index has quotients or remainders of the variable."""
-    return any(
-        not isinstance(term, Var) and var in Affine(0, ((term, 1),)).variables()
-        for term, _ in index.terms
-    )
-
-
-def _contiguous(kernel: ContractionKernel, var: Var) -> int:
-    """Stores that are contiguous along a variable up to quotients and remainders of it."""
-
-    def innermost(index: Affine) -> bool:
-        from lazygrad_compiler.loops.index import Mod
-
-        return any(
-            isinstance(term, Mod) and c == 1 and var in term.inner.variables()
-            for term, c in index.terms
+    def _plan(self, left: _Way, right: _Way, block: int, panels: int) -> _Plan | None:
+        strips, kc, nc = self.tiling.strips, right.kc, panels * self.nr
+        parts = ceil_div(self.k, kc)
+        rows = block * self.rows
+        half = self.target.l2_bytes // 2
+        if left.how != "direct" and block > 1 and rows * kc * self.itemsize > half:
+            return None
+        resting = rows * nc * self.itemsize if parts > 1 else 0
+        if resting > self.target.l2_bytes and (block > 1 or panels > 1):
+            return None
+        m_parts, n_parts = ceil_div(strips, block), ceil_div(self.tiling.panels, panels)
+        rests = (parts - self.parts) * self.m * self.n / self.lanes * REST
+        tiles = self.tiling.cycles * (1 + right.far) + rests
+        each = tiles + right.cycles * m_parts + left.cycles * n_parts
+        batch = self.kernel.batch.extent
+        tail, blocks = block, m_parts
+        if right.how == "direct" and block >= 4 and n_parts * batch < 8:
+            tail = max(block // 4, 1)
+            blocks = strips * 3 // 4 // block
+        tasks = batch * n_parts * m_parts
+        total = batch * each + TASK_OVERHEAD * tasks
+        cycles = 0.0
+        for threads in THREADS:
+            idle = max(ceil_div(tasks, threads) * threads / tasks - 1, HELD_UP * threads / tasks)
+            cycles += total * (1 + idle * tail / block) / len(THREADS)
+        grain = max(1, int(GRAIN_CYCLES * tasks / total))
+        return _Plan(
+            ContractionSchedule(
+                self.swapped, self.lanes, strips, self.tiling.vectors, block, blocks, tail, nc, kc,
+                left.how, right.how, grain, right.phases,
+            ),
+            cycles,
         )
 
-    return sum(innermost(store.index) for store in kernel.epilogue.stores)
+
+GRAIN_CYCLES = 15_000
+"""Work that is worth a thread's while."""
 
 
-def scratch_bytes(kernel: ContractionKernel, schedule: ContractionSchedule) -> int:
-    """Panels, one strip, and the resting tiles, each on its own cache lines."""
-    itemsize = accumulator_dtype(kernel.dtype).itemsize
-    return sum(round_up(part * itemsize, 64) + 64 for part in scratch_parts(kernel, schedule))
+def _cuts(count: int) -> list[int]:
+    """Sizes of pieces that cut `count` nearly evenly, from all of it in one down to ones."""
+    sizes = {ceil_div(count, parts) for parts in range(1, min(count, 16) + 1)}
+    sizes |= {ceil_div(count, parts) for parts in (20, 24, 32, 48, 64, 96, 128) if parts < count}
+    return sorted(sizes | {1}, reverse=True)
+
+
+# ---- scratch memory
 
 
 def scratch_parts(kernel: ContractionKernel, schedule: ContractionSchedule) -> tuple[int, int, int]:
-    """Elements of the right panels, of the left strip, of the tiles."""
+    """Elements of the right panel, of the left strips, of the tiles."""
     s = schedule
-    panel = (round_up(s.kc, s.lanes) + s.lanes) * s.nc
-    strip = (s.kc + s.lanes) * round_up(s.mr, s.lanes)
+    left, _ = operands(kernel, s.swapped)
+    rows = Strips.of(left.free.extent, s.strips).rows
+    panel = round_up(s.kc, s.lanes) * s.nr if s.right in ("columns", "transposed") else 0
+    strips = s.block * strip_elements(kernel, schedule) if s.left != "direct" else 0
     whole = kernel.k.extent <= s.kc
-    tiles = s.mr * s.nr if whole else s.mc * s.nc
-    return panel, strip, tiles
+    tiles = rows * s.nr if whole else s.block * rows * s.nc
+    return panel, strips, tiles
+
+
+def strip_elements(kernel: ContractionKernel, schedule: ContractionSchedule) -> int:
+    """Of one packed strip of the left operand, padding included."""
+    left, _ = operands(kernel, schedule.swapped)
+    rows = Strips.of(left.free.extent, schedule.strips).rows
+    free_step, k_step = strip_steps(kernel, schedule)
+    if schedule.left == "rows":
+        return free_step * rows
+    return k_step * schedule.kc
+
+
+def strip_steps(kernel: ContractionKernel, schedule: ContractionSchedule) -> tuple[int, int]:
+    """From row to row and from k to k in a packed strip."""
+    left, _ = operands(kernel, schedule.swapped)
+    if schedule.left == "rows":
+        return round_up(schedule.kc, schedule.lanes) + schedule.lanes, 1
+    rows = Strips.of(left.free.extent, schedule.strips).rows
+    return 1, round_up(rows, schedule.lanes)
+
+
+def scratch_bytes(kernel: ContractionKernel, schedule: ContractionSchedule) -> int:
+    """Panel, strips, and the resting tiles, each on its own cache lines."""
+    itemsize = accumulator_dtype(kernel.dtype).itemsize
+    return sum(round_up(part * itemsize, 64) + 64 for part in scratch_parts(kernel, schedule))

@@ -1,0 +1,191 @@
+"""Packing of a contraction's operands: a panel of the right one, a strip of the left one.
+
+The values are computed through the index expressions of the loop IR, so a convolution's patches are
+gathered straight from the image, and casts or scalings fuse into packing; there is no im2col
+buffer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lazygrad_compiler.llvm.builder import Function, Value, const
+from lazygrad_compiler.llvm.contraction_parts import I64, Parts, least
+from lazygrad_compiler.llvm.points import Points, dependences
+from lazygrad_compiler.llvm.transpose import transpose
+from lazygrad_compiler.loops.index import Affine
+from lazygrad_compiler.loops.operands import in_phase, quotient_of
+from lazygrad_compiler.loops.schedule_contraction import strip_steps
+
+
+def emit_pack_right(parts: Parts) -> str:
+    """A function that packs k0..k_end-1 of the panel of nr columns from n on: k by k."""
+    f = parts.function("pack_right", ["batch", "n", "k0", "k_end", "*panel"])
+    _RightPacker(parts, f).run()
+    return f.name
+
+
+class _RightPacker:
+    def __init__(self, parts: Parts, f: Function) -> None:
+        self.parts, self.f = parts, f
+        self.s, self.n, self.k = parts.s, parts.n, parts.k
+        self.batch, self.n0, self.k0, self.k_end, self.panel = f.parameters[1:]
+
+    def run(self) -> None:
+        f, s, parts = self.f, self.s, self.parts
+        if s.right == "columns" and s.phases == 1:
+            self._panel()
+            f.ret()
+            return
+        with f.loop(0, s.nr, s.lanes, hint="vector") as vector_loop:
+            n = f.add(self.n0, vector_loop.index)
+            column = f.offset(self.panel, vector_loop.index, parts.element)
+            if s.right == "transposed":
+                self._transposed(n, column)
+            elif parts.single or s.kc % s.phases == 0:
+                self._phases(n, column)
+            else:
+                self._columns([n], [column], True)
+        f.ret()
+
+    def _panel(self) -> None:
+        """All columns side by side, so that whole rows of the panel are read and written; masks
+        only where the panel ends beyond the operand.
+        """
+        f, s, parts = self.f, self.s, self.parts
+        offsets = range(0, s.nr, s.lanes)
+        numbers = [f.add(self.n0, offset) for offset in offsets]
+        columns = [f.offset(self.panel, offset, parts.element) for offset in offsets]
+        if self.n.extent % s.nr == 0:
+            self._columns(numbers, columns, False)
+            return
+        if self.n.extent > s.nr:
+            with f.when(f.icmp("sle", f.add(self.n0, s.nr), self.n.extent), "whole"):
+                self._columns(numbers, columns, False)
+                f.ret()
+                f.start_block(f.new_block("unreachable"))
+        self._columns(numbers, columns, True)
+
+    def _bind(self, points: Points, n: Value, masked: bool) -> None:
+        points.bindings.update({self.parts.kernel.batch: self.batch, self.n: n})
+        if masked and self.n.extent % self.s.nr:
+            points.active = self.parts.first_lanes(self.f, self.f.sub(const(I64, self.n.extent), n))
+
+    def _columns(self, numbers: list[Value], columns: list[Value], masked: bool) -> None:
+        """`lanes` columns from each of the numbers on, k after k."""
+        f, parts = self.f, self.parts
+        early = [number for number in parts.right.values if self.k not in parts.depends[number]]
+        late = [number for number in parts.right.values if number not in early]
+        ready = []
+        for n in numbers:
+            points = parts.points(f, self.n, True)
+            self._bind(points, n, masked)
+            points.emit(early)
+            points.hoist(late, [self.k])
+            ready.append((points, dict(points.computed)))
+        with f.loop(self.k0, self.k_end, 1, hint="k") as loop:
+            place = f.mul(f.sub(loop.index, self.k0), self.s.nr)
+            for (points, before), column in zip(ready, columns, strict=True):
+                points.bindings[self.k] = loop.index
+                points.computed = dict(before)
+                points.emit(late)
+                value = parts.widened(points, parts.right.value)
+                f.store(value, f.offset(column, place, parts.element), parts.itemsize)
+
+    def _phases(self, n: Value, column: Value) -> None:
+        """`lanes` columns, as many values of k at a time as there are phases."""
+        f, s, parts = self.f, self.s, self.parts
+        quotient = quotient_of(self.k, s.phases)
+        ready: list[tuple[Points, list[int]]] = []
+        for phase in range(s.phases):
+            values = list(parts.kernel.values)
+            for number in parts.right.values:
+                instr = values[number]
+                data = tuple(
+                    in_phase(item, self.k, s.phases, phase) if isinstance(item, Affine) else item
+                    for item in instr.data
+                )
+                values[number] = replace(instr, data=data)
+            points = parts.points(f, self.n, True)
+            points.values = tuple(values)
+            self._bind(points, n, True)
+            depends = dependences(values)
+            late = [number for number in parts.right.values if quotient in depends[number]]
+            points.emit(number for number in parts.right.values if number not in late)
+            points.hoist(late, [quotient])
+            ready.append((points, late))
+        begin, end = f.udiv(self.k0, s.phases), f.udiv(self.k_end, s.phases)
+        with f.loop(begin, end, 1, hint="k") as loop:
+            row = f.sub(f.mul(loop.index, s.phases), self.k0)
+            target = f.offset(column, f.mul(row, s.nr), parts.element)
+            for phase, (points, late) in enumerate(ready):
+                before = dict(points.computed)
+                points.bindings[quotient] = loop.index
+                points.emit(late)
+                place = f.offset(target, phase * s.nr, parts.element)
+                f.store(parts.widened(points, parts.right.value), place, parts.itemsize)
+                points.computed = before
+
+    def _transposed(self, n: Value, column: Value) -> None:
+        """`lanes` columns, read along k and transposed in registers, `lanes` values of k
+        at a time.
+        """
+        f, s, parts = self.f, self.s, self.parts
+        with f.loop(self.k0, self.k_end, s.lanes, hint="k") as loop:
+            active = (
+                parts.first_lanes(f, f.sub(self.k_end, loop.index))
+                if parts.has_partial_vector
+                else None
+            )
+            rows = []
+            for lane in range(s.lanes):
+                points = parts.points(f, self.k, False)
+                number = least(f, f.add(n, lane), self.n.extent - 1)
+                points.bindings.update(
+                    {parts.kernel.batch: self.batch, self.n: number, self.k: loop.index}
+                )
+                points.active = active
+                points.emit(parts.right.values)
+                rows.append(parts.widened(points, parts.right.value))
+            place = f.mul(f.sub(loop.index, self.k0), s.nr)
+            target = f.offset(column, place, parts.element)
+            for lane, row in enumerate(transpose(f, rows)):
+                f.store(row, f.offset(target, lane * s.nr, parts.element), parts.itemsize)
+
+
+def emit_pack_left(parts: Parts) -> str:
+    """A function that packs k0..k_end-1 of a strip of rows from m on.
+
+    A row beyond the end repeats the last one; it belongs to no tile.
+    """
+    f = parts.function("pack_left", ["batch", "m", "k0", "k_end", "*strip"])
+    batch, m, k0, k_end, strip = f.parameters[1:]
+    rows = parts.strips.rows
+    free_step, k_step = strip_steps(parts.kernel, parts.s)
+    lanes, extent = parts.s.lanes, parts.m.extent
+
+    def pack(points: Points, row: Value, k: Value, target: Value) -> None:
+        points.bindings.update({parts.kernel.batch: batch, parts.m: row, parts.k: k})
+        points.emit(parts.left.values)
+        f.store(parts.widened(points, parts.left.value), target, parts.itemsize)
+
+    if parts.s.left == "rows":
+        with f.loop(0, rows, 1, hint="row") as row_loop:
+            row = least(f, f.add(m, row_loop.index), extent - 1)
+            target = f.offset(strip, f.mul(row_loop.index, free_step), parts.element)
+            with f.loop(k0, k_end, lanes, hint="k") as loop:
+                points = parts.points(f, parts.k, False)
+                if parts.has_partial_vector:
+                    points.active = parts.first_lanes(f, f.sub(k_end, loop.index))
+                place = f.offset(target, f.sub(loop.index, k0), parts.element)
+                pack(points, row, loop.index, place)
+    else:
+        with f.loop(k0, k_end, 1, hint="k") as loop:
+            target = f.offset(strip, f.mul(f.sub(loop.index, k0), k_step), parts.element)
+            for begin in range(0, k_step, lanes):
+                points = parts.points(f, parts.m, False)
+                row = f.add(m, begin)
+                points.active = parts.first_lanes(f, f.sub(const(I64, extent), row))
+                pack(points, row, loop.index, f.offset(target, begin, parts.element))
+    f.ret()
+    return f.name

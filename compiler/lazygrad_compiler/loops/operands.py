@@ -1,0 +1,178 @@
+"""How a contraction reads its operands: straight from memory, or through packing.
+
+An operand that is one plain load, with fixed steps along its rows (or columns) and along k, can be
+read where it lies: a register tile then takes its elements at constant distances.  All else (casts,
+masks, quotients of k as in a convolution) is computed while it is packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.loops.index import Affine, Div, Mod, Var, substitute, variable
+from lazygrad_compiler.loops.kernel import ContractionKernel
+
+
+def accumulator_dtype(dtype: DType) -> DType:
+    """What the products are summed in: 16-bit floats in float32, narrow integers in int32 (the sum
+    is then cut to size).
+    """
+    if dtype.kind == "float" and dtype.bits == 16:
+        return dtypes.float32
+    return dtypes.int32 if dtype.is_integer and dtype.bits < 32 else dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One side of a contraction: `value` over the batch, `free` (its rows or columns) and k, and
+    the numbers of the values behind it.
+    """
+
+    free: Var
+    value: int
+    values: tuple[int, ...]
+
+
+def operands(kernel: ContractionKernel, swapped: bool) -> tuple[Operand, Operand]:
+    """(left, right): whose elements are broadcast, whose elements fill vectors."""
+    left = Operand(kernel.m, kernel.left, kernel.left_values)
+    right = Operand(kernel.n, kernel.right, kernel.right_values)
+    return (right, left) if swapped else (left, right)
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Where an operand lies: element (i, k) is `buffer[start + i * free_step + k * k_step]`."""
+
+    buffer: int
+    start: Affine
+    free_step: int
+    k_step: int
+
+
+def direct(kernel: ContractionKernel, operand: Operand) -> Direct | None:
+    """How the operand can be read where it lies; None where it has to be packed."""
+    instr = kernel.values[operand.value]
+    if instr.op != "load" or instr.args or instr.dtype is not accumulator_dtype(kernel.dtype):
+        return None
+    buffer, index = instr.data
+    start = Affine(index.constant)
+    for term, coefficient in index.terms:
+        if term in (operand.free, kernel.k):
+            continue
+        inside = Affine(0, ((term, 1),)).variables()
+        if operand.free in inside or kernel.k in inside or not all(
+            isinstance(found, Var) for found in inside
+        ):
+            return None
+        start = start + Affine(0, ((term, coefficient),))
+    return Direct(
+        buffer, start, index.coefficient(operand.free), index.coefficient(kernel.k)
+    )
+
+
+def is_plain(kernel: ContractionKernel, operand: Operand) -> bool:
+    """Whether the operand is made of loads and casts alone."""
+    return all(
+        kernel.values[number].op in ("load", "cast", "const") for number in operand.values
+    )
+
+
+def stride_along(kernel: ContractionKernel, operand: Operand, var: Var) -> int:
+    """How many of the operand's loads step by one along the variable, minus those that do not."""
+    score = 0
+    for number in operand.values:
+        instr = kernel.values[number]
+        if instr.op == "load" and var in instr.data[1].variables():
+            score += 1 if instr.data[1].coefficient(var) == 1 else -1
+    return score
+
+
+def is_dear(kernel: ContractionKernel, operand: Operand) -> bool:
+    """Whether packing the operand takes more than copying rows: masks, or loads that jump."""
+    instrs = [kernel.values[number] for number in operand.values]
+    return any(
+        instr.op in ("bounds", "divides", "dynamic")
+        or (
+            instr.op == "load"
+            and instr.data[1].coefficient(operand.free) != 1
+            and _jumps(instr.data[1], operand.free)
+        )
+        for instr in instrs
+    )
+
+
+def _jumps(index: Affine, var: Var) -> bool:
+    """Whether the index has quotients or remainders of the variable."""
+    return any(
+        not isinstance(term, Var) and var in Affine(0, ((term, 1),)).variables()
+        for term, _ in index.terms
+    )
+
+
+def contiguous_stores(kernel: ContractionKernel, var: Var) -> tuple[int, int]:
+    """Stores that step by one along a variable; and those that do up to quotients of it."""
+    stores = kernel.epilogue.stores
+    return (
+        sum(store.index.coefficient(var) == 1 for store in stores),
+        sum(
+            any(
+                isinstance(term, Mod) and c == 1 and var in term.inner.variables()
+                for term, c in store.index.terms
+            )
+            for store in stores
+        ),
+    )
+
+
+def is_regular(indices: Iterable[Affine], axes: Iterable[Var]) -> bool:
+    """Whether the index expressions depend on the axes by fixed steps only."""
+    wanted = set(axes)
+    return all(
+        isinstance(term, Var) or not wanted & Affine(0, ((term, 1),)).variables()
+        for index in indices
+        for term, _ in index.terms
+    )
+
+
+# ---- phases along k
+
+MOST_PHASES = 32
+FEWEST_ROWS = 8
+"""Below so many rows of the result a panel is used too seldom to be packed with care."""
+
+
+def phases_along(kernel: ContractionKernel, operand: Operand, rows: int) -> int:
+    """The P for which k = P q + p leaves no quotient or remainder of q in the operand's index
+    expressions, for each p; 1 where there is none, or nothing to be gained.
+    """
+    instrs = [kernel.values[number] for number in operand.values]
+    if rows < FEWEST_ROWS or all(instr.op not in ("bounds", "divides") for instr in instrs):
+        return 1
+    k = kernel.k
+    indices = [item for instr in instrs for item in instr.data if isinstance(item, Affine)]
+    divisors = {
+        term.divisor
+        for index in indices
+        for term, _ in index.terms
+        if isinstance(term, Div) and term.inner == variable(k)
+    }
+    for phases in sorted(divisors, reverse=True):
+        if 1 < phases <= MOST_PHASES and k.extent % phases == 0:
+            split = [in_phase(index, k, phases, p) for index in indices for p in range(phases)]
+            if is_regular(split, [quotient_of(k, phases)]):
+                return phases
+    return 1
+
+
+def quotient_of(k: Var, phases: int) -> Var:
+    """The variable that counts steps of `phases` along k."""
+    return Var(f"{k.name}_of_{phases}", k.extent // phases)
+
+
+def in_phase(index: Affine, k: Var, phases: int, phase: int) -> Affine:
+    """An index expression where k is so many steps and a phase."""
+    return substitute(index, {k: variable(quotient_of(k, phases)) * phases + phase})
