@@ -8,6 +8,8 @@ import functools
 import itertools
 import math
 import random
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -18,6 +20,7 @@ from lazygrad_compiler.ir.dtypes import DTYPES
 from lazygrad_compiler.ir.node import Graph, Node, node
 from lazygrad_compiler.llvm import contraction
 from lazygrad_compiler.llvm.builder import Module, Value
+from lazygrad_compiler.llvm.compile import assembly, optimize_text
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.kernel import ContractionKernel, Kernel
 from lazygrad_compiler.loops.operands import accumulator_dtype, direct, is_plain, operands
@@ -149,6 +152,46 @@ def test_scratch_stays_near_the_caches() -> None:
     for name in ("avx2", "avx512", "neon"):
         target = TARGETS[name]
         assert scratch_bytes(kernel, schedule_contraction(kernel, target)) < 2 * target.l2_bytes
+
+
+# ---- registers
+
+MACHINES = {
+    "avx512": Target(
+        "x86_64-unknown-linux-gnu", "skylake-avx512", "+avx512f,+avx512vl,+avx512bw,+fma", 64, 32
+    ),
+    "avx2": Target("x86_64-unknown-linux-gnu", "haswell", "+avx2,+fma", 32, 16),
+    "neon": Target("aarch64-unknown-linux-gnu", "neoverse-n1", "+neon", 16, 32),
+}
+
+
+def spills(kernel: ContractionKernel, schedule: ContractionSchedule, target: Target) -> int:
+    """Registers that the micro-kernels' inner loops keep on the stack."""
+    module = Module(function_attributes=target.function_attributes, target_features=target.features)
+    contraction.emit_contraction(module, "kernel", kernel, schedule, target.function_attributes)
+    code = assembly(optimize_text(module.text(), target), target)
+    loops = [
+        block
+        for block in re.split(r"^[.\w]*BB\w*:|^[\w.\"]+:", code, flags=re.M)
+        if len(re.findall(r"\b(?:vfmadd|fmla)", block)) >= 24
+    ]
+    assert loops
+    return sum(len(re.findall(r"\(%rsp|\[sp\b|\[x29\b|\(%rbp", loop)) for loop in loops)
+
+
+@pytest.mark.parametrize("target", MACHINES.values(), ids=MACHINES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", [(False, False), (True, True)])
+def test_sums_stay_in_registers(target: Target, dtype: str, layout: tuple[bool, bool]) -> None:
+    kernel = kernel_of(Graph((matmul(1, 600, 600, 600, dtype, layout),)))
+    assert spills(kernel, schedule_contraction(kernel, target), target) == 0
+
+
+def test_spills_would_be_seen() -> None:
+    kernel = kernel_of(Graph((matmul(1, 600, 600, 600),)))
+    target = MACHINES["avx2"]
+    schedule = replace(schedule_contraction(kernel, target), strips=600 // 8, vectors=3, nc=24)
+    assert spills(kernel, schedule, target) > 0
 
 
 # ---- any legal schedule

@@ -41,9 +41,9 @@ class ContractionSchedule:
 
     left: "direct" (read in place), "rows" (packed, k contiguous) or "columns" (packed k by k).
     right: "direct", "columns" (packed) or "transposed" (packed; read along k and transposed in
-    registers).  phases: packing goes along k in steps of
-    so many, each with index expressions of its own (the taps of a convolution's kernel: which of
-    them fall on padding is then found out once for all channels).
+    registers).  phases: packing goes along k in steps of so many, each with index expressions of
+    its own (the taps of a convolution's kernel: which of them fall on padding is then found out
+    once for all channels).
     """
 
     swapped: bool
