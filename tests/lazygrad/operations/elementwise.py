@@ -237,6 +237,11 @@ BINARY = [
                     dtypes=("float32", "float64", "bfloat16"), gradients=(), method=True,
                     inplace=True, out=True),
     mixed("add"), mixed("mul"), mixed("div"),
+    *(binary(alias, 0.5, 3, dtypes=FULL_FLOATS, variant="alias")
+      for alias in ("multiply", "divide", "subtract")),
+    *(binary(alias, dtypes=("float32", "int64"), gradients=(), scalar=1, variant="alias")
+      for alias in ("greater", "greater_equal", "less", "less_equal", "not_equal")),
+    unary("arccosh", 1.2, 4, special=False, variant="alias", dtypes=FULL_FLOATS, inplace=False),
     with_edges("copysign"), with_edges("nextafter", dtypes=FULL_FLOATS), with_edges("fmax"),
     with_edges("fmin"), with_edges("logaddexp"), with_edges("logaddexp2"), with_edges("xlogy"),
     with_edges("remainder", dtypes=FULL_FLOATS), with_edges("hypot"), with_edges("heaviside"),

@@ -44,6 +44,12 @@ def contiguous(name: str) -> Callable[..., Any]:
     return lambda library, first, *arguments: getattr(first.contiguous(), name)(*arguments)
 
 
+def contiguous_first(name: str) -> Callable[..., Any]:
+    """The `_copy` function of the tensor laid out row by row."""
+    return lambda library, first, *arguments: getattr(library, f"{name}_copy")(
+        first.contiguous(), *arguments)
+
+
 VIEWS = [
     moves("diagonal", on(3, 4, 2, calls=[args(), args(1), args(-1, 2, 0), args(7)]), view=True,
           errors=(bad(RuntimeError, r"\[diagonal\]", 0, 1, 1),)),
@@ -108,6 +114,17 @@ VIEWS = [
     moves("unbind", on(2, 3, calls=[args(), args(1)]), view=True),
     moves("diagonal_copy", on(3, 4, calls=[args(1)]), method=False),
     moves("narrow_copy", on(2, 5, calls=[args(1, 1, 3)])),
+    *(moves(f"{name}_copy", on(2, 4, calls=[call]), method=False) for name, call in (
+        ("alias", args()), ("expand", args((3, 2, 4))), ("permute", args((1, 0))),
+        ("select", args(1, 2)), ("slice", args(1, 0, 4, 2)), ("split", args(3, 1)),
+        ("split_with_sizes", args([1, 3], 1)), ("squeeze", args()), ("t", args()),
+        ("transpose", args(0, 1)), ("unbind", args(1)), ("unfold", args(1, 2, 1)),
+        ("unsqueeze", args(1)))),
+    *(moves(f"{name}_copy", on(2, 4, calls=[call]), method=False, call=contiguous_first(name))
+      for name, call in (("view", args((8,))), ("as_strided", args((2, 2), (2, 1), 1)))),
+    moves("reshape", on(2, 6, calls=[args((3, 4)), args((-1,))]), view=True,
+          errors=(bad(RuntimeError, "elements", (4, 2)),)),
+    moves("clone", on(2, 3, calls=[args()])),
 ]
 
 BITS = [
