@@ -15,6 +15,7 @@ from typing import Any
 from lazygrad._core.context import fail, now
 from lazygrad._core.grad_scaler import GradScaler
 from lazygrad._core.nests import replace
+from lazygrad._core.placement import is_there
 from lazygrad._core.tensor import Tensor
 from lazygrad._core.values import device
 from lazygrad_compiler.ir import dtypes
@@ -27,16 +28,19 @@ __all__ = ["GradScaler", "autocast", "custom_bwd", "custom_fwd", "get_autocast_d
 class autocast:
     """A context manager and decorator.
 
-    device_type: where; only "cpu" does anything, as tensors live there.  dtype: bfloat16 (default)
-    or float16.  enabled=False switches it off within.  cache_enabled changes nothing: equal casts
-    are one node of the graph.
+    device_type: "cpu" or "cuda"; a device that is not there switches it off.  What is computed
+    within is cast wherever it lives.  dtype: bfloat16 (default; float16 on CUDA) or float16.
+    enabled=False switches it off within.  cache_enabled changes nothing: equal casts are one node
+    of the graph.
     """
 
     def __init__(self, device_type: str, dtype: Any = None, enabled: bool = True,
                  cache_enabled: bool | None = None) -> None:
         self.device = device(device_type).type
-        self.fast_dtype: DType = dtypes.bfloat16 if dtype is None else dtype
-        if enabled and self.device == "cpu" and self.fast_dtype not in (
+        self._there = is_there(self.device)
+        usual = dtypes.float16 if self.device == "cuda" else dtypes.bfloat16
+        self.fast_dtype: DType = usual if dtype is None else dtype
+        if enabled and self._there and self.fast_dtype not in (
                 dtypes.bfloat16, dtypes.float16):
             raise fail("autocast", f"{self.fast_dtype} is not a dtype to run products in",
                        "It is bfloat16 or float16.")
@@ -45,7 +49,7 @@ class autocast:
 
     def __enter__(self) -> autocast:
         self._before.append(now.autocast)
-        if self.device == "cpu":
+        if self._there:
             now.autocast = self.fast_dtype if self._enabled else None
         return self
 
@@ -61,7 +65,7 @@ class autocast:
 
 
 def is_autocast_enabled(device_type: str = "cpu") -> bool:
-    return device(device_type).type == "cpu" and now.autocast is not None
+    return is_there(device(device_type).type) and now.autocast is not None
 
 
 def get_autocast_dtype(device_type: str = "cpu") -> DType:
@@ -70,7 +74,7 @@ def get_autocast_dtype(device_type: str = "cpu") -> DType:
 
 
 def is_autocast_available(device_type: str) -> bool:
-    return device(device_type).type == "cpu"
+    return is_there(device(device_type).type)
 
 
 def custom_fwd(fwd: Any = None, *, device_type: str = "cpu", cast_inputs: Any = None) -> Any:

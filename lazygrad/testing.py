@@ -44,8 +44,8 @@ def assert_close(actual: Any, expected: Any, *, rtol: float | None = None,
     relative = max(pair[0] for pair in both) if rtol is None else rtol
     absolute = max(pair[1] for pair in both) if atol is None else atol
     mine, other = (each.detach().to(dtypes.complex128 if left.is_complex() else dtypes.float64)
-                   .numpy() if each.is_floating_point() or each.is_complex()
-                   else each.detach().numpy() for each in (left, right))
+                   .numpy(force=True) if each.is_floating_point() or each.is_complex()
+                   else each.detach().numpy(force=True) for each in (left, right))
     close = numpy.isclose(mine, other, relative, absolute, equal_nan)
     if not close.all():
         raise AssertionError(_text(msg, (

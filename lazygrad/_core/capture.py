@@ -26,6 +26,8 @@ from lazygrad._core.recorder import record
 from lazygrad._core.replay import Entry
 from lazygrad._core.tensor import Tensor
 from lazygrad._core.types import default
+from lazygrad_compiler.ir import node as nodes
+from lazygrad_compiler.ir.node import device_of
 
 MOST_ENTRIES = 64
 """Recordings kept for one function; past that the oldest goes."""
@@ -138,6 +140,8 @@ def _signature(value: Any, tensors: list[Tensor]) -> Any:
     if isinstance(value, Tensor):
         tensors.append(value)
         cell, view = value._cell, value._view
+        if nodes.placing:
+            return (value.dtype, tuple(value.shape), value.requires_grad, device_of(cell.node))
         if view is None:
             return (cell.node.dtype, cell.node.shape, cell.tracked and not value._detached)
         return (value.dtype, view.shape, value.requires_grad)

@@ -21,6 +21,7 @@ import numpy
 from lazygrad._core import graph
 from lazygrad._core.context import TensorError, here, now
 from lazygrad._core.recast import RECAST, recast
+from lazygrad_compiler.ir import node as nodes
 from lazygrad_compiler.ir.dtypes import DType, dtype_of_numpy
 from lazygrad_compiler.ir.node import Graph, IRError, Node, Shape, build, fresh_input
 from lazygrad_compiler.ir.ops import OPS
@@ -220,6 +221,8 @@ def leaf(payload: Buffer, dtype: Any, shape: Shape) -> Node:
     """A node for a value that is there."""
     node = fresh_input(dtype, shape, now.location or here())
     node.payload = payload
+    if nodes.placing and payload.device is not None:
+        node.device = payload.device.label
     return node
 
 
@@ -340,6 +343,10 @@ def hold_as_data(cell: Cell) -> None:
     statistics, a bias of zeros) would make the first training step a program of its own.
     """
     node = cell.node
+    if node.op == "transfer" and node.inputs[0].op == "const":
+        from lazygrad._core.placement import constant_buffer
+        cell.node = leaf(constant_buffer(node), node.dtype, node.shape)
+        cell.cache = None
     if node.op == "const":
         filled = numpy.full(node.shape, node.attrs[0], node.dtype.numpy)
         cell.node = leaf(Buffer.from_numpy(filled), node.dtype, node.shape)

@@ -41,9 +41,16 @@ class _Now(threading.local):
     """The public operation being recorded."""
     autocast: Any = None
     """The dtype that products run in, within `autocast`."""
+    device: str | None = None
+    """Of the operation under way, once devices are in use (`_core.placement`)."""
+    default_device: str | None = None
+    """Where tensors are made when nothing is said; None: on the CPU."""
 
 
 now = _Now()
+
+placing = False
+"""Whether another device than the CPU is in use (`placement.start`)."""
 
 METHODS: dict[str, Callable[..., Any]] = {}
 """Functions that Tensor gets as methods, by name; filled by `method`."""
@@ -177,6 +184,9 @@ def operation(function: Function) -> Function:
         now.location = here()
         now.operation = name
         try:
+            if placing:
+                from lazygrad._core.placement import call as placed
+                return placed(function, arguments, keywords)
             return function(*arguments, **keywords)
         except IRError as error:
             raise refused(error, _named(name, error)) from None
@@ -197,6 +207,8 @@ def operation(function: Function) -> Function:
             raise type(error)(f"[{name}] {error} ({line()})") from error
         finally:
             now.location = ()
+            if placing:
+                now.device = None
 
     return call  # type: ignore[return-value]
 

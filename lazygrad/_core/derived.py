@@ -15,8 +15,9 @@ from typing import Any
 from lazygrad._core import graph
 from lazygrad._core.composite import Places, placed, with_places
 from lazygrad._core.context import now
+from lazygrad_compiler.ir import node as nodes
 from lazygrad_compiler.ir.composite import Template, apply, placeholder
-from lazygrad_compiler.ir.node import Location, Node, rebuild, topological
+from lazygrad_compiler.ir.node import Location, Node, device_of, rebuild, topological
 from lazygrad_runtime.program import kept_with
 
 MOST_TEMPLATES = 512
@@ -38,7 +39,7 @@ def gradients(
     if now.grad or backward.listeners or not wanted:
         return backward.backward(outputs, cotangents, wanted)
     key, leaves = _structure(outputs, cotangents, wanted)
-    if not leaves:
+    if not leaves or (nodes.placing and _on_several_devices(key, leaves)):
         return backward.backward(outputs, cotangents, wanted)
     found = _templates.get(key)
     if found is None:
@@ -50,6 +51,12 @@ def gradients(
         return [None] * len(wanted)
     inputs = tuple([graph.stop_gradient(leaf) for leaf in leaves])
     return placed(apply(applied, inputs, now.location, inside), places)
+
+
+def _on_several_devices(key: tuple, leaves: Sequence[Node]) -> bool:
+    """Whether gradients cross from device to device: a template is of one device."""
+    return len({device for leaf in leaves if (device := device_of(leaf)) is not None}) > 1 or any(
+        part[0] == "transfer" for part in key)
 
 
 def _derive(

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from lazygrad._core import anomaly, derived, graph
+from lazygrad._core import anomaly, derived, graph, placement
 from lazygrad._core import cell as cells
 from lazygrad._core.cell import FREED, mark
 from lazygrad._core.context import fail, now, operation
 from lazygrad._core.tensor import Tensor, _uids, node_of, shape_of, variables, wrap
+from lazygrad_compiler.ir import node as ir_nodes
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -109,6 +110,9 @@ def propagate(outputs: Sequence[Node], cotangents: Sequence[Node],
         boundary = waiting.pop(key)[1]
         given = [gradients.get(uid_nodes[uid]) if uid in uid_nodes else None
                  for uid in boundary.members]
+        if ir_nodes.placing:
+            given = [each and placement.beside(each, uid_nodes[uid])
+                     for each, uid in zip(given, boundary.members, strict=True)]
         results = boundary.function(given) if any(each is not None for each in given) else []
         pairs = [(node, gradient) for node, gradient in zip(boundary.inputs, results)
                  if gradient is not None and node.differentiable]
@@ -237,6 +241,8 @@ def backward(tensors: Sequence[Tensor], gradients: Sequence[Any], retain_graph: 
                 )
         for owner, gradient in totals.values():
             gradient = owner.__dict__.pop("_after_hooks", gradient)
+            if ir_nodes.placing:
+                gradient = placement.onto(gradient, owner)
             result = wrap(graph.reshape(gradient, shape_of(owner)))
             if owner._leaf_uid() is not None:
                 result = _apply_hooks(owner, result)
@@ -287,12 +293,13 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
         for position, each in enumerate(inputs):
             total = totals.get(position)
             if total is not None:
-                result: Any = wrap(total)
+                result: Any = wrap(placement.onto(total, each) if ir_nodes.placing else total)
                 results.append(
                     _apply_hooks(each, result) if each._leaf_uid() is not None else result
                 )
             elif materialize_grads:
-                results.append(wrap(graph.const(0, each.dtype, shape_of(each))))
+                zeros = graph.const(0, each.dtype, shape_of(each))
+                results.append(wrap(placement.onto(zeros, each) if ir_nodes.placing else zeros))
             elif allow_unused:
                 results.append(None)
             else:

@@ -17,10 +17,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from lazygrad._core import placement
 from lazygrad._core.cell import Cell
 from lazygrad._core.context import now
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad._core.types import default
+from lazygrad_compiler.ir import node as nodes_of_graph
 from lazygrad_compiler.ir.composite import Template, apply, placeholder, template
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node, named, topological
@@ -114,7 +116,10 @@ def folded(function: Function) -> Function:
         location = named(now.location, now.operation) if found.indexed else now.location
         outputs = apply(found.template, tuple(nodes), location)
         for position, number in writes:
-            tensors[position]._cell.set(outputs[number], False)
+            node = outputs[number]
+            if nodes_of_graph.placing:
+                node = placement.onto(node, tensors[position])
+            tensors[position]._cell.set(node, False)
         if found.rebuild is None:
             return wrap(outputs[0])
         return found.rebuild([wrap(output) for output in outputs[:len(outputs) - len(writes)]])
@@ -166,8 +171,8 @@ def _recipe(function: Callable[..., Any], arguments: tuple, keywords: dict[str, 
     """
     placeholders = [placeholder(number, node.dtype, node.shape, node.differentiable)
                     for number, node in enumerate(nodes)]
-    room = now.traced
-    now.traced = _StandIns()
+    room, device = now.traced, now.device
+    now.traced, now.device = _StandIns(), None  # a template is of no device
     try:
         stand_ins = [wrap(each) for each in placeholders]
         for each in stand_ins:
@@ -195,7 +200,7 @@ def _recipe(function: Callable[..., Any], arguments: tuple, keywords: dict[str, 
     except Exception:  # that of the real arguments is the one to raise
         return _UNFIT
     finally:
-        now.traced = room
+        now.traced, now.device = room, device
 
 
 def _parts(result: Any) -> tuple[list[Tensor], Callable[[list[Tensor]], Any] | None]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import lazygrad as lg
 from lazygrad._core.context import fail
+from lazygrad._core.placement import is_there
 from lazygrad._core.values import device as device_of
 
 READY, UNSCALED, STEPPED = "ready", "unscaled", "stepped"
@@ -29,7 +30,7 @@ class GradScaler:
         if growth_factor <= 1.0 or not 0.0 < backoff_factor < 1.0:
             raise fail("GradScaler", f"growth_factor {growth_factor} and backoff_factor "
                        f"{backoff_factor}", "One is above 1, the other between 0 and 1.")
-        self._enabled = bool(enabled) and device_of(device).type == "cpu"
+        self._enabled = bool(enabled) and is_there(device_of(device).type)
         self._scale = lg.tensor(float(init_scale))
         self._growth_factor, self._backoff_factor = growth_factor, backoff_factor
         self._growth_interval, self._growth_tracker = growth_interval, 0

@@ -251,25 +251,25 @@ _HANDLE_STATE = frozenset(
 
 
 def reduce_tensor(self: Tensor, protocol: Any) -> Any:
-    """Value, dtype, whether it requires gradients, and attributes that the user set.  History,
-    `.grad` and hooks stay behind, as with PyTorch.
+    """Value, dtype, device, whether it requires gradients, and attributes that the user set.
+    History, `.grad` and hooks stay behind, as with PyTorch.
     """
     array = array_of(self)
     if self.dtype.numpy.kind == "V":  # NumPy's own dtypes need no import to be read
         array = array.view(f"u{self.dtype.itemsize}")
     extra = {name: value for name, value in self.__dict__.items() if name not in _HANDLE_STATE}
     return rebuild_tensor, (type(self), numpy.array(array), self.dtype.name, self.requires_grad,
-                            extra)
+                            extra, *((str(self.device),) if self.is_cuda else ()))
 
 
 def rebuild_tensor(kind: type, array: numpy.ndarray, dtype: str, requires_grad: bool,
-                   extra: dict[str, Any]) -> Any:
-    """The tensor of a pickle."""
+                   extra: dict[str, Any], device: str = "cpu") -> Any:
+    """The tensor of a pickle.  Raises TensorError where its device is not there."""
     wanted = dtypes.DTYPES[dtype].numpy
     contiguous = numpy.ascontiguousarray(array).reshape(array.shape).view(wanted)
     result: Any = object.__new__(kind)
     result.__dict__.update(extra)
-    result._cell = wrap(cells.leaf_of_array(contiguous))._cell
+    result._cell = wrap(cells.leaf_of_array(contiguous)).to(device)._cell
     return result.requires_grad_() if requires_grad else result
 
 

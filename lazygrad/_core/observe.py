@@ -39,6 +39,9 @@ class Observed:
         if self.requires_grad and not force:
             raise fail("numpy", "this tensor requires gradients, which NumPy would lose",
                        "Use x.detach().numpy().")
+        if not force and self.device.type != "cpu":
+            raise fail("numpy", f"a tensor on {self.device} cannot share its memory with NumPy",
+                       "Copy it first: x.cpu().numpy().", TypeError)
         return array_of(self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

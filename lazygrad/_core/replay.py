@@ -16,8 +16,6 @@ from lazygrad._core.nests import parts_of, rebuild
 from lazygrad._core.tensor import Tensor, make_views, raw_node, wrap, write
 from lazygrad_compiler.ir.node import Graph, Node, fresh_input
 from lazygrad_runtime import program as programs
-from lazygrad_runtime import store
-from lazygrad_runtime.library_calls import LibraryError
 from lazygrad_runtime.memory import Buffer
 
 Source = Cell | Callable[[Sequence[Tensor]], Buffer]
@@ -74,6 +72,8 @@ class Entry:
                 for buffer, (dtype, shape, location) in zip(made, self.kinds, strict=True):
                     leaf = fresh_input(dtype, shape, location)
                     leaf.payload = buffer
+                    if buffer.device is not None:
+                        leaf.device = buffer.device.label
                     leaves.append(leaf)
             for number, target in self.effects:
                 target(tensors, leaves[number])
@@ -85,8 +85,8 @@ class Entry:
         assert self.program is not None and self.graph is not None
         try:
             return self.program.run(inputs, donated)
-        except (programs.IndexOutOfRange, LibraryError) as error:
-            raise error.recorded(store.launches_of(self.graph)) from None
+        except programs.FAILED_LAUNCHES as error:
+            raise programs.recorded(error, self.program, self.graph) from None
         except MemoryError as error:
             raise programs.out_of_memory(error, self.graph) from None
 

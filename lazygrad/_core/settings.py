@@ -1,25 +1,25 @@
 """Settings that PyTorch scripts make at their start, where there is something to set.
 
-There is one device, and results are deterministic always; these functions accept what is true
-already and refuse the rest.
+Results are deterministic always; these functions accept what is true already and refuse the rest.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from lazygrad._core.context import fail
+from lazygrad._core import placement
+from lazygrad._core.context import fail, now
 from lazygrad._core.types import set_default_dtype
-from lazygrad._core.values import CPU, Device, check_device
+from lazygrad._core.values import CPU, Device
 
 
 def set_default_device(device: Any) -> None:
-    """Accepts the CPU, where all tensors live."""
-    check_device(device, "set_default_device")
+    """Where tensors are made from now on, when nothing else is said; None: on the CPU."""
+    placement.set_default(device)
 
 
 def get_default_device() -> Device:
-    return CPU
+    return CPU if now.default_device is None else placement.as_device(now.default_device)
 
 
 def set_default_tensor_type(t: Any) -> None:

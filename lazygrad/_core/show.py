@@ -158,6 +158,8 @@ def show(tensor: Tensor) -> str:
         dtype in (complex_default(), dtypes.int64, dtypes.bool_) and tensor.numel())
     if not plain:
         suffixes.append(f"dtype=lazygrad.{dtype.name}")
+    if tensor.is_cuda:
+        suffixes.insert(0, f"device='{tensor.device}'")
     if (function := tensor.grad_fn) is not None:
         suffixes.append(f"grad_fn={function!r}")
     elif tensor.requires_grad:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from lazygrad._core import cell as cells
-from lazygrad._core import graph
+from lazygrad._core import graph, placement
 from lazygrad._core.cell import Cell, View, mark, register
 from lazygrad._core.context import fail, here, now, operation
 from lazygrad._core.observe import Observed, shape_of
@@ -31,6 +31,9 @@ variables: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 """The leaf tensor of every variable marker, as long as it lives."""
 
 _new = object.__new__
+
+placing = False
+"""Whether another device than the CPU is in use (`placement.start`)."""
 
 
 class Tensor(Observed):
@@ -106,7 +109,7 @@ class Tensor(Observed):
 
     @property
     def device(self) -> Device:
-        return CPU
+        return placement.as_device(placement.label_of(self)) if placing else CPU
 
     @property
     def ndim(self) -> int:
@@ -120,8 +123,9 @@ class Tensor(Observed):
     def nbytes(self) -> int:
         return self.numel() * self.dtype.itemsize
 
-    is_cuda = is_sparse = is_quantized = is_meta = is_nested = property(lambda self: False)
-    is_cpu = property(lambda self: True)
+    is_sparse = is_quantized = is_meta = is_nested = property(lambda self: False)
+    is_cuda = property(lambda self: self.device.type == "cuda")
+    is_cpu = property(lambda self: self.device.type == "cpu")
     layout = property(lambda self: STRIDED)
 
     def size(self, dim: int | None = None) -> Any:
@@ -385,6 +389,8 @@ class Tensor(Observed):
 
 def wrap(node: Node) -> Tensor:
     """A tensor for a node just recorded."""
+    if placing:
+        node = placement.settled(node)
     made = Cell()
     made.node = node
     if now.grad and node.differentiable:
@@ -475,6 +481,8 @@ def write(tensor: Tensor, name: str, value: Node) -> Tensor:
             raise fail(name, f"{listed(value.shape)} does not fit into the tensor's "
                        f"{listed(shape)} in place", "Use the operation that returns a new tensor.")
         value = graph.broadcast(value, shape)
+    if placing:
+        value = placement.for_write(tensor, name, value)
     if now.grad and value.differentiable and tensor._detached:
         tensor._detached = False
     node = value if view is None or not view.steps else write_back(cell, view, value, name)

@@ -13,7 +13,7 @@ from typing import Any
 from weakref import ref
 
 from lazygrad._core.context import fail, here, now
-from lazygrad_compiler.ir.node import Node, fresh_input, topological
+from lazygrad_compiler.ir.node import Node, device_of, fresh_input, topological
 
 
 class Trace:
@@ -31,6 +31,8 @@ class Trace:
         """A node for one item of `value`."""
         made = fresh_input(value.dtype, shape, now.location or here())
         made.differentiable = value.differentiable
+        if (device := device_of(value)) is not None:
+            made.device = device
         self.stand_ins.add(made)
         return made
 

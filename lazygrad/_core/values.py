@@ -51,8 +51,24 @@ class Device:
     def __hash__(self) -> int:
         return hash(str(self))
 
+    def __enter__(self) -> Device:
+        """Within the block, tensors are made here where nothing else is said."""
+        from lazygrad._core.placement import enter_default
+        enter_default(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        from lazygrad._core.placement import leave_default
+        leave_default()
+
+    def __reduce__(self) -> Any:
+        return Device, (self.type, self.index)
+
 
 CPU = Device("cpu")
+
+placing = False
+"""Whether another device than the CPU is in use (`placement.start`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +97,24 @@ STRIDED = Layout("strided")
 
 
 def device(type: Any, index: int | None = None) -> Device:
-    """The device of a name; only the CPU holds tensors so far."""
+    """The device of a name, "cpu" or "cuda:0", or of a number of a CUDA device."""
     if isinstance(type, Device):
         return type
+    if isinstance(type, int) and not isinstance(type, bool):
+        return Device("cuda", type)
     name, _, number = str(type).partition(":")
+    if number and not number.isdecimal():
+        raise fail("device", f"{type!r} names no device", "Say 'cpu', 'cuda' or 'cuda:0'.")
     return Device(name, int(number) if number else index)
 
 
 def check_device(where: Any, name: str) -> None:
-    """Refuses devices that hold no tensors."""
-    if where is not None and device(where).type != "cpu":
-        raise fail(name, f"there is no device {where} for tensors", "Tensors live on 'cpu'.")
+    """The device that an operation is asked to make its result on; refuses those that hold no
+    tensors.
+    """
+    if placing or (where is not None and device(where).type != "cpu"):
+        from lazygrad._core.placement import choose
+        choose(where, name)
 
 
 class GradFunction:

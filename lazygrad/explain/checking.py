@@ -83,9 +83,9 @@ class CompileFailures:
     def remove(self) -> None:
         store.artifact_for = self._ordinary
 
-    def _artifact_for(self, graph: Graph) -> Any:
+    def _artifact_for(self, graph: Graph, target: Any = None) -> Any:
         try:
-            return self._ordinary(graph)
+            return self._ordinary(graph, target)
         except Exception:
             if self.found is None:
                 self.found = _crashed(graph)

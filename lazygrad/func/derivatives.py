@@ -21,7 +21,7 @@ from lazygrad._core.context import fail, here, now, operation
 from lazygrad._core.engine import Boundary, boundaries
 from lazygrad._core.nests import parts_of, replace, tensors_in
 from lazygrad._core.tensor import Tensor, _uids, node_of, shape_of, wrap
-from lazygrad_compiler.ir.node import Node, build, fresh_input, rebuild, topological
+from lazygrad_compiler.ir.node import Node, build, device_of, fresh_input, rebuild, topological
 from lazygrad_compiler.ir.ops import OPS, listed
 
 _VARIABLE = OPS["variable"]
@@ -239,6 +239,8 @@ def _push(recorded: _Recorded, tangents: Sequence[Node]) -> list[Node]:
     cotangents = []
     for output in recorded.outputs:
         stand_in = fresh_input(output.dtype, output.shape, output.location)
+        if (device := device_of(output)) is not None:
+            stand_in.device = device
         cotangents.append(build(_VARIABLE, (stand_in,), (next(_uids),), output.location))
     gradients = recorded.pull(cotangents)
     found = backward(gradients, tangents, cotangents)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 
-from lazygrad._core import graph
+from lazygrad._core import graph, placement
 from lazygrad._core.context import (
     METHODS,
     TensorTypeError,
@@ -27,6 +27,9 @@ from lazygrad.functional._operands import as_node, floating, pair, result_dtype,
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import IRError, Node, build
 from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, OPS
+
+placing = False
+"""Whether another device than the CPU is in use (`placement.start`)."""
 
 abs_of = builtins.abs  # this module's own abs is that of tensors
 _NUMBERS = (Tensor, int, float, complex, numpy.generic, numpy.ndarray)
@@ -202,6 +205,8 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
         try:
             if not isinstance(right, _NUMBERS):
                 return NotImplemented
+            if placing:
+                left, right = placement.operands(name, left, right)
             if right.__class__ is Tensor and shape_of(left) != shape_of(right):
                 return broadcast(left, right)
             a, b = pair(name, right, left) if reflected else pair(name, left, right)

@@ -1,6 +1,6 @@
 """What tensors tell about their memory, and the small methods that ordinary scripts call on them.
 
-There is one device and one layout, so much of this answers a question and changes nothing.
+There is one layout, so much of this answers a question and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 import numpy
 
 from lazygrad._core import graph
-from lazygrad._core.cell import leaf_of_array
+from lazygrad._core.cell import leaf, leaf_of_array
 from lazygrad._core.context import METHODS, fail, method, operation
 from lazygrad._core.tensor import Tensor, array_of, node_of, shape_of, strides_of, wrap, write
 from lazygrad.functional._operands import sizes_of
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.ops import listed
+from lazygrad_runtime.memory import Buffer
 
 __all__ = ["detach", "detach_", "fill", "get_device", "is_inference", "is_storage"]
 
@@ -120,22 +121,32 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     return wrap(graph.reshape(graph.reduce("sum", node, axes), wanted))
 
 
-# ---- devices: there is one
-
-
-@method
-def cuda(input: Tensor, device: Any = None, non_blocking: bool = False,
-         memory_format: Any = None) -> Tensor:
-    """Raises: tensors live on the CPU so far."""
-    from lazygrad._core.values import check_device
-    check_device("cuda" if device is None else device, "cuda")
-    return input
+# ---- devices
 
 
 @method
 def pin_memory(input: Tensor, device: Any = None) -> Tensor:
-    """The tensor itself: no device copies from pinned memory yet."""
-    return input
+    """A copy in page-locked memory, which a CUDA device copies from by itself, so that nothing
+    waits; the tensor itself where it lies there, and where there is no device.
+    """
+    from lazygrad_runtime.cuda.driver import device_count
+    if not device_count() or is_pinned(input):
+        return input
+    if input.is_cuda:
+        raise fail("pin_memory", f"a tensor on {input.device} has no host memory to lock",
+                   "Pin it before it is copied to the device.")
+    from lazygrad_runtime.cuda.transfer import page_locked
+    array = array_of(input)
+    if not array.flags.c_contiguous:
+        array = numpy.ascontiguousarray(array).reshape(array.shape)
+    return wrap(leaf(page_locked(Buffer.from_numpy(array)), input.dtype, shape_of(input)))
+
+
+@method
+def is_pinned(input: Tensor, device: Any = None) -> bool:
+    """Whether the value lies in page-locked memory."""
+    payload = input._cell.node.payload
+    return payload is not None and payload.owner.__class__.__name__ == "PinnedBlock"
 
 
 @method
@@ -146,11 +157,17 @@ def share_memory_(input: Tensor) -> Tensor:
 
 @method
 def get_device(input: Tensor) -> int:
-    """-1: the CPU."""
-    return -1
+    """The number of the CUDA device; -1: the CPU."""
+    index = input.device.index
+    return -1 if index is None else index
 
 
-for _name, _answer in (("is_pinned", False), ("is_shared", False), ("is_distributed", False)):
+@method
+def record_stream(input: Tensor, stream: Any) -> None:
+    """Nothing to record: a buffer knows the streams that it is used on."""
+
+
+for _name, _answer in (("is_shared", False), ("is_distributed", False)):
     METHODS[_name] = lambda self, *arguments, _answer=_answer: _answer
 
 

@@ -195,7 +195,7 @@ def sparse_(tensor: lg.Tensor, sparsity: float, std: float = 0.01,
     order = numpy_generator(generator).random((rows, columns)).argsort(axis=0)
     with lg.no_grad():
         normal_(tensor, 0.0, std, generator)
-        return tensor.mul_(lg.from_numpy(order >= zeros).to(tensor.dtype))
+        return tensor.mul_(lg.from_numpy(order >= zeros).to(tensor.device, tensor.dtype))
 
 
 def _old_name(name: str, function: Any) -> Any:

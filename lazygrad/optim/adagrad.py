@@ -48,9 +48,10 @@ class Adagrad(Optimizer):
                           "foreach": foreach, "maximize": maximize,
                           "differentiable": differentiable, "fused": fused})
         for group in self.param_groups:
-            count = _scalar(0.0, float32)
+            counts = {place: _scalar(0.0, float32, place)
+                      for place in {parameter.device for parameter in group["params"]}}
             for parameter in group["params"]:
-                self.state[parameter]["step"] = count
+                self.state[parameter]["step"] = counts[parameter.device]
                 self._state_tensor(parameter, "sum", _first_sum(group, parameter))
 
     def _update_group(self, index: int, group: dict[str, Any], parameters: list[lg.Tensor]) -> None:

@@ -32,16 +32,17 @@ class _History:
     products in float64.
     """
 
-    def __init__(self, most: int, length: int, dtype: DType) -> None:
+    def __init__(self, most: int, length: int, dtype: DType, device: Any = "cpu") -> None:
         self.most = most
         self.rows: list[int] = []
-        self._make_room(min(most, FIRST_ROOM), lg.zeros((0, length), dtype=dtype),
-                        lg.zeros((0, length), dtype=dtype))
+        none = lg.zeros((0, length), dtype=dtype, device=device)
+        self._make_room(min(most, FIRST_ROOM), none, none)
 
     def _make_room(self, room: int, steps: lg.Tensor, turns: lg.Tensor) -> None:
         added = numpy.zeros((room - steps.shape[0], steps.shape[1]), steps.dtype.numpy)
-        self.steps = lg.cat([steps, lg.from_numpy(added)])
-        self.turns = lg.cat([turns, lg.from_numpy(added.copy())])
+        place = steps.device
+        self.steps = lg.cat([steps, lg.from_numpy(added).to(place)])
+        self.turns = lg.cat([turns, lg.from_numpy(added.copy()).to(place)])
         self.room = room
         self.steps_by_turns = _grown(getattr(self, "steps_by_turns", None), room)
         self.turns_by_turns = _grown(getattr(self, "turns_by_turns", None), room)
@@ -56,12 +57,13 @@ class _History:
         else:
             row = self.rows.pop(0)
         self.rows.append(row)
-        here = lg.arange(self.room).reshape(-1, 1) == lg.from_numpy(numpy.array(row))
+        here = (lg.arange(self.room).reshape(-1, 1) == lg.from_numpy(numpy.array(row))).to(
+            step.device)
         self.steps = lg.where(here, step, self.steps)
         self.turns = lg.where(here, turn, self.turns)
         products = [_products(self.steps, turn), _products(self.turns, turn),
                     _products(self.turns, step)]
-        with_turn, turns, with_step = (product.numpy() for product in products)
+        with_turn, turns, with_step = (product.numpy(force=True) for product in products)
         self.steps_by_turns[:, row], self.steps_by_turns[row, :] = with_turn, with_step
         self.turns_by_turns[:, row] = self.turns_by_turns[row, :] = turns
 
@@ -70,7 +72,7 @@ class _History:
         diagonal before the first of them.
         """
         by_steps, by_turns = _products(self.steps, gradient), _products(self.turns, gradient)
-        step_products, turn_products = by_steps.numpy(), by_turns.numpy()
+        step_products, turn_products = by_steps.numpy(force=True), by_turns.numpy(force=True)
         of_steps, of_turns = numpy.zeros(self.room), numpy.zeros(self.room)
         inverse = {row: 1.0 / self.steps_by_turns[row, row] for row in self.rows}
         first = {}
@@ -107,7 +109,7 @@ def _products(rows: lg.Tensor, vector: lg.Tensor) -> lg.Tensor:
 
 
 def _combination(rows: lg.Tensor, factors: numpy.ndarray) -> lg.Tensor:
-    return (rows.to(float64) * lg.from_numpy(factors.reshape(-1, 1))).sum(0)
+    return (rows.to(float64) * lg.from_numpy(factors.reshape(-1, 1)).to(rows.device)).sum(0)
 
 
 def _largest(vector: lg.Tensor) -> float:
@@ -214,7 +216,7 @@ class LBFGS(Optimizer):
     def _direction(self, state: dict[str, Any], gradient: lg.Tensor, most: int) -> lg.Tensor:
         """Where to go from here; takes the last move into the history."""
         if state["n_iter"] == 1 or self._history is None:
-            self._history = _History(most, gradient.shape[0], gradient.dtype)
+            self._history = _History(most, gradient.shape[0], gradient.dtype, gradient.device)
             state["H_diag"] = 1.0
             return -gradient
         turn = gradient - state["prev_flat_grad"]

@@ -61,9 +61,10 @@ class _Number:
             write(self.tensor, "optimizer", raw_node(_scalar(value, dtype)))
 
 
-def _scalar(value: float, dtype: DType) -> lg.Tensor:
+def _scalar(value: float, dtype: DType, device: Any = "cpu") -> lg.Tensor:
     """A 0-d tensor over data: an input of the program, never a constant."""
-    return lg.from_numpy(numpy.array(value, dtype.numpy))
+    made = lg.from_numpy(numpy.array(value, dtype.numpy))
+    return made if device == "cpu" else made.to(device)
 
 
 class Optimizer(Hooked):
@@ -236,16 +237,17 @@ class Optimizer(Hooked):
         Parameters that have no gradient this time keep their count: the others get a new one.
         """
         state = self.state
-        fresh: dict[str, lg.Tensor] = {}
+        fresh: dict[Any, dict[str, lg.Tensor]] = {}  # by device
         active: dict[int, list[lg.Tensor]] = {}
         counts: dict[int, lg.Tensor] = {}
         for parameter in parameters:
             of_parameter = state[parameter]
             count = of_parameter.get("step")
             if count is None:
-                if not fresh:
-                    fresh = self._first_numbers(group)
-                of_parameter.update(fresh)
+                place = parameter.device
+                if place not in fresh:
+                    fresh[place] = self._first_numbers(group, place)
+                of_parameter.update(fresh[place])
                 count = of_parameter["step"]
             counts[id(count)] = count
             active.setdefault(id(count), []).append(parameter)
@@ -258,18 +260,18 @@ class Optimizer(Hooked):
             if holders[key] != len(active[key]):
                 separate = {}
                 for name in ("step", *self.moving_numbers):
-                    separate[name] = _scalar(0.0, float32)
+                    separate[name] = _scalar(0.0, float32, count.device)
                     write(separate[name], name, raw_node(state[active[key][0]][name]))
                 for parameter in active[key]:
                     state[parameter].update(separate)
                 count = separate["step"]
             write(count, "step", graph.add(raw_node(count), 1.0))
 
-    def _first_numbers(self, group: dict[str, Any]) -> dict[str, lg.Tensor]:
+    def _first_numbers(self, group: dict[str, Any], device: Any) -> dict[str, lg.Tensor]:
         """The step count and the numbers that move with it, as they are before the first step."""
         values = {name: group[first] if isinstance(first, str) else first
                   for name, first in self.moving_numbers.items()}
-        return {name: _scalar(float(value), float32)
+        return {name: _scalar(float(value), float32, device)
                 for name, value in {"step": 0.0, **values}.items()}
 
     def _per_count(self, parameters: Iterable[lg.Tensor],
@@ -326,6 +328,11 @@ class Optimizer(Hooked):
         found = state.get(name)
         if found is None:
             sizes = tuple(parameter.shape if shape is None else shape)
+            if parameter.is_cuda:
+                found = state[name] = lg.full(sizes, fill, dtype=parameter.dtype,
+                                              device=parameter.device)
+                cells.hold_as_data(found._cell)
+                return found
             array = numpy.zeros(sizes, parameter.dtype.numpy)
             if fill:
                 array.fill(fill)
@@ -407,9 +414,11 @@ class Optimizer(Hooked):
             # equal numbers within a group become one shared tensor for each
             moving = {name: float(values[name]) for name in ("step", *self.moving_numbers)
                       if name in values}
-            key = (position, *moving.values())
+            place = parameter.device
+            key = (position, place, *moving.values())
             if key not in shared:
-                shared[key] = {name: _scalar(value, float32) for name, value in moving.items()}
+                shared[key] = {name: _scalar(value, float32, place)
+                               for name, value in moving.items()}
             state[parameter] = {name: shared[key][name] if name in moving
                                 else self._loaded(name, value, parameter)
                                 for name, value in values.items()}
@@ -433,6 +442,7 @@ class Optimizer(Hooked):
             raise ValueError(f"loaded state {name!r} has shape {tuple(value.shape)}, and its "
                              f"parameter of shape {tuple(parameter.shape)} needs {expected}")
         same = not (parameter.is_floating_point() and value.is_floating_point())
+        value = value.to(parameter.device)
         return value.detach().clone() if same else value.detach().clone().to(parameter.dtype)
 
     def _state_shape(self, name: str, parameter: lg.Tensor) -> tuple[int, ...]:

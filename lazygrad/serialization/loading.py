@@ -34,35 +34,60 @@ def load(f: File, map_location: Any = None, *, weights_only: bool = True,
     is ever run.
 
     Archives written by torch.save are read, too, as far as they hold tensors and plain data.
-    map_location: a device, a dict of devices or a function, as in PyTorch; tensors come to the
-    CPU, and asking for another device is an error.  weights_only=False reads nothing more, and mmap
-    changes nothing.
-    Raises FileFormatError for truncated, damaged or foreign files.
+    Tensors come to the device that they were saved from, those of torch.save to the CPU.
+    map_location: where they come instead: a device, or a dict of devices, as in PyTorch; with a
+    function they come to the CPU.  weights_only=False reads nothing more, and mmap changes nothing.
+    Raises FileFormatError for truncated, damaged or foreign files, TensorError for a device that is
+    not there.
     """
-    _check_location(map_location)
+    if not isinstance(map_location, dict) and not callable(map_location):
+        check_device(map_location, "load")
     if hasattr(f, "read"):
         file: Any = f
         if not hasattr(f, "seek") or not f.seekable():  # type: ignore[union-attr]
             file = io.BytesIO(f.read())  # type: ignore[union-attr]
-        return _read(file, getattr(f, "name", "the file"))
+        return _read(file, getattr(f, "name", "the file"), map_location)
     with open(f, "rb") as opened:  # type: ignore[arg-type]
-        return _read(opened, os.fspath(f))  # type: ignore[arg-type]
+        return _read(opened, os.fspath(f), map_location)  # type: ignore[arg-type]
 
 
-def _check_location(where: Any) -> None:
-    """Tensors live on the CPU: a function of storages, or a dict of devices, maps nothing else."""
+def _target(saved: str, where: Any) -> Any:
+    """The device that a tensor comes to."""
+    if where is None:
+        return saved
     if isinstance(where, dict):
-        for device in where.values():
-            check_device(device, "load")
-    elif not callable(where):
-        check_device(where, "load")
+        return next((target for source, target in where.items() if str(source) == saved), saved)
+    return "cpu" if callable(where) else where
+
+
+def _moved(value: Any, where: Any) -> Any:
+    """Tensors of the CPU in nested data, at their place."""
+    target = _target("cpu", where)
+    if str(target) == "cpu":
+        return value
+    if isinstance(value, lg.Tensor):
+        return _placed(value, target)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            value[key] = _moved(item, where)
+    elif type(value) in (list, tuple):
+        return type(value)(_moved(item, where) for item in value)
+    return value
+
+
+def _placed(tensor: Any, device: Any) -> Any:
+    """A tensor or parameter on a device, a leaf as it was."""
+    made = tensor.detach().to(device)
+    if isinstance(tensor, lg.nn.Parameter):
+        return lg.nn.Parameter(made, requires_grad=tensor.requires_grad)
+    return made.detach().requires_grad_(tensor.requires_grad)
 
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files begin that torch.save wrote before PyTorch 1.6."""
 
 
-def _read(file: Any, name: Any) -> Any:
+def _read(file: Any, name: Any, where: Any) -> Any:
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, ValueError, struct.error):
@@ -71,12 +96,14 @@ def _read(file: Any, name: Any) -> Any:
         try:
             names = archive.namelist()
             if MANIFEST in names:
-                return _Decoder(archive).decode_file()
+                return _Decoder(archive, where).decode_file()
             if any(entry.endswith("/data.pkl") for entry in names):
                 from lazygrad.utils.torch_format import read_torch_archive
-                return read_torch_archive(archive)
+                return _moved(read_torch_archive(archive), where)
         except FileFormatError as error:
             raise FileFormatError(f"load: {name}: {error}") from None
+        except lg.TensorError:
+            raise
         except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, zlib_error,
                 struct.error) as error:
             raise FileFormatError(f"load: {name} is damaged: {error}") from None
@@ -111,8 +138,9 @@ except ImportError:  # an interpreter built without zlib: our files are not comp
 class _Decoder:
     """Reads the manifest and rebuilds the data, trusting nothing in it."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
+    def __init__(self, archive: zipfile.ZipFile, where: Any) -> None:
         self.archive = archive
+        self.where = where
         self.tensors: list[Any] = []
 
     def decode_file(self) -> Any:
@@ -132,6 +160,8 @@ class _Decoder:
             return self.decode(manifest["root"])
         except RecursionError:
             raise FileFormatError("its data is nested too deeply") from None
+        except lg.TensorError:
+            raise
         except (KeyError, IndexError, TypeError, ValueError, AttributeError,
                 OverflowError) as error:
             raise FileFormatError(
@@ -167,7 +197,8 @@ class _Decoder:
                 tensor = lg.nn.Parameter(tensor, requires_grad=entry["requires_grad"] is True)
             elif entry["requires_grad"] is True:
                 tensor = tensor.detach().requires_grad_()
-            self.tensors.append(tensor)
+            target = _target(str(entry.get("device", "cpu")), self.where)
+            self.tensors.append(tensor if str(target) == "cpu" else _placed(tensor, target))
 
     def decode(self, value: Any) -> Any:
         if value is None or isinstance(value, (bool, int, float, str)):

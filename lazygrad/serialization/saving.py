@@ -182,7 +182,7 @@ class _Encoder:
         number = self._numbers.get(id(tensor))
         if number is not None:
             return number
-        array = tensor.detach().numpy()
+        array = tensor.detach().numpy(force=True)
         if any(stride < 0 for stride in array.strides):
             array = numpy.ascontiguousarray(array)
         number = self._numbers[id(tensor)] = len(self.tensors)
@@ -191,7 +191,8 @@ class _Encoder:
         kind = "parameter" if isinstance(tensor, lg.nn.Parameter) else "tensor"
         self.tensors.append({"kind": kind, "dtype": tensor.dtype.name,
                              "shape": [int(size) for size in array.shape],
-                             "requires_grad": bool(tensor.requires_grad)})
+                             "requires_grad": bool(tensor.requires_grad),
+                             **({"device": str(tensor.device)} if tensor.is_cuda else {})})
         return number
 
     def storages(self) -> list[memoryview | bytes]:

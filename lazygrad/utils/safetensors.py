@@ -51,10 +51,13 @@ def save(tensors: Mapping[str, lg.Tensor], metadata: Mapping[str, str] | None = 
 
 
 def load_file(filename: str | os.PathLike, device: Any = "cpu") -> dict[str, lg.Tensor]:
-    """Reads all tensors of a file.  FileFormatError for truncated, damaged and foreign files."""
+    """Reads all tensors of a file, onto a device.  FileFormatError for truncated, damaged and
+    foreign files.
+    """
     check_device(device, "load_file")
     with open(filename, "rb") as file:
-        return _decoded(bytearray(file.read()), os.fspath(filename))[0]
+        found = _decoded(bytearray(file.read()), os.fspath(filename))[0]
+    return {name: tensor.to(device) for name, tensor in found.items()}
 
 
 def load(data: bytes) -> dict[str, lg.Tensor]:
@@ -84,7 +87,7 @@ def _encoded(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> 
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     parts, offset = [], 0
     for name in order:
-        array = numpy.ascontiguousarray(tensors[name].detach().numpy())
+        array = numpy.ascontiguousarray(tensors[name].detach().numpy(force=True))
         if sys.byteorder == "big":
             array = array.byteswap()
         header[name] = {"dtype": NAMES[tensors[name].dtype.name],

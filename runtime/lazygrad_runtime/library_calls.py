@@ -86,14 +86,15 @@ class LibraryCaller:
 
     def _call(self, number: int, arguments: int, error: int) -> None:
         try:
-            self._run(self._launches[number], arguments)
+            self.call(self._launches[number], arguments)
             ctypes.c_int64.from_address(error).value = 0  # at last: until here it counts as failed
         except BaseException as raised:
             # without tracebacks, whose frames hold arrays over memory that is given back
             raised.__context__ = None
             self._raised = raised.with_traceback(None)
 
-    def _run(self, launch: LibraryLaunch, arguments: int) -> None:
+    def call(self, launch: LibraryLaunch, arguments: int) -> None:
+        """Runs a call over the arrays at the addresses that lie at `arguments`."""
         from lazygrad_compiler.ir.library import LIBRARY, run_library
 
         count = len(launch.arguments)

@@ -65,6 +65,8 @@ class Buffer:
     pointer: int
     nbytes: int
     owner: object | None
+    device = None
+    """The CPU; buffers of a GPU (`cuda.memory.DeviceBuffer`) name theirs."""
 
     def __init__(
         self,

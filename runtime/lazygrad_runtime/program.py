@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from lazygrad_compiler.artifact import Artifact, canonical_graph, pruned
+from lazygrad_compiler.ir import node as nodes
 from lazygrad_compiler.ir.composite import unfold
 from lazygrad_compiler.ir.loop import Loop, siblings
-from lazygrad_compiler.ir.node import Graph, Location, Named, Node
+from lazygrad_compiler.ir.node import Graph, Location, Named, Node, device_of
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_runtime import library_calls, store
 from lazygrad_runtime.library_calls import LibraryCaller, LibraryError, LinAlgError
@@ -42,12 +43,16 @@ FAILURES = (IndexError, MemoryError, LinAlgError)
 LARGEST_KEPT_ARENA = 1 << 18
 """Bytes.  A small arena stays with its program, since asking for one costs as much as a kernel."""
 
-run_callbacks: list[Callable[[Program], None]] = []
+run_callbacks: list[Callable[[Any], None]] = []
 """Called with each program just before it runs."""
 
 
 class Program:
-    """A compiled graph, loaded and ready to run."""
+    """A compiled graph, loaded and ready to run.  places: the devices of the inputs, where the
+    graph was compiled for several (`placed.py`).
+    """
+
+    places: Sequence[str | None] | None = None
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
@@ -132,6 +137,14 @@ class Program:
         return outputs
 
 
+class LaunchError(RuntimeError):
+    """A launch was refused, or ended in a fault."""
+
+    def recorded(self, launches: Sequence[Launch]) -> Exception:
+        """The error with the lines of the present recording."""
+        raise NotImplementedError
+
+
 class IndexOutOfRange(IndexError):
     """A gather or scatter met an index beyond its axis.
 
@@ -170,6 +183,10 @@ class IndexOutOfRange(IndexError):
         )
 
 
+FAILED_LAUNCHES = (IndexOutOfRange, LibraryError, LaunchError)
+"""Errors that name a launch; `recorded` gives them the lines of the present recording."""
+
+
 def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, int]]:
     """What identifies the pending graph, its leaves in order, and the number of each node in the
     key.
@@ -182,6 +199,7 @@ def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, 
     leaves: list[Node] = []
     number: dict[Node, int] = {}
     calls: dict[Any, int] = {}
+    placing = nodes.placing
     for output in outputs:
         if output in number:
             continue
@@ -193,7 +211,8 @@ def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, 
                 continue
             if node.payload is not None or node.op == "input":
                 number[node] = len(key)
-                key.append((node.dtype, node.shape))
+                key.append((node.dtype, node.shape, device_of(node)) if placing
+                           else (node.dtype, node.shape))
                 leaves.append(node)
                 stack.pop()
                 continue
@@ -233,10 +252,10 @@ def pending_graph(outputs: Sequence[Node]) -> tuple[Graph, list[Node]]:
     return pruned(canonical_graph(outputs, leaves), leaves)
 
 
-_programs: dict[tuple, tuple[Program, tuple[int, ...]]] = {}
+_programs: dict[tuple, tuple[Any, tuple[int, ...]]] = {}
 
 
-def program_for(outputs: Sequence[Node]) -> tuple[Program, list[Node]]:
+def program_for(outputs: Sequence[Node]) -> tuple[Any, list[Node]]:
     """The program that computes the nodes, compiled if need be, and the leaves that it reads."""
     key, leaves, _ = pending_key(outputs)
     found = _programs.get(key)
@@ -246,9 +265,25 @@ def program_for(outputs: Sequence[Node]) -> tuple[Program, list[Node]]:
         return program, leaves if len(read) == len(leaves) else [leaves[place] for place in read]
     graph, used = pruned(canonical_graph(outputs, leaves), leaves)
     place = {leaf: number for number, leaf in enumerate(leaves)}
-    program = Program(store.artifact_for(graph))
+    program = _placed(graph, used) if nodes.placing else Program(store.artifact_for(graph))
     _programs[key] = program, tuple([place[leaf] for leaf in used])
     return program, used
+
+
+def _placed(graph: Graph, leaves: Sequence[Node]) -> Any:
+    """The program of a graph that may be on several devices."""
+    from lazygrad_runtime import placed
+
+    return placed.program_of(graph, [device_of(leaf) for leaf in leaves])
+
+
+def recorded(error: Any, program: Any, graph: Graph) -> Exception:
+    """The error of a failed launch with the lines of the present recording, which `graph` has."""
+    if program.places is None:
+        return error.recorded(store.launches_of(graph))
+    from lazygrad_runtime import placed
+
+    return error.recorded(placed.launches_of(graph, program.places, getattr(error, "step", 0)))
 
 
 def execute(outputs: Sequence[Node], tracked: Sequence[Node] = ()) -> None:
@@ -266,12 +301,14 @@ def execute(outputs: Sequence[Node], tracked: Sequence[Node] = ()) -> None:
     program, leaves = program_for(wanted)
     try:
         buffers = program.run([leaf.payload for leaf in leaves])
-    except (IndexOutOfRange, LibraryError) as error:
-        raise error.recorded(store.launches_of(pending_graph(wanted)[0])) from None
+    except FAILED_LAUNCHES as error:
+        raise recorded(error, program, pending_graph(wanted)[0]) from None
     except MemoryError as error:
         raise out_of_memory(error, pending_graph(wanted)[0]) from None
     for node, buffer in zip(wanted, buffers, strict=True):
         node.payload = buffer
+        if buffer.device is not None:
+            node.device = buffer.device.label
 
 
 def out_of_memory(error: MemoryError, graph: Graph) -> MemoryError:

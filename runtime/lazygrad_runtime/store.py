@@ -7,6 +7,7 @@ canonical graph, the target, the versions of LLVM and llvmlite, and a hash of th
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -15,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lazygrad_compiler.artifact import Artifact
 from lazygrad_compiler.ir.node import Graph
@@ -26,6 +27,7 @@ from lazygrad_runtime.cache_target import fits, machine_features
 from lazygrad_runtime.loader import LoadedCode, load_object
 
 if TYPE_CHECKING:
+    from lazygrad_compiler.backend import AnyTarget
     from lazygrad_compiler.loops.kernel import Launch
     from lazygrad_compiler.pipeline import Stages
 
@@ -74,13 +76,27 @@ def source_hash() -> str:
     return digest.hexdigest()
 
 
-def key_fields(graph_text: str, target: Target) -> dict[str, str | int]:
+def key_fields(graph_text: str, target: AnyTarget) -> dict[str, Any]:
     """The named fields that identify a program on disk."""
     import llvmlite
     import llvmlite.binding as llvm
 
     return {
         "graph": hashlib.sha256(graph_text.encode()).hexdigest(),
+        **target_fields(target),
+        "llvm": ".".join(map(str, llvm.llvm_version_info)),
+        "llvmlite": llvmlite.__version__,
+        "compiler": source_hash(),
+    }
+
+
+def target_fields(target: AnyTarget) -> dict[str, Any]:
+    """What of a target a program depends on, by name."""
+    if not isinstance(target, Target):
+        described = dataclasses.asdict(target)
+        return {"triple": target.triple, **described, "instructions": " ".join(
+            described["instructions"])}
+    return {
         "triple": target.triple,
         "cpu": target.cpu,
         "features": target.features,
@@ -88,16 +104,16 @@ def key_fields(graph_text: str, target: Target) -> dict[str, str | int]:
         "registers": target.registers,
         "l1_bytes": target.l1_bytes,
         "l2_bytes": target.l2_bytes,
-        "llvm": ".".join(map(str, llvm.llvm_version_info)),
-        "llvmlite": llvmlite.__version__,
-        "compiler": source_hash(),
     }
 
 
-def artifact_for(graph: Graph) -> Artifact:
-    """The artifact of a canonical graph: from disk where it is there, else compiled and stored."""
+def artifact_for(graph: Graph, target: AnyTarget | None = None) -> Artifact:
+    """The artifact of a canonical graph: from disk where it is there, else compiled and stored.
+
+    target: this machine's processor unless given.
+    """
     with _lock:
-        target = host()
+        target = target or host()
         graph_text = print_graph(graph, locations=False)
         fields = key_fields(graph_text, target)
         entry = disk().lookup(fields, fits)
@@ -114,9 +130,10 @@ def artifact_for(graph: Graph) -> Artifact:
 
 
 def _compile(
-    graph: Graph, graph_text: str, target: Target, fields: dict[str, str | int]
+    graph: Graph, graph_text: str, target: AnyTarget, fields: dict[str, Any]
 ) -> Artifact:
-    artifact, stages = compile_for(graph, target, _kernel_object)
+    native = isinstance(target, Target)
+    artifact, stages = compile_for(graph, target, _kernel_object if native else None)
     counters.compiles += 1
     counters.compile_seconds += artifact.seconds
     keep(disk(), fields, graph, artifact)
@@ -126,7 +143,8 @@ def _compile(
 
 
 def compile_for(
-    graph: Graph, target: Target, kernel_object: Callable[[str, str, Target], bytes] | None = None
+    graph: Graph, target: AnyTarget,
+    kernel_object: Callable[[str, str, Target], bytes] | None = None,
 ) -> tuple[Artifact, Stages]:
     """A graph's program and what a dump shows of it; nothing is looked up, counted or kept."""
     import time
@@ -144,15 +162,16 @@ def compile_for(
 
 
 def keep(
-    cache: CompileCache, fields: dict[str, str | int], graph: Graph, artifact: Artifact
+    cache: CompileCache, fields: dict[str, Any], graph: Graph, artifact: Artifact
 ) -> bool:
     """Writes a program of this machine into a cache, with its IR beside it."""
     blobs = {**artifact.objects, GRAPH_BLOB: print_graph(graph).encode()}
-    meta = {**artifact.description(), "needs": sorted(machine_features())}
+    needs = sorted(machine_features()) if artifact.device == "cpu" else []
+    meta = {**artifact.description(), "needs": needs}
     return cache.store(fields, blobs, meta)
 
 
-def launches_of(graph: Graph) -> list[Launch]:
+def launches_of(graph: Graph, target: AnyTarget | None = None) -> list[Launch]:
     """The launches of a canonical graph with the lines that it was recorded at this time.
 
     A program is shared by all graphs of its structure, wherever they were recorded; for a message
@@ -160,7 +179,7 @@ def launches_of(graph: Graph) -> list[Launch]:
     """
     from lazygrad_compiler.pipeline import lower
 
-    return lower(graph, host()).launches
+    return lower(graph, target or host()).launches
 
 
 def _kernel_object(name: str, llvm_text: str, target: Target) -> bytes:

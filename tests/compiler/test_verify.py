@@ -22,7 +22,7 @@ def damaged(original: Node, **changes: Any) -> Node:
     """A copy with some fields changed, past the checks of `node`."""
     copy = Node.__new__(Node)
     for name in Node.__slots__:
-        if name in ("__weakref__", "serial"):
+        if name in ("__weakref__", "serial", "device"):
             continue
         setattr(copy, name, changes.get(name, getattr(original, name)))
     return copy

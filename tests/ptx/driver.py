@@ -282,6 +282,13 @@ class FakeDriver:
 
         return self._enqueue(stream, work) if size else SUCCESS
 
+    @_call(c_uint64, c_void_p, c_uint64, c_void_p, c_size_t, c_void_p)
+    def cuMemcpyPeerAsync(
+        self, target: int, there: int | None, source: int, here: int | None, size: int,
+        stream: int | None,
+    ) -> int:  # fmt: skip
+        return FakeDriver.cuMemcpyDtoDAsync_v2(self, target, source, size, stream)
+
     @_call(c_uint64, c_void_p, c_size_t)
     def cuMemcpyHtoD_v2(self, target: int, source: int, size: int) -> int:
         return FakeDriver.cuMemcpyHtoDAsync_v2(self, target, source, size, None)

@@ -75,7 +75,11 @@ def _cut(forward: Sequence[Node], read: set[Node], there: set[Node]) -> list[Nod
     import networkx
 
     flow = networkx.DiGraph()
-    costly = [value for value in forward if OPS[value.op].kind in COSTLY_KINDS and not known(value)]
+    costly = [
+        value
+        for value in forward
+        if (OPS[value.op].kind in COSTLY_KINDS or value.op == "transfer") and not known(value)
+    ]
     if not costly:
         return []
     number = {value: position for position, value in enumerate(forward)}

@@ -35,6 +35,12 @@ def variable(at: Builder, forward: Node, g: Node, needed: Needed) -> Gradients:
     return (g,)
 
 
+def transfer(at: Builder, forward: Node, g: Node, needed: Needed) -> Gradients:
+    """The cotangent goes back to where the value came from."""
+    device, source = forward.attrs
+    return (at.op("transfer", g, attrs=(source, device)) if source else g,)
+
+
 VJP: dict[str, Rule] = {
     **vjp_elementwise.RULES,
     **vjp_complex.RULES,
@@ -48,6 +54,7 @@ VJP: dict[str, Rule] = {
     **vjp_sort.RULES,
     **vjp_special.RULES,
     "variable": variable,
+    "transfer": transfer,
 }
 
 BLOCKING = frozenset({"stop_gradient", "bitcast"})

@@ -174,6 +174,7 @@ RULES: dict[str, Rule] = {
     **{name: pointwise for name, entry in OPS.items() if entry.kind == "elementwise"},
     **{name: over_axes for name, entry in OPS.items() if entry.kind == "reduction"},
     "stop_gradient": pointwise,
+    "transfer": pointwise,
     "variable": unmarked,
     "reshape": reshape,
     "expand": expand,

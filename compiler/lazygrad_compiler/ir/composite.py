@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
+from lazygrad_compiler.ir import node as nodes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import (
     Location,
@@ -135,6 +136,9 @@ def apply(applied: Template, inputs: tuple[Node, ...], location: Location,
           inside: tuple[Location, ...] = ()) -> list[Node]:
     """The template's results on these inputs, which have the dtypes and shapes of its own."""
     call: Call | None = None
+    device: str | None = None
+    if nodes.placing:
+        inputs, device = nodes.together(applied.name, inputs, location)
     numbers = tuple(map(id, inputs))
     results: list[Node] = []
     for part, direct in enumerate(applied.direct):
@@ -159,6 +163,8 @@ def apply(applied: Template, inputs: tuple[Node, ...], location: Location,
             made.serial = next(serials)
             made.call = call
             made.part = part
+            if device is not None:
+                made.device = device
             found = remember(key, made)
         results.append(found)
     return results
@@ -169,7 +175,7 @@ def _inputs_of(call: Call, part: int, location: Location) -> tuple[Node, ...]:
     applied, inside = call.template, call.inside
     value: dict[Node, Node] = dict(zip(applied.inputs, call.inputs, strict=True))
     for each, place in applied.below(part):
-        value[each] = intern_node(
+        made = intern_node(
             each.op,
             tuple([value[below] for below in each.inputs]),
             each.attrs,
@@ -178,6 +184,7 @@ def _inputs_of(call: Call, part: int, location: Location) -> tuple[Node, ...]:
             inside[place] or location if inside else location,
             each.differentiable,
         )
+        value[each] = nodes.placed(made) if nodes.placing else made
     return tuple([value[below] for below in applied.outputs[part].inputs])
 
 

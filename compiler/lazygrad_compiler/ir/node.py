@@ -71,7 +71,8 @@ class Node:
     op: key of the op table.  inputs: nodes.  attrs: values in the order of the op's `attributes`.
     identity: the attributes as they count for identity (`identity_of`).
     dtype, shape: inferred.  location: the user's lines.  differentiable: True where a `variable` is
-    reached through floating-point operations, that is, where a gradient could flow.  payload:
+    reached through floating-point operations, that is, where a gradient could flow.  device: where
+    it is computed, see `device_of`.  payload:
     whatever the layer above attaches (the runtime's buffer once the value is known); no part of
     identity.  call, part: where the node is a result of a composite (`composite.py`), which one;
     else None.
@@ -81,6 +82,7 @@ class Node:
         "__weakref__",
         "attrs",
         "call",
+        "device",
         "differentiable",
         "dtype",
         "identity",
@@ -97,6 +99,7 @@ class Node:
     inputs: tuple[Node, ...]
     attrs: tuple[Any, ...]
     identity: tuple[Any, ...]
+    device: str  # absent: anywhere
     dtype: DType
     shape: Shape
     location: Location
@@ -276,7 +279,66 @@ def build(definition: Any, inputs: tuple[Node, ...], attrs: tuple, location: Loc
             if value.differentiable:
                 differentiable = True
                 break
-    return intern_node(name, inputs, attrs, dtype, shape, location, differentiable)
+    made = intern_node(name, inputs, attrs, dtype, shape, location, differentiable)
+    return placed(made) if placing else made
+
+
+placing = False
+"""Whether nodes note their devices: not before a program uses another device than the CPU."""
+
+
+def device_of(value: Node) -> str | None:
+    """The label of the device that a node is computed on; None: anywhere, its users decide (values
+    of the CPU, and what depends on them alone).
+    """
+    return getattr(value, "device", None)
+
+
+def placed(made: Node) -> Node:
+    """The node with its device: that of its inputs, or where a transfer leads."""
+    if made.op == "transfer":
+        made.device = made.attrs[0]
+        return made
+    inputs, device = together(made.op, made.inputs, made.location)
+    if inputs is not made.inputs:
+        from lazygrad_compiler.ir.ops import OPS
+
+        return build(OPS[made.op], inputs, made.attrs, made.location)
+    if device is not None:
+        made.device = device
+    return made
+
+
+def together(
+    name: str, inputs: tuple[Node, ...], location: Location
+) -> tuple[tuple[Node, ...], str | None]:
+    """The inputs of an operation on one device, and which.  Single numbers come over from the CPU;
+    IRError where anything else is elsewhere.
+    """
+    found = None
+    for value in inputs:
+        device = getattr(value, "device", None)
+        if device is not None and device != found:
+            if found is not None:
+                break
+            found = device
+    else:
+        return inputs, found
+    from lazygrad_compiler.ir.ops import OPS
+
+    devices = dict.fromkeys(device for value in inputs if (device := device_of(value)))
+    others = [device for device in devices if device != "cpu"]
+    if len(others) > 1 or any(device_of(value) == "cpu" and value.shape for value in inputs):
+        raise IRError(
+            f"[{name}] all tensors must be on the same device, and these are on "
+            f"{' and '.join(devices)}. Copy one of them, for instance with x.to({others[0]!r})."
+        )
+    return tuple([
+        build(OPS["transfer"], (value,), (others[0], "cpu"), location)
+        if device_of(value) == "cpu"
+        else value
+        for value in inputs
+    ]), others[0]
 
 
 def merge_locations(*locations: Location) -> Location:

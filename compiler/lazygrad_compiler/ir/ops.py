@@ -551,6 +551,14 @@ define(
     "its input; gradients can be asked for by the number",
 )
 define("stop_gradient", "marker", 1, "", infer_identity, "its input; gradients do not pass")
+define(
+    "transfer",
+    "marker",
+    1,
+    "device source",
+    infer_identity,
+    "its input on a device, copied from another; with no source: computed there",
+)
 
 
 def kind_of(value: Node) -> str:

@@ -580,7 +580,7 @@ REFERENCE.update(reference_sort.RULES)
 REFERENCE.update(reference_attention.RULES)
 
 
-@rule("variable", "stop_gradient")
+@rule("variable", "stop_gradient", "transfer")
 def _marker(node: Node, inputs: Sequence[Array]) -> Array:
     return inputs[0]
 

@@ -171,7 +171,7 @@ def _part_by_part(node: Node, operands: Sequence[Value]) -> Pair:
 HANDLERS |= dict.fromkeys(
     (
         "neg", "add", "sub", "where", "reshape", "permute", "expand", "slice", "flip", "concat",
-        "window", "sum", "gather", "variable", "stop_gradient",
+        "window", "sum", "gather", "variable", "stop_gradient", "transfer",
     ),
     _part_by_part,
 )

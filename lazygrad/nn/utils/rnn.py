@@ -137,7 +137,7 @@ def pack_padded_sequence(input: lg.Tensor, lengths: Any, batch_first: bool = Fal
     batch = len(counts)
     places = [t * batch + ranks[row] for t, size in enumerate(sizes) for row in range(size)]
     flat = input.reshape(-1, *input.shape[2:])
-    data = flat.index_select(0, lg.from_numpy(numpy.array(places, numpy.int64)))
+    data = flat.index_select(0, lg.from_numpy(numpy.array(places, numpy.int64)).to(input.device))
     return PackedSequence(data, _tensor_of(sizes), order)
 
 
@@ -164,11 +164,11 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False,
     if batch_first:
         places, present = places.T.copy(), present.T.copy()
     data = sequence.data
-    flat = data.index_select(0, lg.from_numpy(places.reshape(-1)))
+    flat = data.index_select(0, lg.from_numpy(places.reshape(-1)).to(data.device))
     padded = flat.reshape(*places.shape, *data.shape[1:])
     if not present.all():
         gaps = lg.from_numpy(~present).reshape(*present.shape, *(1,) * (data.ndim - 1))
-        padded = padded.masked_fill(gaps, padding_value)
+        padded = padded.masked_fill(gaps.to(data.device), padding_value)
     return padded, lengths
 
 

@@ -100,6 +100,8 @@ def collate_arrays(batch: Sequence[Any]) -> Any:
     """`default_collate` with `Handed` arrays in place of tensors."""
     first = batch[0]
     if isinstance(first, lg.Tensor):
+        if first.is_cuda:
+            return lg.stack(list(batch))
         return Handed(_stacked([item.detach().numpy() for item in batch]))
     if isinstance(first, (numpy.ndarray, numpy.generic)):
         if first.dtype.kind in "SUO":

@@ -19,7 +19,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import lazygrad as lg
-from lazygrad.utils.data.collate import default_collate, default_convert, to_tensors
+from lazygrad.utils.data.collate import (
+    default_collate,
+    default_convert,
+    mapped,
+    to_tensors,
+)
 from lazygrad.utils.data.dataset import Dataset, IterableDataset
 from lazygrad.utils.data.fetch import Fetcher
 from lazygrad.utils.data.randomness import draw_seed
@@ -40,8 +45,9 @@ class DataLoader:
     batch_size None: items one by one, as they are.  num_workers: 0 makes batches in this process;
     more makes them ahead in that many processes, `prefetch_factor` batches each.  timeout: seconds
     to wait for a worker, 0 for ever.
-    generator: decides the order of `shuffle` and the seeds of workers.  pin_memory has no
-    effect, nor has in_order: batches always come in order.
+    generator: decides the order of `shuffle` and the seeds of workers.  pin_memory: batches come in
+    page-locked memory, where there is a CUDA device to copy them to.  in_order has no effect:
+    batches always come in order.
     """
 
     def __init__(self, dataset: Dataset[Any] | Any, batch_size: int | None = 1,
@@ -141,7 +147,13 @@ class DataLoader:
                 batch = fetcher.fetch(request)
             except StopIteration:
                 return
-            yield to_tensors(batch)
+            yield _given(batch, self.pin_memory)
+
+
+def _given(batch: Any, pin: bool) -> Any:
+    """A batch as the user gets it."""
+    made = to_tensors(batch)
+    return mapped(made, lg.Tensor, lambda tensor: tensor.pin_memory()) if pin else made
 
 
 class _Workers:
@@ -154,7 +166,7 @@ class _Workers:
             methods = multiprocessing.get_all_start_methods()
             context = multiprocessing.get_context(context
                                                   or ("fork" if "fork" in methods else "spawn"))
-        self.timeout = loader.timeout
+        self.timeout, self.pin = loader.timeout, loader.pin_memory
         self.ahead = (loader.prefetch_factor or 2) * loader.num_workers
         self.streams = isinstance(loader.dataset, IterableDataset)
         self.usable = True
@@ -233,7 +245,7 @@ class _Workers:
                     send()
                     continue
                 send()
-                yield to_tensors(answer)
+                yield _given(answer, self.pin)
         finally:
             if close:
                 self.close()

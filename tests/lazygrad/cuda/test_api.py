@@ -1,0 +1,116 @@
+"""torch.cuda's names: devices, memory, streams and events, page-locked memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import lazygrad as lg
+from tests.cuda_fake import fake_cuda
+from tests.ptx.driver import FakeDriver
+
+pytestmark = pytest.mark.usefixtures("fake")
+
+
+def test_devices() -> None:
+    assert lg.cuda.is_available() and lg.cuda.device_count() == 1
+    assert lg.cuda.current_device() == 0 and lg.cuda.get_device_name() == "PTX interpreter"
+    assert lg.cuda.get_device_capability("cuda:0") == (9, 0) and lg.cuda.is_bf16_supported()
+    properties = lg.cuda.get_device_properties(0)
+    assert (properties.major, properties.multi_processor_count) == (9, 132)
+    assert properties.total_memory == 1 << 32 and properties.name == "PTX interpreter"
+    assert "sm_90a" in lg.cuda.get_arch_list()
+    assert str(lg.accelerator.current_accelerator()) == "cuda"
+    with pytest.raises(RuntimeError, match="cuda.set_device.*no device"):
+        lg.cuda.set_device(4)
+    with pytest.raises(ValueError, match="takes a CUDA device"):
+        lg.cuda.synchronize("cpu")
+
+
+def test_which_device_cuda_stands_for() -> None:
+    with fake_cuda(devices=3):
+        lg.cuda.set_device(2)
+        assert lg.cuda.current_device() == 2 and lg.ones(1).cuda().get_device() == 2
+        with lg.cuda.device("cuda:1"):
+            assert lg.zeros(1, device="cuda").device == lg.device("cuda:1")
+        assert lg.cuda.current_device() == 2
+
+
+def test_memory_counters() -> None:
+    before = lg.cuda.memory_allocated()
+    x = lg.ones(1 << 20, device="cuda")
+    lg.synchronize()
+    lg.cuda.synchronize()
+    assert lg.cuda.memory_allocated() - before >= 4 << 20
+    peak = lg.cuda.max_memory_allocated()
+    assert peak >= lg.cuda.memory_allocated() and lg.cuda.memory_reserved() >= peak
+    del x
+    assert lg.cuda.memory_allocated() <= before + 1024 and lg.cuda.max_memory_allocated() == peak
+    reserved = lg.cuda.memory_reserved()
+    lg.cuda.empty_cache()
+    assert lg.cuda.memory_reserved() < reserved
+    lg.cuda.reset_peak_memory_stats()
+    assert lg.cuda.max_memory_allocated() < peak
+    free, total = lg.cuda.mem_get_info()
+    assert 0 < free < total == 1 << 32
+    assert "in use by tensors" in lg.cuda.memory_summary()
+    assert lg.cuda.memory_stats()["allocation.all.allocated"] > 0
+    lg.cuda.set_per_process_memory_fraction(0.5)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        lg.cuda.set_per_process_memory_fraction(2)
+
+
+def test_streams_and_events(fake: FakeDriver) -> None:
+    x = lg.arange(5.0, device="cuda")
+    lg.synchronize()
+    stream = lg.cuda.Stream()
+    start, end = (lg.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    with lg.cuda.stream(stream):
+        assert lg.cuda.current_stream() == stream != lg.cuda.default_stream()
+        y = x * 2
+    assert lg.cuda.current_stream() == lg.cuda.default_stream()
+    assert y._cell.node.payload.stream == stream.cuda_stream  # computed before the block was left
+    before = len(fake.calls)
+    assert (y + 1).tolist() == [1, 3, 5, 7, 9]
+    assert "cuStreamWaitEvent" in fake.calls[before:]  # the default stream waited for it
+    end.record(stream)
+    end.synchronize()
+    assert start.elapsed_time(end) > 0 and end.query() and stream.query()
+    lg.cuda.current_stream().wait_stream(stream)
+    stream.wait_event(end)
+    end.wait()
+    stream.record_event().synchronize()
+    stream.synchronize()
+    with pytest.raises(RuntimeError, match="enable_timing"):
+        lg.cuda.Event().elapsed_time(end)
+    with pytest.raises(RuntimeError, match="never recorded"):
+        lg.cuda.Event(enable_timing=True).elapsed_time(end)
+
+
+def test_page_locked_tensors(fake: FakeDriver) -> None:
+    x = lg.arange(5.0)
+    pinned = x.pin_memory()
+    assert pinned.is_pinned() and not x.is_pinned() and pinned.pin_memory() is pinned
+    assert pinned.tolist() == x.tolist() and pinned.device.type == "cpu"
+    assert pinned.to("cuda", non_blocking=True).tolist() == x.tolist()
+    with pytest.raises(RuntimeError, match="pin_memory"):
+        x.cuda().pin_memory()
+    loader = lg.utils.data.DataLoader(
+        lg.utils.data.TensorDataset(lg.arange(6.0), lg.arange(6)), batch_size=3, pin_memory=True)
+    for values, numbers in loader:
+        assert values.is_pinned() and numbers.is_pinned()
+        assert values.cuda().tolist() == numbers.tolist()
+
+
+def test_seeds() -> None:
+    lg.manual_seed(7)
+    expected = lg.rand(4).numpy()
+    lg.cuda.manual_seed_all(7)
+    assert np.array_equal(lg.rand(4, device="cuda").cpu().numpy(), expected)
+    generator = lg.Generator("cuda").manual_seed(7)
+    assert np.array_equal(lg.rand(4, device="cuda", generator=generator).cpu().numpy(), expected)
+    state = lg.cuda.get_rng_state()
+    first = lg.randn(3, device="cuda").tolist()
+    lg.cuda.set_rng_state(state)
+    assert lg.randn(3, device="cuda").tolist() == first
