@@ -306,7 +306,9 @@ def linearize(indices: Sequence[Affine], shape: Sequence[int]) -> Affine:
 
 
 def delinearize(position: Affine, shape: Sequence[int]) -> tuple[Affine, ...]:
-    """The indices of a row-major position."""
+    """The indices of a row-major position, which lies in the array wherever it is used: the
+    outermost axis needs no remainder.
+    """
     result = []
     for axis, (stride, size) in enumerate(zip(strides_of(shape), shape, strict=True)):
         if size == 1:
@@ -314,12 +316,43 @@ def delinearize(position: Affine, shape: Sequence[int]) -> tuple[Affine, ...]:
             continue
         quotient = divide(position, stride)
         outermost = all(s == 1 for s in shape[:axis])
-        result.append(
-            quotient
-            if outermost and quotient.low >= 0 and quotient.high < size
-            else modulo(quotient, size)
-        )
+        result.append(quotient if outermost else modulo(quotient, size))
     return tuple(result)
+
+
+def reindex(
+    indices: Sequence[Affine], old: Sequence[int], new: Sequence[int]
+) -> tuple[Affine, ...]:
+    """The indices in an array of the shape `old` as those in its reshape to `new`.
+
+    Axes that the reshape keeps apart stay apart, so that an index which runs over into padding
+    leaves the others alone: no quotient or remainder stands where axes are only merged.
+    """
+    result: list[Affine] = []
+    for old_axes, new_axes in aligned_axes(old, new):
+        position = linearize(indices[old_axes], old[old_axes])
+        result += delinearize(position, new[new_axes])
+    return tuple(result)
+
+
+def aligned_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[slice, slice]]:
+    """The shortest runs of axes of two shapes of one size that hold equally many elements."""
+    if 0 in old:
+        return [(slice(0, len(old)), slice(0, len(new)))]
+    runs, i, j = [], 0, 0
+    while i < len(old) or j < len(new):
+        first, second, left, right = i, j, 1, 1
+        if i < len(old):
+            left, i = old[i], i + 1
+        if j < len(new):
+            right, j = new[j], j + 1
+        while left != right:
+            if left < right:
+                left, i = left * old[i], i + 1
+            else:
+                right, j = right * new[j], j + 1
+        runs.append((slice(first, i), slice(second, j)))
+    return runs
 
 
 def split_points(values: Iterable[Affine]) -> dict[Var, set[int]]:

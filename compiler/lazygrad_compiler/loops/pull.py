@@ -17,9 +17,9 @@ from lazygrad_compiler.loops.index import (
     ZERO,
     Affine,
     Dyn,
-    delinearize,
     divide,
     linearize,
+    reindex,
     variable,
 )
 from lazygrad_compiler.loops.kernel import Instr
@@ -202,11 +202,7 @@ def _marker(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int
 @_rule("reshape")
 def _reshape(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
     value = node.inputs[0]
-    kept = [index for index, size in zip(indices, node.shape, strict=True) if size != 1]
-    if [s for s in node.shape if s != 1] == [s for s in value.shape if s != 1]:
-        following = iter(kept)
-        return e.pull(value, tuple(ZERO if s == 1 else next(following) for s in value.shape), mask)
-    return e.pull(value, delinearize(linearize(indices, node.shape), value.shape), mask)
+    return e.pull(value, reindex(indices, node.shape, value.shape), mask)
 
 
 @_rule("permute")
