@@ -86,15 +86,16 @@ def contractions() -> Iterator[tuple[str, Graph, list[numpy.ndarray]]]:
                 product = node("dot", a, b, left_contract=(left,), right_contract=(right,),
                                left_batch=(), right_batch=())
                 yield case(f"dot {m} {k} {n} {dtype.name} {left}{right}", product, a, b)
-    for channels, wider, side, kernel, stride in (
-        (128, 128, 8, 3, 1), (64, 128, 9, 3, 2), (3, 7, 11, 5, 1), (130, 20, 7, 3, 1),
-        (16, 16, 6, 1, 2),
+    for channels, wider, side, kernel, stride, groups in (
+        (128, 128, 8, 3, 1, 1), (64, 128, 9, 3, 2, 1), (3, 7, 11, 5, 1, 1), (130, 20, 7, 3, 1, 1),
+        (16, 16, 6, 1, 2, 1), (6, 6, 19, 5, 1, 6), (6, 6, 32, 5, 1, 6),
     ):
-        x, w = leaf(0, 2, channels, side, side), leaf(1, wider, channels, kernel, kernel)
+        x = leaf(0, 2, channels, side, side)
+        w = leaf(1, wider, channels // groups, kernel, kernel)
         edge = kernel // 2
         product = node("conv", x, w, strides=(stride, stride), padding=((edge, edge),) * 2,
-                       left_dilation=(1, 1), right_dilation=(1, 1), groups=1)
-        yield case(f"conv {channels} {wider} {side} {kernel} {stride}", product, x, w)
+                       left_dilation=(1, 1), right_dilation=(1, 1), groups=groups)
+        yield case(f"conv {channels} {wider} {side} {kernel} {stride} {groups}", product, x, w)
 
 
 def main() -> None:

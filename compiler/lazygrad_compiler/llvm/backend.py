@@ -5,7 +5,7 @@ from __future__ import annotations
 from lazygrad_compiler.backend import Backend, Emitted
 from lazygrad_compiler.fusion.attention import take_apart
 from lazygrad_compiler.fusion.prepare import prepare
-from lazygrad_compiler.llvm import contraction, loops, scatter
+from lazygrad_compiler.llvm import contraction, loops, scatter, tiles
 from lazygrad_compiler.llvm.arrays import Emitter as ArrayEmitter
 from lazygrad_compiler.llvm.attention import emit_attention
 from lazygrad_compiler.llvm.builder import Module
@@ -17,6 +17,7 @@ from lazygrad_compiler.loops.kernel import ArrayKernel, ContractionKernel, LoopK
 from lazygrad_compiler.loops.scan import lower_scan
 from lazygrad_compiler.loops.schedule import schedule_loops
 from lazygrad_compiler.loops.schedule_contraction import schedule_contraction, scratch_bytes
+from lazygrad_compiler.loops.schedule_tiles import schedule_tiles
 from lazygrad_compiler.loops.sort import lower_sort
 from lazygrad_compiler.passes.complex import split_complex
 from lazygrad_compiler.passes.loops import loops_pass
@@ -34,6 +35,10 @@ def _module(target: Target, annotated: bool) -> Module:
 
 
 def _loops(module: Module, name: str, kernel: LoopKernel, target: Target) -> Emitted:
+    tiled = schedule_tiles(kernel, target)
+    if tiled is not None:
+        tiles.emit_tiles(module, name, kernel, tiled, target.function_attributes)
+        return Emitted(tiled, tiles.task_count(kernel, tiled), tiled.grain)
     schedule = schedule_loops(kernel, target)
     loops.emit_loops(module, name, kernel, schedule, target.function_attributes)
     tasks, scratch = loops.task_count(kernel, schedule), loops.scratch_bytes(kernel, schedule)

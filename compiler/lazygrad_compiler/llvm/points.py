@@ -430,8 +430,15 @@ def _kept(points: Points, instr: Instr) -> Value:
 def _bounds(points: Points, instr: Instr) -> Value:
     """low <= expression < high, as one unsigned comparison."""
     index, low, high = instr.data
-    value = points.index_vector(index + -low)
-    return points.f.icmp("ult", value, high - low)
+    shifted = index + -low
+    place = points.place(shifted)
+    small = shifted.low >= -(2**31) and max(shifted.high, high - low) < 2**31
+    if small and place.offsets is None and any(place.pattern):
+        # half the registers that 64 bits would take
+        base = points.f.splat(points.f.convert("trunc", place.base, "i32"), points.lanes)
+        value = points.f.add(base, const_lanes("i32", list(place.pattern)))
+        return points.f.icmp("ult", value, high - low)
+    return points.f.icmp("ult", points.index_vector(shifted), high - low)
 
 
 def _divides(points: Points, instr: Instr) -> Value:

@@ -7,6 +7,8 @@ of threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm import scalar
@@ -96,6 +98,19 @@ def take_in(
             for after, before in zip(result, accumulators, strict=True)
         ]
     return result
+
+
+def take_product(
+    f: Function, accumulators: list[Value], factors: Sequence[Value], active: Value | None
+) -> list[Value]:
+    """The accumulators of a sum after one more product, by a fused multiply-add."""
+    (total,) = accumulators
+    lanes = lanes_of(total.type)
+    left, right = (f.splat(factor, lanes) for factor in factors)
+    after = f.fma(left, right, total)
+    if active is not None and lanes > 1:
+        after = f.select(active, after, total)
+    return [after]
 
 
 def across_lanes(f: Function, op: str, dtype: DType, accumulators: list[Value]) -> list[Value]:
