@@ -60,6 +60,7 @@ class Backend:
     LLVM text to what an artifact holds.  alignment: bytes to which the places stay aligned at
     which a launch binds its buffers.  row_buffers: whether row kernels keep values in memory
     (`loops/row_buffers.py`).  columns: whether they reduce over rows, too (`loops/columns.py`).
+    scatter_copies: whether parts of the updates of a scatter may go to copies of the target.
     """
 
     stages: tuple[str, ...]
@@ -73,6 +74,7 @@ class Backend:
     alignment: int = 1
     row_buffers: bool = False
     columns: bool = False
+    scatter_copies: bool = True
 
 
 BACKENDS = {"cpu": "lazygrad_compiler.llvm.backend", "cuda": "lazygrad_compiler.ptx.backend"}

@@ -82,7 +82,9 @@ def convert(compiler: Compiler, item: Instruction) -> Step:
             result = values.astype(np.float64) if target != source else values
             if mode in _INTEGRAL:
                 result = _INTEGRAL[mode](result)
-            result = finish(result, target, mode if mode not in _INTEGRAL else "rn", saturate, ftz)
+            # without a mode the conversion widens, which is exact
+            rounding_mode = "rn" if mode in _INTEGRAL or not mode else mode
+            result = finish(result, target, rounding_mode, saturate, ftz)
             if target == "f64":
                 result = result.astype(np.float64)
             if relu:

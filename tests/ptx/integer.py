@@ -29,6 +29,27 @@ def _is_float(item: Instruction) -> bool:
     return any(types.is_float(part) for part in item.opcode.split("."))
 
 
+PAIRS = {"s16x2": np.int16, "u16x2": np.uint16}
+"""Two 16-bit numbers in one register, the first in the low half."""
+
+
+def _pairs(compiler: Compiler, item: Instruction, operation: Operation) -> Step | None:
+    """An operation on both halves; None where the instruction is not on pairs."""
+    _, *rest = item.opcode.split(".")
+    if len(rest) != 1 or rest[0] not in PAIRS:
+        return None
+    dtype = PAIRS[rest[0]]
+    reads = compiler.readers(item.operands[1:], "b32")
+    write = compiler.writer(item.operands[0], "b32")
+
+    def run(batch: Any, lanes: Lanes) -> None:
+        halves = np.broadcast_arrays(*(read(batch, lanes) for read in reads))
+        split = [np.ascontiguousarray(value, np.uint32).view(dtype) for value in halves]
+        write(batch, lanes, operation(*split).astype(dtype).view(np.uint32))
+
+    return run
+
+
 WIDE = {f"{kind}{bits}": f"{kind}{2 * bits}" for kind in "us" for bits in (16, 32)}
 
 
@@ -87,6 +108,9 @@ def add(compiler: Compiler, item: Instruction) -> Step:
     if _is_float(item):
         return floating.arithmetic(compiler, item)
     subtract = item.opcode.startswith("sub")
+    pairs = _pairs(compiler, item, np.subtract if subtract else np.add)
+    if pairs is not None:
+        return pairs
     suffixes = Suffixes(item)
     if suffixes.flag("cc"):
         return _with_carry(compiler, item, subtract, use=False, keep=True)
@@ -96,8 +120,6 @@ def add(compiler: Compiler, item: Instruction) -> Step:
     if saturate:
         plain = operation
         operation = lambda a, b: _saturated(plain(a.astype(np.int64), b.astype(np.int64)))
-    if type_ in ("u16x2", "s16x2"):
-        raise suffixes.error("is packed")
     return _simple(compiler, item, type_, operation)
 
 
@@ -187,10 +209,13 @@ def divide(compiler: Compiler, item: Instruction) -> Step:
 def extreme(compiler: Compiler, item: Instruction) -> Step:
     if _is_float(item):
         return floating.extreme(compiler, item)
+    operation = np.minimum if item.opcode.startswith("min") else np.maximum
+    pairs = _pairs(compiler, item, operation)
+    if pairs is not None:
+        return pairs
     suffixes = Suffixes(item)
     relu, type_ = suffixes.flag("relu"), suffixes.type()
     suffixes.done()
-    operation = np.minimum if item.opcode.startswith("min") else np.maximum
     if relu:
         return _simple(compiler, item, type_, lambda a, b: np.maximum(operation(a, b), 0))
     return _simple(compiler, item, type_, operation)

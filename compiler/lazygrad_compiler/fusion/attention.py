@@ -45,10 +45,20 @@ def take_apart(graph: Graph) -> Graph:
         for each in found
         if small(each) or (origin(each.inputs[0]), origin(each.inputs[1])) in products
     }
+    return _composed(graph, apart)
+
+
+def take_all_apart(graph: Graph) -> Graph:
+    """The graph without attention, for a target that has no kernel for it."""
+    order = topological(graph.outputs)
+    return _composed(graph, {each for each in order if OPS[each.op].kind == "attention"})
+
+
+def _composed(graph: Graph, apart: set[Node]) -> Graph:
     if not apart:
         return graph
     result: dict[Node, Node] = {}
-    for current in order:
+    for current in topological(graph.outputs):
         made = rebuild(current, [result[value] for value in current.inputs])
         if current in apart:
             made = composed(made, made.inputs)

@@ -39,9 +39,14 @@ def rebase(launch: Launch, alignment: int = 1) -> Launch:
         for store in stage.stores:
             touch(store.buffer, store.index)
     whole = [max(alignment // buffer.dtype.itemsize, 1) for buffer in kernel.buffers]
+    # where a load is masked, the first place may lie beyond the end; what is bound never does,
+    # since masked loads read the first element instead
+    inside = {
+        buffer: min(start, kernel.buffers[buffer].size - 1) for buffer, start in starts.items()
+    }
     shifts = {
         buffer: start // whole[buffer] * whole[buffer]
-        for buffer, start in starts.items()
+        for buffer, start in inside.items()
         if start >= whole[buffer]
     }
     if not shifts:

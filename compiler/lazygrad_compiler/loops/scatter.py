@@ -147,14 +147,16 @@ def _counted_by(index: Instr, axes: Sequence[Var]) -> Var | None:
     return next((axis for axis in axes if index.data[0] == variable(axis)), None)
 
 
-def lower_scatter(group: Group, stored: Callable[[Node], bool]) -> list[Launch]:
-    """A copy of the base, then the updates; or the updates into copies of their own, then all
-    together.
+def lower_scatter(
+    group: Group, stored: Callable[[Node], bool], may_copy: bool = True
+) -> list[Launch]:
+    """A copy of the base, then the updates; or, where that helps and the target's code for it is
+    there (`may_copy`), the updates into copies of their own, then all together.
     """
     target = group.anchor
     assert target is not None
     base = target.inputs[0]
-    parts = scatter_parts(target)
+    parts = scatter_parts(target) if may_copy else 1
     if parts > 1:
         return _lower_shared(target, parts, stored)
     # a marker, since optimised graphs have none: no other node can be this copy

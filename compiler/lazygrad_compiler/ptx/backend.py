@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lazygrad_compiler.backend import Backend
 from lazygrad_compiler.cuda_target import CudaTarget
+from lazygrad_compiler.fusion.attention import take_all_apart
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.passes.complex import split_complex
 from lazygrad_compiler.passes.loops import loops_pass
@@ -11,8 +12,12 @@ from lazygrad_compiler.passes.optimize import PASSES
 from lazygrad_compiler.passes.outputs import separate_outputs
 from lazygrad_compiler.ptx.builder import KernelModule
 from lazygrad_compiler.ptx.compile import compile_ptx, optimize_text, ptx_text
+from lazygrad_compiler.ptx.contraction import emit_contraction
 from lazygrad_compiler.ptx.loops import emit_loops
 from lazygrad_compiler.ptx.points import WIDEST
+from lazygrad_compiler.ptx.scan import emit_scan, lower_scan
+from lazygrad_compiler.ptx.scatter import emit_scatter
+from lazygrad_compiler.ptx.sort import emit_sort, lower_sort
 
 
 def _module(target: CudaTarget, annotated: bool) -> KernelModule:
@@ -23,18 +28,24 @@ BACKEND = Backend(
     stages=("graph", "grad", "opt", "fused", "loops", "llvm", "llvm-opt", "ptx"),
     passes=(
         ("split-complex", split_complex),
-        ("loops", loops_pass()),
+        ("take-apart", take_all_apart),
+        ("loops", loops_pass(take_all_apart)),
         *PASSES,
         ("prepare", prepare),
         ("separate-outputs", separate_outputs),
     ),
-    lowerings={},
+    lowerings={"scan": lower_scan, "sort": lower_sort},
     module=_module,
     emitters={
         "loops": emit_loops,
+        "contraction": emit_contraction,
+        "scatter": emit_scatter,
+        "scan": emit_scan,
+        "sort": emit_sort,
     },
     optimize=optimize_text,
     assemble=ptx_text,
     compile=lambda text, target: compile_ptx(text, target).encode(),
     alignment=WIDEST,
+    scatter_copies=False,
 )

@@ -93,6 +93,20 @@ class KernelFunction(Function):
 
     module: KernelModule
 
+    def intrinsic(self, name: str, result: str, *arguments: Value) -> Value:
+        """Reductions of the lanes of a vector, which NVPTX lacks, are written out."""
+        if not name.startswith("llvm.vector.reduce."):
+            return super().intrinsic(name, result, *arguments)
+        operation = name.split(".")[3]
+        total, *rest = self.unpack(arguments[0])
+        for lane in rest:
+            if operation == "or":
+                total = self.or_(total, lane)
+            else:
+                assert operation == "smax", name
+                total = self.select(self.icmp("sgt", total, lane), total, lane)
+        return total
+
     # ---- threads
 
     def _register(self, name: str) -> Value:
@@ -170,8 +184,15 @@ class KernelFunction(Function):
         if not isinstance(index, Value):
             index = const("i32" if pointer.type == SHARED else "i64", index)
         if lanes_of(index.type) > 1:
-            raise TypeError("offset: a GPU takes the addresses of lanes one by one")
+            return super().offset(pointer, index, element)
         return self.emit(pointer.type, f"getelementptr {element}, {pointer}, {index}", "p")
+
+    def gather(
+        self, type_: str, pointers: Value, align: int, mask: Value, otherwise: Value
+    ) -> Value:
+        """One load a lane; the mask must have every lane on."""
+        element = element_of(type_)
+        return self.pack([self.load(element, each, align) for each in self.unpack(pointers)])
 
     def compare_and_swap(self, pointer: Value, expected: Value, wanted: Value) -> Value:
         """Puts `wanted` there if it holds `expected`; gives what it held."""
@@ -225,11 +246,7 @@ class KernelFunction(Function):
 
     def any_lane(self, mask: Value) -> Value:
         """Whether a lane of a vector of i1 is on."""
-        lanes = self.unpack(mask)
-        result = lanes[0]
-        for lane in lanes[1:]:
-            result = self.or_(result, lane)
-        return result
+        return self.intrinsic(f"llvm.vector.reduce.or.v{lanes_of(mask.type)}i1", "i1", mask)
 
 
 def element_bytes(type_: str) -> int:

@@ -18,7 +18,7 @@ from lazygrad_compiler.llvm import reduce
 from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_compiler.llvm.points import I64, dependences
 from lazygrad_compiler.loops.index import Affine, Div, Dyn, Mod, Term, Var
-from lazygrad_compiler.loops.kernel import Instr, LoopKernel, Stage, Store
+from lazygrad_compiler.loops.kernel import ContractionKernel, Instr, LoopKernel, Stage, Store
 from lazygrad_compiler.ptx.builder import KernelFunction, KernelModule
 from lazygrad_compiler.ptx.points import SMALL, ThreadPoints
 from lazygrad_compiler.ptx.schedule import LoopGrid, is_map, schedule_loops
@@ -73,7 +73,7 @@ def make_points(
 
 
 def emit_stores(
-    points: ThreadPoints, kernel: LoopKernel, stores: Iterable[Store]
+    points: ThreadPoints, kernel: LoopKernel | ContractionKernel, stores: Iterable[Store]
 ) -> None:
     """Stores of one point (or vector of points); pairs side by side are woven."""
     f = points.f
