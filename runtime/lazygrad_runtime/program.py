@@ -10,6 +10,7 @@ addresses and calls the entry.
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -23,8 +24,8 @@ from lazygrad_compiler.ir.ops import OPS
 from lazygrad_runtime import library_calls, store
 from lazygrad_runtime.library_calls import LibraryCaller, LibraryError, LinAlgError
 from lazygrad_runtime.loader import load_object
-from lazygrad_runtime.memory import Buffer, allocate
-from lazygrad_runtime.pool import get_pool
+from lazygrad_runtime.memory import Buffer, allocate, list_for
+from lazygrad_runtime.pool import MINIMUM_SCRATCH, get_pool
 
 if TYPE_CHECKING:
     from lazygrad_compiler.loops.kernel import Launch
@@ -65,6 +66,7 @@ class Program:
             for extent in shape:
                 size *= extent
             self._sizes.append(size)
+        self._lists = [list_for(size) for size in self._sizes]
         self._arena_bytes = artifact.arena_bytes
         self._kept_arena: Buffer | None = None
         self._scratch_bytes = artifact.scratch_bytes
@@ -83,6 +85,7 @@ class Program:
         self._code.append(main)
         self._entry = _Entry(main.address("program"))
         outputs = len(self._sizes)
+        self._pack = struct.Struct(f"{self.input_count + outputs}P").pack_into
         self._error = (ctypes.c_int64 * ERROR_WORDS)()
         self._table = (ctypes.c_void_p * (self.input_count + outputs + 2))()
         self._table[self.input_count + outputs + 1] = ctypes.addressof(self._error)
@@ -105,28 +108,22 @@ class Program:
             callback(self)
         if donated:
             outputs = [
-                donated[number] if number in donated else allocate(size)
-                for number, size in enumerate(self._sizes)
+                donated[number] if number in donated else free.take(size)
+                for number, (free, size) in enumerate(zip(self._lists, self._sizes, strict=True))
             ]
         else:
-            outputs = [allocate(size) for size in self._sizes]
+            outputs = [free.take(size) for free, size in zip(self._lists, self._sizes)]
         pool = get_pool()
-        table, position = self._table, 0
         with pool.lock:
-            arena = self._kept_arena
-            if arena is None and self._arena_bytes:
+            if self._arena_bytes and self._kept_arena is None:
                 arena = allocate(self._arena_bytes)
                 if self._arena_bytes <= LARGEST_KEPT_ARENA:
                     self._kept_arena = arena
-            pool.ensure_scratch(self._scratch_bytes)
-            for buffer in inputs:
-                table[position] = buffer.pointer
-                position += 1
-            for buffer in outputs:
-                table[position] = buffer.pointer
-                position += 1
-            if arena is not None:
-                table[position] = arena.pointer
+                self._table[len(inputs) + len(outputs)] = arena.pointer
+            if self._scratch_bytes > MINIMUM_SCRATCH:
+                pool.ensure_scratch(self._scratch_bytes)
+            self._pack(self._table, 0, *[buffer.pointer for buffer in inputs],
+                       *[buffer.pointer for buffer in outputs])
             self._entry(self._table_address, pool.pointer)
             if self._error[0]:
                 report = list(self._error)
@@ -198,11 +195,10 @@ def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, 
     key: list[Any] = []
     leaves: list[Node] = []
     number: dict[Node, int] = {}
+    number_of = number.__getitem__
     calls: dict[Any, int] = {}
     placing = nodes.placing
     for output in outputs:
-        if output in number:
-            continue
         stack = [output]
         while stack:
             node = stack[-1]
@@ -217,32 +213,35 @@ def pending_key(outputs: Sequence[Node]) -> tuple[tuple, list[Node], dict[Node, 
                 stack.pop()
                 continue
             call = node.call
-            if call is None:
-                inputs = node.inputs
-            elif call in calls:
-                number[node] = len(key)
-                key.append((calls[call], node.part))
-                stack.pop()
-                continue
-            else:
-                inputs = call.inputs
-            waiting = len(stack)
-            for value in inputs:
+            inputs = node.inputs if call is None else () if call in calls else call.inputs
+            ready = True
+            for value in inputs[::-1]:
                 if value not in number:
-                    stack.append(value)
-            if len(stack) > waiting:
-                continue
-            if call is not None:
-                calls[call] = len(key)
-                key.append((call.template, *[number[value] for value in inputs]))
+                    if value.payload is None and value.op != "input":
+                        ready = False
+                        break
+                    number[value] = len(key)
+                    key.append((value.dtype, value.shape, device_of(value)) if placing
+                               else (value.dtype, value.shape))
+                    leaves.append(value)
+            if not ready:
+                for value in inputs:
+                    if value not in number:
+                        stack.append(value)
                 continue
             stack.pop()
-            if node.op == "variable" or node.op == "stop_gradient":
+            if call is not None:
+                if call not in calls:
+                    calls[call] = len(key)
+                    key.append((call.template, *map(number_of, inputs)))
+                number[node] = len(key)
+                key.append((calls[call], node.part))
+            elif node.op == "variable" or node.op == "stop_gradient":
                 number[node] = number[inputs[0]]
-                continue
-            number[node] = len(key)
-            key.append((node.op, node.identity, *[number[value] for value in inputs]))
-    key.append(tuple(number[output] for output in outputs))
+            else:
+                number[node] = len(key)
+                key.append((node.op, node.identity, *map(number_of, inputs)))
+    key.append(tuple(map(number_of, outputs)))
     return tuple(key), leaves, number
 
 
@@ -305,7 +304,7 @@ def execute(outputs: Sequence[Node], tracked: Sequence[Node] = ()) -> None:
         raise recorded(error, program, pending_graph(wanted)[0]) from None
     except MemoryError as error:
         raise out_of_memory(error, pending_graph(wanted)[0]) from None
-    for node, buffer in zip(wanted, buffers, strict=True):
+    for node, buffer in zip(wanted, buffers):
         node.payload = buffer
         if buffer.device is not None:
             node.device = buffer.device.label

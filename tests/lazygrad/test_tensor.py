@@ -522,3 +522,25 @@ def test_order_and_running_totals():
     )
     check(lambda t, f, x: x.median(), x)
     check(lambda t, f, x: t.cumsum(x, 0), numpy.array([True, False, True]))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int8", "uint8",
+                                   "int32", "int64", "bool_", "complex64"])
+@pytest.mark.parametrize("how", ["known", "pending", "constant", "a view", "one element"])
+def test_item_of_every_dtype(dtype, how):
+    ours, theirs = (getattr(module, dtype.strip("_")) for module in (lg, torch))
+    x, y = (module.tensor([1.5, 0.0, 2.5]).to(kind)
+            for module, kind in ((lg, ours), (torch, theirs)))
+    lg.synchronize()
+    pick = {
+        "known": lambda module, t: module.tensor(2.5).to(t.dtype),
+        "pending": lambda module, t: t[0] * t[2],
+        "constant": lambda module, t: module.ones((), dtype=t.dtype),
+        "a view": lambda module, t: t[2],
+        "one element": lambda module, t: t[1:2],
+    }[how]
+    found, expected = pick(lg, x), pick(torch, y)
+    if how == "known":
+        lg.synchronize()
+    assert type(found.item()) is type(expected.item())
+    assert found.item() == expected.item()
