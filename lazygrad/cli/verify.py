@@ -6,6 +6,7 @@ import argparse
 
 from lazygrad.cli import FINDING, OK
 from lazygrad.cli.graphs import legal_graph
+from lazygrad.dump.options import counted
 
 DESCRIPTION = """\
 Reads a graph in text form and checks every operation: its operands, attributes, dtype and shape.
@@ -26,6 +27,6 @@ def run(options: argparse.Namespace) -> int:
     if graph is None:
         return FINDING
     nodes = graph.nodes()
-    print(f"{options.file}: legal; {len(nodes)} nodes, {len(graph.inputs())} inputs, "
-          f"{len(graph.outputs)} outputs")
+    print(f"{options.file}: legal; {counted(len(nodes), 'node')}, "
+          f"{counted(len(graph.inputs()), 'input')}, {counted(len(graph.outputs), 'output')}")
     return OK

@@ -28,6 +28,10 @@ MOST_CHANGES = 6
 LEAVES = ("input", "const", "iota")
 SHARED_LINES = 0.7
 """Of the lines of two programs, from here on they count as one piece of work."""
+SHARED_OPERATIONS = 0.5
+"""Of the operations of two such programs, by line: with fewer in common one is a training step and
+the other an evaluation of the same model, say, and neither is compiled again for the other.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ def explain_program(new: Seen, earlier: Sequence[Seen]) -> Recompile | None:
         if overlap > shared:
             best, shared = other, overlap
     if best is None or shared < SHARED_LINES:
+        return None
+    have, had = operations_by_line(new.graph), operations_by_line(best.graph)
+    if (have & had).total() < SHARED_OPERATIONS * (have | had).total():
         return None
     return _recompile(new, best, input_changes_by_line(best.graph, new.graph)
                       + operation_changes(best.graph, new.graph))
@@ -153,13 +160,15 @@ def input_changes_by_line(before: Graph, after: Graph) -> list[str]:
             for change in type_changes(leaf_name(leaf), old[location], leaf, place(location))]
 
 
+def operations_by_line(graph: Graph) -> Counter[tuple[str, str]]:
+    """How often each operation is there, by name and lines."""
+    return Counter((node.op, place(node.location)) for node in graph.nodes()
+                   if node.op not in ("input", "const"))
+
+
 def operation_changes(before: Graph, after: Graph) -> list[str]:
     """Operations by line that one graph has more of than the other, and the number of results."""
-    def counted(graph: Graph) -> Counter[tuple[str, str]]:
-        return Counter((node.op, place(node.location)) for node in graph.nodes()
-                       if node.op not in ("input", "const"))
-
-    old, new = counted(before), counted(after)
+    old, new = operations_by_line(before), operations_by_line(after)
     changes = [f"more: {count} x {op}, {where}" for (op, where), count in (new - old).items()]
     changes += [f"fewer: {count} x {op}, {where}" for (op, where), count in (old - new).items()]
     if len(before.outputs) != len(after.outputs):

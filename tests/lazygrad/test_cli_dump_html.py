@@ -144,6 +144,16 @@ def test_most_instructions_are_linked_and_to_the_right_line(stages: Stages) -> N
     assert linked_kinds == {"loops", "contraction"}
 
 
+def test_kernels_with_metadata_of_their_own_are_linked() -> None:
+    """A large result is stored past the caches, which LLVM is told by metadata."""
+    graph = debug.recorded_graph([lg.empty(1 << 24) + 1])[0]
+    stages = lower(graph, host())
+    (kernel,) = stages.kernels
+    assert "!nontemporal" in kernel.llvm
+    _, _, machine = linked(stages, kernel)
+    assert any(line.line and "vmovnt" in line.text for line in machine) or host().simd_bytes < 32
+
+
 def test_a_store_and_a_function_lead_to_their_instructions() -> None:
     x = lg.tensor([[1.0, 2.0, 3.0, 4.0]] * 16)
     stages = lower(debug.recorded_graph([lg.exp(x)])[0], host())

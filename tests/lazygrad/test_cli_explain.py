@@ -221,6 +221,23 @@ print(lg.ones(4, 4).tanh().sum().item())
     assert "2 programs, 0 of them like an earlier one" in told
 
 
+def test_training_and_evaluating_a_model_are_no_recompiles(tmp_path: Path, call: Call) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("""\
+import lazygrad as lg
+
+w = lg.tensor([[0.5, 1.0], [2.0, 0.25]], requires_grad=True)
+for training in (True, False):
+    x = lg.ones(3, 2)
+    y = lg.softmax(lg.tanh(x @ w), 1).square().sum()
+    y.backward() if training else None
+    print(y.item(), w.grad.tolist() if training else "")
+""")
+    code, shown, told = call("explain", "recompile", script)
+    assert (code, shown) == (0, "")
+    assert "2 programs, 0 of them like an earlier one" in told
+
+
 def test_differing_operations_are_told_by_line() -> None:
     before = parse_graph("graph()\n%0 = input(0) : float32[41]  # a.py:1\n"
                          "%1 = exp(%0) : float32[41]  # a.py:2\nreturn %1")

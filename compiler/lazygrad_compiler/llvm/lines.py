@@ -87,25 +87,30 @@ def _bare(text: str) -> str:
 def _located(lines: Sequence[str], name: str) -> str:
     """The module with a debug location on each instruction of function `name`."""
     out: list[str] = []
+    first = 1 + max((int(number) for text in lines
+                     for number in re.findall(r"^!(\d+) = ", text)), default=-1)
+    version, unit, file, types, function = (f"!{first + place}" for place in range(5))
     metadata = [
-        '!0 = !{i32 2, !"Debug Info Version", i32 3}',
-        "!1 = distinct !DICompileUnit(language: DW_LANG_C99, file: !2, "
+        f'{version} = !{{i32 2, !"Debug Info Version", i32 3}}',
+        f"{unit} = distinct !DICompileUnit(language: DW_LANG_C99, file: {file}, "
         "emissionKind: DebugDirectivesOnly)",
-        '!2 = !DIFile(filename: "kernel.ll", directory: "")',
-        "!3 = !DISubroutineType(types: !{})",
-        f'!4 = distinct !DISubprogram(name: "{name}", file: !2, line: 1, type: !3, unit: !1, '
-        "spFlags: DISPFlagDefinition)",
+        f'{file} = !DIFile(filename: "kernel.ll", directory: "")',
+        f"{types} = !DISubroutineType(types: !{{}})",
+        f'{function} = distinct !DISubprogram(name: "{name}", file: {file}, line: 1, '
+        f"type: {types}, unit: {unit}, spFlags: DISPFlagDefinition)",
     ]
     inside = False
     for number, text in enumerate(lines, 1):
         if text.startswith("define ") and f"@{name}(" in text:
             inside = True
-            text = text.removesuffix("{") + "!dbg !4 {"
+            text = text.removesuffix("{") + f"!dbg {function} {{"
         elif text == "}":
             inside = False
         elif inside and text.startswith("  ") and not text.lstrip().startswith(";"):
-            text += f", !dbg !{len(metadata)}"
+            location = f"!{first + len(metadata)}"
+            text += f", !dbg {location}"
             metadata.append(
-                f"!{len(metadata)} = !DILocation(line: {number}, column: 1, scope: !4)")
+                f"{location} = !DILocation(line: {number}, column: 1, scope: {function})")
         out.append(text)
-    return "\n".join([*out, "!llvm.module.flags = !{!0}", "!llvm.dbg.cu = !{!1}", *metadata, ""])
+    return "\n".join([*out, f"!llvm.module.flags = !{{{version}}}",
+                      f"!llvm.dbg.cu = !{{{unit}}}", *metadata, ""])
