@@ -181,7 +181,7 @@ def linked(stages: Stages, kernel: CompiledKernel
     loop = [LinkedLine(line, 0, _loop_origin(line)) for line in text(kernel.kernel).splitlines()]
     annotated = emit_kernel(kernel.name, kernel.kernel, stages.target, annotated=True)
     llvm = llvm_lines(annotated.llvm)
-    return loop, llvm, assembly_lines(llvm, stages.target, kernel.name)
+    return loop, llvm, assembly_lines(llvm, stages.target)
 
 
 def _loop_origin(line: str) -> str:

@@ -141,6 +141,9 @@ def test_most_instructions_are_linked_and_to_the_right_line(stages: Stages) -> N
         if kernel.kernel.kind in ("loops", "contraction"):
             linked_kinds.add(kernel.kernel.kind)
             assert sum(bool(line.origin) for line in code) > 0.35 * len(code)
+        if kernel.kernel.kind == "contraction":  # a micro-kernel that reads its operands in place
+            stored = {line.origin for line in loop if line.origin.startswith("b")}
+            assert {"contraction", "%0", "%1", *stored} <= {line.origin for line in code}
     assert linked_kinds == {"loops", "contraction"}
 
 

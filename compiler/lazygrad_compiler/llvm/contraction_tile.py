@@ -134,12 +134,16 @@ class _Tile:
         f, shape, parts = self.f, self.shape, self.parts
         element, itemsize = parts.element, parts.itemsize
         free_step, k_step = self.left_steps
+        left_line, right_line = (
+            "contraction" if place is None else f"%{operand.value}"
+            for operand, place in ((parts.left, parts.left_place), (parts.right, parts.right_place))
+        )
         with f.loop(begin, end, unroll, start, "k") as loop:
             sums = list(loop.carried)
-            f.origin("contraction")
             right = f.offset(self.right, f.mul(loop.index, self.right_step), element)
             left = f.offset(self.left, f.mul(loop.index, k_step), element)
             for step in range(unroll):
+                f.origin(right_line)
                 row_of_panel = f.offset(right, step * self.right_step, element)
                 columns = [
                     self._column(
@@ -148,8 +152,10 @@ class _Tile:
                     for v in range(shape.vectors)
                 ]
                 for row in range(shape.rows):
+                    f.origin(left_line)
                     place = f.offset(left, row * free_step + step * k_step, element)
                     factor = f.splat(f.load(element, place, itemsize), self.s.lanes)
+                    f.origin("contraction")
                     for v, column in enumerate(columns):
                         at = row * shape.vectors + v
                         sums[at] = (

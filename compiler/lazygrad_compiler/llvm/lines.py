@@ -9,6 +9,7 @@ the line of the call.  Taking the comments and directives away gives the texts o
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,14 +47,14 @@ def llvm_lines(annotated: str) -> list[LinkedLine]:
     return lines
 
 
-def assembly_lines(llvm: Sequence[LinkedLine], target: AnyTarget, name: str) -> list[LinkedLine]:
-    """The assembly of the module, each instruction with the LLVM line of kernel `name` it is for.
+def assembly_lines(llvm: Sequence[LinkedLine], target: AnyTarget) -> list[LinkedLine]:
+    """The assembly of the module, each instruction with the LLVM line that it is for.
 
     Links are left out where debug locations changed the code, which they should not.
     """
     plain = [line.text for line in llvm]
     backend = backend_of(target)
-    located = backend.assemble(backend.optimize(_located(plain, name), target), target)
+    located = backend.assemble(backend.optimize(_located(plain), target), target)
     optimized = backend.optimize("\n".join(plain) + "\n", target)
     wanted = backend.assemble(optimized, target).splitlines()
     found: list[tuple[str, int]] = []
@@ -84,30 +85,32 @@ def _bare(text: str) -> str:
     return re.split(r"\s(?:#|//|;)", text)[0].rstrip()
 
 
-def _located(lines: Sequence[str], name: str) -> str:
-    """The module with a debug location on each instruction of function `name`."""
+def _located(lines: Sequence[str]) -> str:
+    """The module with a debug location on each instruction of the functions that stay functions."""
     out: list[str] = []
-    first = 1 + max((int(number) for text in lines
-                     for number in re.findall(r"^!(\d+) = ", text)), default=-1)
-    version, unit, file, types, function = (f"!{first + place}" for place in range(5))
+    numbered = itertools.count(1 + max((int(number) for text in lines
+                                        for number in re.findall(r"^!(\d+) = ", text)), default=-1))
+    version, unit, file, types = (f"!{next(numbered)}" for _ in range(4))
     metadata = [
         f'{version} = !{{i32 2, !"Debug Info Version", i32 3}}',
         f"{unit} = distinct !DICompileUnit(language: DW_LANG_C99, file: {file}, "
         "emissionKind: DebugDirectivesOnly)",
         f'{file} = !DIFile(filename: "kernel.ll", directory: "")',
         f"{types} = !DISubroutineType(types: !{{}})",
-        f'{function} = distinct !DISubprogram(name: "{name}", file: {file}, line: 1, '
-        f"type: {types}, unit: {unit}, spFlags: DISPFlagDefinition)",
     ]
-    inside = False
+    function = ""
     for number, text in enumerate(lines, 1):
-        if text.startswith("define ") and f"@{name}(" in text:
-            inside = True
+        if text.startswith("define ") and "alwaysinline" not in text:
+            function = f"!{next(numbered)}"
+            name = text[text.index("@") + 1 : text.index("(")]
+            metadata.append(
+                f'{function} = distinct !DISubprogram(name: "{name}", file: {file}, '
+                f"line: {number}, type: {types}, unit: {unit}, spFlags: DISPFlagDefinition)")
             text = text.removesuffix("{") + f"!dbg {function} {{"
         elif text == "}":
-            inside = False
-        elif inside and text.startswith("  ") and not text.lstrip().startswith(";"):
-            location = f"!{first + len(metadata)}"
+            function = ""
+        elif function and text.startswith("  ") and not text.lstrip().startswith(";"):
+            location = f"!{next(numbered)}"
             text += f", !dbg {location}"
             metadata.append(
                 f"{location} = !DILocation(line: {number}, column: 1, scope: {function})")
