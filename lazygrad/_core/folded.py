@@ -26,7 +26,7 @@ _NAMES = (
     "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d lp_pool1d lp_pool2d "
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d "
     "adaptive_max_pool2d adaptive_max_pool3d fold interpolate upsample grid_sample affine_grid "
-    "pixel_shuffle pixel_unshuffle pad embedding one_hot recurrent_step recurrent_cell "
+    "pixel_shuffle pixel_unshuffle pad embedding one_hot recurrent_layer recurrent_cell "
     # elementwise operations of several nodes
     "clamp clamp_min clamp_max where masked_fill lerp addcmul addcdiv nan_to_num isinf isfinite "
     "isclose remainder floor_divide fmod hypot logaddexp logaddexp2 fmax fmin round copysign "

@@ -52,6 +52,9 @@ class _Unfit(Exception):
 class _StandIns:
     """The room of `now.traced` in which a function runs on stand-ins."""
 
+    outer = None
+    stand_ins: frozenset[Node] = frozenset()
+
     def register(self, cell: Cell) -> None:
         pass
 

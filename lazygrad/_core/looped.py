@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from weakref import WeakKeyDictionary
 
 from lazygrad._core.context import fail, now
 from lazygrad._core.traced import trace
@@ -40,7 +39,6 @@ def loop(
     """
     from lazygrad.functional.random import bits_node
 
-    line = now.location
     with trace(name) as room:
 
         def stand_in(value: Node, shape: tuple[int, ...]) -> Node:
@@ -50,11 +48,7 @@ def loop(
 
         inside = [stand_in(value, value.shape) for value in states]
         steps = [stand_in(value, value.shape[1:]) for value in series]
-        now.location = ()
-        try:
-            following, given = step(inside, steps)
-        finally:
-            now.location = line
+        following, given = step(inside, steps)
         _check_states(name, states, following)
         drawn = _drawn([*following, *given], [*inside, *steps])
         outputs, constants = _closed([*following, *given], [*inside, *steps, *drawn])
@@ -67,7 +61,7 @@ def loop(
         outputs[len(states) :],
         length,
         reverse,
-        line,
+        now.location,
     )
     parts = [_with_kept(made).part(number) for number in range(len(outputs))]
     return parts[: len(states)], parts[len(states) :]
@@ -150,8 +144,10 @@ def _drawn(outputs: Sequence[Node], stand_ins: Sequence[Node]) -> list[Node]:
             if node.op == "random_bits" and node.serial >= first and node.payload is None]
 
 
-_kept: WeakKeyDictionary[Body, dict[tuple, Body]] = WeakKeyDictionary()
-"""Bodies that give what their gradient wants, by the body, and what is differentiated."""
+MOST_BODIES = 512
+
+_kept: dict[tuple, Body] = {}
+"""Bodies that give what their gradient wants, by the body and what is differentiated."""
 
 
 def _with_kept(made: Loop) -> Loop:
@@ -162,11 +158,14 @@ def _with_kept(made: Loop) -> Loop:
     from lazygrad_compiler.autodiff.backward import derive
     from lazygrad_compiler.autodiff.vjp_loop import with_kept
 
-    known = _kept.setdefault(made.body, {})
-    key = needed, made.carried, made.stepped
-    if key not in known:
+    key = made.body, needed, made.carried, made.stepped
+    found = _kept.get(key)
+    if found is None:
         try:
-            known[key] = with_kept(made, needed, derive).body
+            found = with_kept(made, needed, derive).body
         except IRError:  # something has no gradient: backward says so, if it is ever called
-            known[key] = made.body
-    return replace(made, body=known[key])
+            found = made.body
+        if len(_kept) >= MOST_BODIES:
+            _kept.clear()
+        _kept[key] = found
+    return replace(made, body=found)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lazygrad._core import graph, looped
-from lazygrad._core.context import fail, operation
+from lazygrad._core.context import fail, now, operation
 from lazygrad._core.nests import parts_of, replace, tensors_in
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad_compiler.ir.node import Node
@@ -54,8 +54,12 @@ def scan(
 
     def step(inside: list[Node], steps: list[Node]) -> tuple[list[Node], list[Node]]:
         carry, step_of = iter(inside), iter(steps)
-        returned = fn(replace(init, lambda _: wrap(next(carry))),
-                      replace(xs, lambda _: wrap(next(step_of))))
+        line, now.location = now.location, ()  # what the function records has lines of its own
+        try:
+            returned = fn(replace(init, lambda _: wrap(next(carry))),
+                          replace(xs, lambda _: wrap(next(step_of))))
+        finally:
+            now.location = line
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise fail("scan", f"the function returns a {type(returned).__name__}",
                        "Return the next carry and what the step gives: (carry, y).", TypeError)

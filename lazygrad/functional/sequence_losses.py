@@ -1,11 +1,9 @@
 """Connectionist temporal classification (Graves et al. 2006).
 
-The forward recursion over time is recorded as a loop, one step for each frame; a step handles all
-samples and all labels at once and is some ten nodes, which fuse into one kernel.  So the graph
-grows with the number of frames T (not with the batch or the labels), work and memory with
-T * batch * (2 * labels + 1).  Backward is derived from that and has as many steps again.  The first
-call compiles two kernels a frame (frames differ in where they read), about a tenth of a second
-each; later calls of the same shapes run at once.
+The forward recursion over time is a loop of the program; a step handles all samples and all labels
+at once and is some ten nodes, which fuse into one kernel.  Backward is derived from that: the
+recursion in the other direction, over values that the steps kept.  Work and memory grow with
+T * batch * (2 * labels + 1), compile time with nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import numpy
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
+from lazygrad._core.looped import loop
 from lazygrad._core.tensor import Tensor, array_of, wrap
 from lazygrad.functional._operands import as_node
 from lazygrad.functional._windows import known
@@ -30,7 +29,6 @@ from lazygrad_compiler.ir.ops import listed
 __all__ = ["ctc_loss"]
 
 NAME = "ctc_loss"
-_MOST_FRAMES = 1 << 14
 
 
 def _lengths(what: str, given: Any, batch: int, most: int | None) -> Node:
@@ -117,21 +115,23 @@ def _negative_log_likelihood(logs: Node, labels: Node, frames: Node, lengths: No
     spread = graph.broadcast(graph.unsqueeze(extended, 0), (time, *shape))
     scores = gather_along(logs, 2, spread)
 
-    def frame(t: int) -> Node:
-        return graph.reshape(graph.slice_axis(scores, 0, t, t + 1), shape)
-
     starts = graph.binary("lt", graph.iota(1, shape), 2)
     nothing = graph.const(-math.inf, logs.dtype, shape)
-    alpha = graph.where(starts, frame(0), nothing) if time else nothing
+    first = graph.reshape(graph.slice_axis(scores, 0, 0, 1), shape) if time else nothing
+    alpha = graph.where(starts, first, nothing)
     running = graph.broadcast(graph.unsqueeze(frames, 1), shape)
-    # The frame's number is read from memory; as a constant it would keep frames from sharing code.
-    numbers = known(range(time))
-    for t in range(1, time):
+
+    def step(states: list[Node], steps: list[Node]) -> tuple[list[Node], list[Node]]:
+        (alpha,), (score, number) = states, steps
         skipped = graph.where(skips, _shifted(alpha, 2), -math.inf)
-        following = graph.add(_log_of_sum([alpha, _shifted(alpha, 1), skipped]), frame(t))
-        number = graph.reshape(graph.slice_axis(numbers, 0, t, t + 1), (1, 1))
-        going = graph.binary("lt", number, running)
-        alpha = graph.where(going, following, alpha)
+        following = graph.add(_log_of_sum([alpha, _shifted(alpha, 1), skipped]), score)
+        going = graph.binary("lt", graph.reshape(number, (1, 1)), running)
+        return [graph.where(going, following, alpha)], []
+
+    if time > 1:
+        number_of = graph.add(graph.iota(0, (time - 1,)), 1)
+        series = [graph.slice_axis(scores, 0, 1, time), number_of]
+        (alpha,), _ = loop(NAME, step, [alpha], series, time - 1)
     last = graph.mul(lengths, 2)
     in_blank = _at(alpha, last)
     in_label = _at(alpha, graph.binary("maximum", graph.sub(last, 1), 0))
@@ -170,9 +170,6 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_leng
     time, batch, classes = logs.shape
     if not time and batch:
         raise fail(NAME, f"log_probs {listed(log_probs.shape)} have no frames")
-    if time > _MOST_FRAMES:
-        raise fail(NAME, f"log_probs {listed(log_probs.shape)} have {time} frames, and each is a "
-                   "step of the program", f"Take at most {_MOST_FRAMES}, or cut the sequence.")
     if not 0 <= blank < classes:
         raise fail(NAME, f"blank {blank} is none of the {classes} classes")
     if labels.ndim == 1:

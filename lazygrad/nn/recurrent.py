@@ -53,10 +53,27 @@ _STEPS: dict[str, Callable[[lg.Tensor, lg.Tensor, State], State]] = {
 
 
 @operation
-def recurrent_step(mode: str, from_input: lg.Tensor, state: State, weight: lg.Tensor,
-                   bias: lg.Tensor | None) -> State:
-    """The next state of a layer, where the projections of all inputs are there already."""
-    return _STEPS[mode](from_input, F.linear(state[0], weight, bias), state)
+def recurrent_layer(mode: str, projected: lg.Tensor, initial: State, weight: lg.Tensor,
+                    bias: lg.Tensor | None, projection: lg.Tensor | None,
+                    there: lg.Tensor | None, reverse: bool) -> State:
+    """All outputs (steps, batch, size) of a layer in one direction, and the last state.
+
+    projected: what the input brings to the gates.  projection: of the hidden state.  there: which
+    sequences take part in a step, (steps, batch, 1).
+    """
+    def step(state: State, given: tuple[lg.Tensor, ...]) -> tuple[State, lg.Tensor]:
+        following = _STEPS[mode](given[0], F.linear(state[0], weight, bias), state)
+        if projection is not None:
+            following = (F.linear(following[0], projection), *following[1:])
+        following = tuple(new.to(old.dtype) for new, old in zip(following, state))
+        if there is not None:
+            following = tuple(lg.where(given[1], new, old)
+                              for new, old in zip(following, state))
+        return following, following[0]
+
+    series = (projected,) if there is None else (projected, there)
+    last, outputs = lg.scan(step, tuple(initial), series, reverse=reverse)
+    return (outputs, *last)
 
 
 @operation
@@ -276,23 +293,11 @@ class RNNBase(Module):
 
         there: which sequences take part in a step, (steps, batch, 1).
         """
-        weight = getattr(self, f"weight_hh_{suffix}")
-        bias = getattr(self, f"bias_hh_{suffix}") if self.bias else None
-        projection = getattr(self, f"weight_hr_{suffix}") if self.proj_size else None
-
-        def step(state: State, given: tuple[lg.Tensor, ...]) -> tuple[State, lg.Tensor]:
-            following = recurrent_step(self.mode, given[0], state, weight, bias)
-            if projection is not None:
-                following = (F.linear(following[0], projection), *following[1:])
-            following = tuple(new.to(old.dtype) for new, old in zip(following, state))
-            if there is not None:
-                following = tuple(lg.where(given[1], new, old)
-                                  for new, old in zip(following, state))
-            return following, following[0]
-
-        series = (projected,) if there is None else (projected, there)
-        last, outputs = lg.scan(step, tuple(initial), series, reverse=reverse)
-        return outputs, last
+        outputs, *last = recurrent_layer(
+            self.mode, projected, tuple(initial), getattr(self, f"weight_hh_{suffix}"),
+            getattr(self, f"bias_hh_{suffix}") if self.bias else None,
+            getattr(self, f"weight_hr_{suffix}") if self.proj_size else None, there, reverse)
+        return outputs, tuple(last)
 
     def _initial(self, input: lg.Tensor, batch: int, hx: Any, batched: bool) -> State:
         layers = self.num_layers * (2 if self.bidirectional else 1)

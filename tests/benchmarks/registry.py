@@ -13,7 +13,7 @@ from typing import Any
 
 CONTESTANTS = ("lazygrad", "torch", "torch.compile", "jax")
 SUBJECTS = ("recording", "startup", "products", "elementwise", "reductions", "convolution",
-            "attention", "training")
+            "attention", "training", "recurrent")
 
 Run = Callable[[], Any]
 

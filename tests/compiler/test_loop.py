@@ -439,3 +439,18 @@ def test_random_bodies(seed: int) -> None:
     want = interpret(Graph(tuple(plain)), values)
     assert_close(interpret(graph, values), want)
     assert_close(compiled(graph, values), want)
+
+
+def test_constant_factors_are_brought_into_order_before_the_loop() -> None:
+    start, weight = leaf(0, 4, 8), leaf(1, 8, 8)
+    state, w = inside(start), inside(weight)
+    product = AT.op("dot", state, w, attrs=((), (), (1,), (1,)))  # state @ weight.T
+    loop = make_loop("s", [(state, start, AT.op("tanh", product))], [], [(w, weight)], [], 6)
+    graph = optimized(Graph((loop.part(0),)))
+    (after,) = loops_of(graph)
+    (inner,) = [n for n in topological(after.body.outputs) if n.op == "dot"]
+    assert inner.inputs[1].op == "input" and inner.attrs[3] == (0,)
+    assert [n.op for n in after.constants] == ["permute"]
+    values = values_of([start, weight])
+    assert_close(compiled(Graph((loop.part(0),)), values),
+                 interpret(Graph(tuple(unrolled(loop))), values))

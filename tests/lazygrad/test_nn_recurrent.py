@@ -100,3 +100,22 @@ def test_packing_known_lengths_computes_nothing():
     assert x._cell.node.op != "input"  # still to be computed
     lg.synchronize()
     assert x._cell.node.op == "input"
+
+
+def test_the_program_does_not_grow_with_the_steps():
+    """Neither in launches nor in kernels, forwards or backwards."""
+    from lazygrad_runtime.program import run_callbacks
+
+    sizes = []
+    for steps in (4, 200):
+        model = lg.nn.LSTM(3, 5, num_layers=2, bidirectional=True)
+        launches = []
+        run_callbacks.append(lambda program, noted=launches: noted.append(
+            (len(program.artifact.launches), len(program.artifact.objects))))
+        try:
+            model(lg.rand(steps, 2, 3))[0].sum().backward()
+            lg.synchronize()
+        finally:
+            run_callbacks.pop()
+        sizes.append(max(launches))
+    assert sizes[0] == sizes[1]

@@ -7,7 +7,9 @@ In: a graph.  Out: an equal graph whose loops
 - compute nothing that is the same in every step: that is done once, before the loop;
 - leave products, reductions and the like of the series alone to one operation for all steps,
   before the loop (the input projections of a recurrent layer become one large contraction);
-- leave those of results that no state depends on to one operation after the loop.
+- leave those of results that no state depends on to one operation after the loop;
+- read the constant factors of their products in the order in which they lie in memory: a weight
+  whose rows are summed over is transposed once, before the loop, and never packed in a step.
 
 All steps at once is what batching makes of a body's nodes, with the steps as the items.
 """
@@ -139,6 +141,7 @@ class _Rewriting:
         self.lift_series()
         self.leave_results()
         self.drop_states()
+        self.order_constants()
         return self.close()
 
     @property
@@ -252,6 +255,37 @@ class _Rewriting:
                 continue
             replaced[value] = stand_in
         self.series.update(made)
+        self._replace(replaced)
+
+    def order_constants(self) -> None:
+        """Right factors that are the same in every step, with the summed axes ahead of the others,
+        in memory.
+        """
+        replaced: dict[Node, Node] = {}
+        for product in self._body():
+            if product.op != "dot":
+                continue
+            left, right = product.inputs
+            left_batch, right_batch, left_contract, right_contract = product.attrs
+            free = [k for k in range(right.ndim) if k not in (*right_batch, *right_contract)]
+            base = right
+            while base.op in ("permute", "reshape"):
+                base = base.inputs[0]
+            order = (*right_batch, *right_contract, *free)
+            in_order = right is base and order == tuple(range(right.ndim))
+            if base not in self.constants or in_order or not free:
+                continue
+            made, = substitute([right], dict(self.constants))
+            stand_in = fresh_input(
+                right.dtype, tuple(right.shape[k] for k in order), right.location
+            )
+            self.constants[stand_in] = self.at.permute(made, order)
+            count = len(right_batch)
+            attrs = (
+                left_batch, tuple(range(count)), left_contract,
+                tuple(range(count, count + len(right_contract))),
+            )
+            replaced[product] = Builder(product.location).op("dot", left, stand_in, attrs=attrs)
         self._replace(replaced)
 
     def _outputs(self) -> list[Node]:
