@@ -11,7 +11,7 @@ import pytest
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Graph, Node, node
 from lazygrad_compiler.llvm import backend
-from lazygrad_compiler.loops.index import Affine, Var, variable
+from lazygrad_compiler.loops.index import Affine, Var, divide, variable
 from lazygrad_compiler.loops.kernel import Instr
 from lazygrad_compiler.loops.schedule_tiles import TileSchedule
 from lazygrad_compiler.loops.unroll import Unrolled
@@ -126,3 +126,16 @@ def test_unrolled_windows_share_their_loads():
         for k in range(3):
             code.at(0, code.place({row: variable(row) + first, tap: Affine(k)}))
     assert [instr.data[1].constant for instr in code.values] == [0, 1, 2, 3]
+
+
+def test_a_masked_load_stands_for_zero_only_where_it_is_a_vector():
+    """A load that all lanes share is read where any lane is on: it says nothing of the others."""
+    row, lane = Var("row", 8), Var("lane", 32)
+    mask = Instr("bounds", dtypes.bool_, (), (variable(lane), 2, 30))
+    zero = Instr("const", dtypes.float32, (), (0.0,))
+    for index, folded in ((variable(lane), True), (variable(row), False),
+                          (divide(variable(lane), 8), False)):
+        load = Instr("load", dtypes.float32, (0,), (0, index))
+        code = Unrolled([mask, load, zero, Instr("where", dtypes.float32, (0, 1, 2))], lane)
+        number = code.at(3, code.place({row: Affine(3)}))
+        assert (code.values[number].op == "load") == folded

@@ -270,7 +270,8 @@ class _TileCode:
         def fixed(index: Affine) -> bool:
             return emitter.vector not in index.variables()
 
-        self.unrolled = code = Unrolled(kernel.values, fixed if inside else None)
+        vector = emitter.vector or stage.axes[emitter.schedule.vector_axis]
+        self.unrolled = code = Unrolled(kernel.values, vector, fixed if inside else None)
         self.places = [
             code.place({axis: tile_place(axis, tile, row)}) for row in range(tile)
         ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.loops.index import Affine, Term, substitute
+from lazygrad_compiler.loops.index import Affine, Term, substitute, variable
 from lazygrad_compiler.loops.kernel import Instr
 
 Place = Mapping[Term, Affine]
@@ -21,11 +21,16 @@ class Unrolled:
     """Collects the instrs; `at` gives the number of one of the kernel's values at a place."""
 
     def __init__(
-        self, values: Sequence[Instr], assume: Callable[[Affine], bool] | None = None
+        self,
+        values: Sequence[Instr],
+        vector: Term | None = None,
+        assume: Callable[[Affine], bool] | None = None,
     ) -> None:
-        """assume: of which index expressions to take for granted that they are within bounds;
-        `assumed` lists those conditions (expression, low, high).
+        """vector: the variable along which the code will be a vector.  assume: of which index
+        expressions to take for granted that they are within bounds; `assumed` lists those
+        conditions (expression, low, high).
         """
+        self._vector = vector
         self._kernel = values
         self._assume = assume
         self.assumed: dict[tuple[Affine, int, int], None] = {}
@@ -99,6 +104,8 @@ class Unrolled:
             mask, here, outside = arguments
             if (truth := self._truth(mask)) is not None:
                 return here if truth else outside
+            if self._gives_zero(here, mask) and self._is_zero(outside):
+                return here
         elif instr.op == "load" and arguments:
             truth = self._truth(arguments[0])
             if truth is False:
@@ -110,6 +117,21 @@ class Unrolled:
     def _truth(self, number: int) -> bool | None:
         instr = self.values[number]
         return bool(instr.data[0]) if instr.op == "const" else None
+
+    def _gives_zero(self, number: int, mask: int) -> bool:
+        """Whether it is a load under the mask that moves along the vector: one that does not is a
+        scalar, read where any lane is on.
+        """
+        instr = self.values[number]
+        if instr.op != "load" or instr.args != (mask,):
+            return False
+        terms = [term for term, _ in instr.data[1].terms]
+        moving = [term for term in terms if self._vector in variable(term).variables()]
+        return moving == [self._vector]
+
+    def _is_zero(self, number: int) -> bool:
+        instr = self.values[number]
+        return instr.op == "const" and repr(instr.data[0]) in ("0", "0.0", "False")
 
     def _constant(self, dtype: DType, value: object) -> int:
         return self._add(Instr("const", dtype, (), (value,)))
