@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from lazygrad_compiler.llvm.builder import Function, Value, const
 from lazygrad_compiler.llvm.contraction_parts import I64, Parts, least
+from lazygrad_compiler.llvm.contraction_runs import Runs, pack_columns, pack_row
 from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.index import Affine
@@ -40,7 +41,12 @@ class _RightPacker:
         with f.loop(0, s.nr, s.lanes, hint="vector") as vector_loop:
             n = f.add(self.n0, vector_loop.index)
             column = f.offset(self.panel, vector_loop.index, parts.element)
-            if s.right == "transposed":
+            if s.right == "transposed" and s.run > 1:
+                last = self.n.extent - 1
+                columns = [least(f, f.add(n, lane), last) for lane in range(s.lanes)]
+                runs = Runs(parts, parts.right)
+                pack_columns(runs, f, self.batch, columns, self.k0, self.k_end, column)
+            elif s.right == "transposed":
                 self._transposed(n, column)
             elif parts.single or s.kc % s.phases == 0:
                 self._phases(n, column)
@@ -173,12 +179,15 @@ def emit_pack_left(parts: Parts) -> str:
         with f.loop(0, rows, 1, hint="row") as row_loop:
             row = least(f, f.add(m, row_loop.index), extent - 1)
             target = f.offset(strip, f.mul(row_loop.index, free_step), parts.element)
-            with f.loop(k0, k_end, lanes, hint="k") as loop:
-                points = parts.points(f, parts.k, False)
-                if parts.has_partial_vector:
-                    points.active = parts.first_lanes(f, f.sub(k_end, loop.index))
-                place = f.offset(target, f.sub(loop.index, k0), parts.element)
-                pack(points, row, loop.index, place)
+            if parts.s.run > 1:
+                pack_row(Runs(parts, parts.left), f, batch, row, k0, k_end, target)
+            else:
+                with f.loop(k0, k_end, lanes, hint="k") as loop:
+                    points = parts.points(f, parts.k, False)
+                    if parts.has_partial_vector:
+                        points.active = parts.first_lanes(f, f.sub(k_end, loop.index))
+                    place = f.offset(target, f.sub(loop.index, k0), parts.element)
+                    pack(points, row, loop.index, place)
     else:
         with f.loop(k0, k_end, 1, hint="k") as loop:
             target = f.offset(strip, f.mul(f.sub(loop.index, k0), k_step), parts.element)

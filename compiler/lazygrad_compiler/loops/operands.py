@@ -176,3 +176,64 @@ def quotient_of(k: Var, phases: int) -> Var:
 def in_phase(index: Affine, k: Var, phases: int, phase: int) -> Affine:
     """An index expression where k is so many steps and a phase."""
     return substitute(index, {k: variable(quotient_of(k, phases)) * phases + phase})
+
+
+# ---- runs along k
+
+
+def run_along(kernel: ContractionKernel, lanes: int) -> int:
+    """The largest R for which, with k = R q + p, both operands depend on p by fixed steps only, and
+    one of them by steps of one: rows of an image, in the gradient of a convolution's weights.  1
+    where k needs no cutting, or where runs are too short for vectors.
+    """
+    sides = operands(kernel, False)
+    indices = [
+        item
+        for side in sides
+        for number in side.values
+        for item in kernel.values[number].data
+        if isinstance(item, Affine)
+    ]
+    divisors: set[int] = set()
+    for index in indices:
+        for term, _ in index.terms:
+            divisors |= _divisors_of(term, kernel.k)
+    for run in sorted(divisors, reverse=True):
+        if run < lanes // 2 or kernel.k.extent % run:
+            continue
+        inner = place_of(kernel.k, run)
+        if not is_regular((in_run(index, kernel.k, run) for index in indices), [inner]):
+            continue
+        plain = all(kernel.values[n].op != "dynamic" for side in sides for n in side.values)
+        steps = [step for side in sides for step in steps_in_run(kernel, side, run)]
+        return run if plain and 1 in steps else 1
+    return 1
+
+
+def steps_in_run(kernel: ContractionKernel, operand: Operand, run: int) -> list[int]:
+    """By how much each of the operand's loads moves along a run."""
+    inner = place_of(kernel.k, run)
+    return [
+        in_run(kernel.values[number].data[1], kernel.k, run).coefficient(inner)
+        for number in operand.values
+        if kernel.values[number].op == "load"
+    ]
+
+
+def _divisors_of(term: object, k: Var) -> set[int]:
+    """By what k is divided in a term, quotients of quotients included."""
+    if not isinstance(term, (Div, Mod)):
+        return set()
+    if term.inner == variable(k):
+        return {term.divisor}
+    return {d for inner, _ in term.inner.terms for d in _divisors_of(inner, k)}
+
+
+def place_of(k: Var, run: int) -> Var:
+    """The variable that counts places within a run along k."""
+    return Var(f"{k.name}_in_{run}", run)
+
+
+def in_run(index: Affine, k: Var, run: int) -> Affine:
+    """An index expression where k is a number of runs and a place in one."""
+    return substitute(index, {k: variable(quotient_of(k, run)) * run + variable(place_of(k, run))})

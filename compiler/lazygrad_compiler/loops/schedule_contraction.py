@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.loops.operands import (
@@ -26,6 +26,8 @@ from lazygrad_compiler.loops.operands import (
     is_plain,
     operands,
     phases_along,
+    run_along,
+    steps_in_run,
     stride_along,
 )
 from lazygrad_compiler.target import Target
@@ -43,7 +45,8 @@ class ContractionSchedule:
     right: "direct", "columns" (packed) or "transposed" (packed; read along k and transposed in
     registers).  phases: packing goes along k in steps of so many, each with index expressions of
     its own (the taps of a convolution's kernel: which of them fall on padding is then found out
-    once for all channels).
+    once for all channels).  run: packing along k goes run by run, each of so many neighbours (rows
+    of an image, in the gradient of a convolution's weights).
     """
 
     swapped: bool
@@ -59,6 +62,7 @@ class ContractionSchedule:
     right: str
     grain: int
     phases: int = 1
+    run: int = 1
 
     @property
     def nr(self) -> int:
@@ -170,6 +174,10 @@ TASK_OVERHEAD = 400
 PACK_ROWS, PACK_TRANSPOSED, PACK_GATHERED, PACK_DEAR = 5.0, 8.0, 32.0, 24.0
 """Cycles to pack one vector: of neighbours, by transposition, of elements far apart, under masks.
 """
+PACK_RUN, PACK_TURNED_RUN = 6.0, 12.0
+"""In runs, masks included: along rows, by transposition."""
+STORE_APART = 1.5
+"""Cycles to store an element whose neighbours in the vector lie elsewhere."""
 REST = 4.0
 """Cycles for a vector of sums to rest between two parts of k and be taken up again."""
 TOUCH = 2.0
@@ -206,16 +214,21 @@ def schedule_contraction(kernel: ContractionKernel, target: Target) -> Contracti
 def plan_contraction(kernel: ContractionKernel, target: Target) -> _Plan:
     wide = accumulator_dtype(kernel.dtype)
     lanes, itemsize = target.lanes(wide.bits), wide.itemsize
-    swapped = _is_swapped(kernel)
-    left, right = operands(kernel, swapped)
-    m, n, k = left.free.extent, right.free.extent, max(kernel.k.extent, 1)
-    tilings = list(_tilings(m, n, k, lanes, itemsize, target))
-    least = min(tiling.cycles for tiling in tilings)
+    natural, run = _is_swapped(kernel), run_along(kernel, lanes)
     plans = []
-    for tiling in tilings:
-        if tiling.cycles <= least * 1.01:
-            planner = _Planner(kernel, target, swapped, left, right, tiling, lanes, itemsize)
-            plans += list(planner.plans())
+    # packing in runs is so much cheaper for the left operand that stores may pay for it
+    for swapped in (natural, not natural) if run > 1 else (natural,):
+        left, right = operands(kernel, swapped)
+        m, n, k = left.free.extent, right.free.extent, max(kernel.k.extent, 1)
+        tilings = list(_tilings(m, n, k, lanes, itemsize, target))
+        least = min(tiling.cycles for tiling in tilings)
+        apart = 0.0 if swapped == natural else STORE_APART * kernel.batch.extent * m * n
+        for tiling in tilings:
+            if tiling.cycles <= least * 1.01:
+                planner = _Planner(
+                    kernel, target, swapped, left, right, tiling, lanes, itemsize, run
+                )
+                plans += [replace(plan, cycles=plan.cycles + apart) for plan in planner.plans()]
     return min(plans, key=lambda plan: plan.cycles)
 
 
@@ -252,7 +265,9 @@ class _Planner:
         tiling: _Tiling,
         lanes: int,
         itemsize: int,
+        run: int,
     ) -> None:
+        self.run = run
         self.kernel, self.target, self.swapped = kernel, target, swapped
         self.left, self.right, self.tiling = left, right, tiling
         self.lanes, self.itemsize = lanes, itemsize
@@ -260,7 +275,7 @@ class _Planner:
         self.k = max(kernel.k.extent, 1)
         self.rows = ceil_div(self.m, tiling.strips)
         self.nr = tiling.vectors * lanes
-        self.kc = tiling.kc
+        self.kc = max(tiling.kc // run * run, run)
         self.parts = ceil_div(self.k, self.kc)
 
     def plans(self) -> Iterator[_Plan]:
@@ -276,6 +291,10 @@ class _Planner:
         place = direct(self.kernel, self.left)
         if place is not None and self._left_stays(place):
             yield _Way("direct", 0.0, self.kc)
+        if self.run > 1:
+            vectors = self.m * (self.k // self.run) * ceil_div(self.run, self.lanes)
+            yield _Way("rows", (PACK_RUN + self._jumps(self.left)) * vectors, self.kc)
+            return
         along_k = stride_along(self.kernel, self.left, self.left.free) <= 0
         each = PACK_DEAR if is_dear(self.kernel, self.left) else PACK_ROWS
         if along_k:
@@ -299,6 +318,10 @@ class _Planner:
                 yield _Way("direct", TOUCH * vectors, part_of(self.k, room // 2, self.lanes))
             else:
                 yield _Way("direct", TOUCH * vectors, self.kc, 0.0 if fits else FAR)
+        if self.run > 1:
+            each = PACK_TURNED_RUN + self._jumps(self.right)
+            yield _Way("transposed", each * vectors, self.kc)
+            return
         if self._is_turned():
             yield _Way("transposed", PACK_TRANSPOSED * vectors, self.kc)
             return
@@ -309,6 +332,11 @@ class _Planner:
         if phases > 1 and parts > 1:
             kc = max(round_up(ceil_div(self.k, parts), phases), phases)
         yield _Way("columns", each * vectors, kc, 0.0, phases)
+
+    def _jumps(self, operand: Operand) -> float:
+        """Cycles for a vector of elements that are no neighbours, along a run."""
+        steps = steps_in_run(self.kernel, operand, self.run)
+        return PACK_GATHERED * sum(step > 1 for step in steps)
 
     def _is_turned(self) -> bool:
         return (
@@ -346,7 +374,7 @@ class _Planner:
         return _Plan(
             ContractionSchedule(
                 self.swapped, self.lanes, strips, self.tiling.vectors, block, blocks, tail, nc, kc,
-                left.how, right.how, grain, right.phases,
+                left.how, right.how, grain, right.phases, self.run,
             ),
             cycles,
         )
