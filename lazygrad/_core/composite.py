@@ -18,6 +18,16 @@ Places = tuple[int | None, ...]
 """For each result the number of the template's output that it is; None where it is None."""
 
 
+def plain_key(value: Any) -> tuple[type, Any]:
+    """What tells a plain value from all others: 0, 0.0, -0.0 and False are equal, and different
+    constants; NaN does not equal itself.
+    """
+    kind = value.__class__
+    if kind is float and not (value and value == value):
+        value = repr(value)
+    return kind, value
+
+
 class Composite:
     """Wraps `function(*arguments) -> nodes`, whose arguments are nodes and hashable values.
 
@@ -36,10 +46,9 @@ class Composite:
         for value in arguments:
             if isinstance(value, Node):
                 inputs.append(value)
-                key.append((value.dtype, value.shape))
+                key += (value.dtype, value.shape)
             else:
-                # 0, 0.0 and False are equal, and different constants
-                key.append((value.__class__, repr(value) if value.__class__ is float else value))
+                key += plain_key(value)
         found = self._templates.get(tuple(key))
         if found is None:
             found = self._templates[tuple(key)] = self._trace(arguments)

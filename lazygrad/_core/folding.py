@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from lazygrad._core import placement
 from lazygrad._core.cell import Cell
+from lazygrad._core.composite import plain_key
 from lazygrad._core.context import now
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad._core.types import default
@@ -143,13 +144,10 @@ def _describe(value: Any, key: list[Any], tensors: list[Tensor], nodes: list[Nod
         key.append(node.differentiable)
         return True
     kind = value.__class__
-    key.append(kind)
-    if kind in _PLAIN:
-        key.append(value)
-    elif kind is float:
-        key.append(value if value and value == value else repr(value))  # -0.0, NaN
+    if kind in _PLAIN or kind is float:
+        key += plain_key(value)
     elif isinstance(value, (tuple, list)):
-        key.append(len(value))
+        key += (kind, len(value))
         return all([_describe(part, key, tensors, nodes) for part in value])
     else:
         return False

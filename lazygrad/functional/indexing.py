@@ -13,6 +13,7 @@ import numpy
 from lazygrad._core import graph
 from lazygrad._core.cell import leaf_of_array
 from lazygrad._core.context import TensorTypeError, fail, method, now, operation
+from lazygrad._core.folding import folded
 from lazygrad._core.tensor import (
     Tensor,
     make_views,
@@ -222,11 +223,60 @@ def _prepare(index: Any) -> list[Any]:
             else _as_index_tensor(item) for item in _as_tuple(index)]
 
 
+MOST_VIEWS = 2048
+
+_views: dict[tuple, tuple] = {}
+"""Steps, shape and strides of basic forms, by shape, strides and index: found once each."""
+
+
+def _basic_key(item: Any) -> Any:
+    """Numbers, slices of numbers, None and ... as what a dictionary can hold; else NotImplemented.
+    """
+    kind = item.__class__
+    if kind is int or item is None or item is ...:
+        return item
+    if kind is slice:
+        bounds = (item.start, item.stop, item.step)
+        if all([each is None or each.__class__ is int for each in bounds]):
+            return bounds
+    return NotImplemented
+
+
+def _known_view(input: Tensor, index: Any) -> Any:
+    """The view of a basic form, its steps taken from the time before; None for other forms."""
+    items = index if index.__class__ is tuple else (index,)
+    wanted = tuple([_basic_key(item) for item in items])
+    if NotImplemented in wanted:
+        return None
+    view = input._view
+    key = (shape_of(input), None if view is None else view.strides, wanted)
+    found = _views.get(key)
+    if found is None:
+        if len(_views) >= MOST_VIEWS:
+            _views.clear()
+        made, _ = _basic(input, list(items))
+        assert made._view is not None
+        steps = made._view.steps[0 if view is None else len(view.steps):]
+        _views[key] = ([step[:2] for step in steps], made._view.shape, made._view.strides)
+        return made
+    location = now.location
+    steps, shape, strides = found
+    return make_views(input, tuple([(*step, location) for step in steps]), shape, strides)
+
+
 @operation
 def getitem(input: Tensor, index: Any) -> Tensor:
     """x[index]: a view for the basic forms, a copy where index tensors take part."""
     if index.__class__ is int:
         return _place(input, index)
+    if isinstance(index, Tensor):
+        return _folded_advanced(input, index)
+    view = _known_view(input, index)
+    return _advanced(input, index) if view is None else view
+
+
+def _advanced(input: Tensor, index: Any) -> Tensor:
+    """x[index] where index tensors (or lists, arrays) take part."""
     items = _prepare(index)
     if len(items) == 1 and isinstance(items[0], Tensor):
         mask = items[0]
@@ -242,6 +292,9 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     result = graph.make("gather", node, *indices, attrs=(tuple(axes),))
     order = _result_order(advanced, indices[0].ndim, node.ndim)
     return wrap(result if order is None else graph.permute(result, order))
+
+
+_folded_advanced = folded(_advanced)
 
 
 def _value_node(value: Any, target: Tensor) -> Node:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import lazygrad as lg
+from lazygrad._core.tensor import node_of
 
 INDICES = {
     "number": lambda t: 1,
@@ -218,3 +219,61 @@ def test_gather_and_scatter():
 
     for want, have in zip(program(torch), program(lg)):
         numpy.testing.assert_allclose(have.numpy(), want.numpy(), 1e-6)
+
+
+def draw_basic(random, shape):
+    items = []
+    for size in shape[:random.integers(0, len(shape) + 1)]:
+        kind = random.integers(0, 4)
+        if kind == 0 and size:
+            items.append(int(random.integers(-size, size)))
+        elif kind == 1:
+            bounds = [None if random.random() < 0.3 else int(random.integers(-size - 1, size + 2))
+                      for _ in range(2)]
+            items.append(slice(*bounds, int(random.integers(1, 4))))
+        elif kind == 2:
+            items += [None, slice(None)]
+        else:
+            items.append(slice(None))
+    if random.random() < 0.3:
+        items.append(...)
+    return items[0] if len(items) == 1 else tuple(items)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_basic_forms_met_before(seed):
+    """The second time that a form is met its steps are known; other strides have their own."""
+    random = numpy.random.default_rng(seed)
+    for _ in range(12):
+        shape = tuple(int(size) for size in random.integers(0, 5, random.integers(1, 4)))
+        array = random.standard_normal(shape)
+        layouts = [(lambda a: a), (lambda a: a.flip(0)), (lambda a: a[::2]), (lambda a: a[1:])]
+        for layout in layouts:
+            theirs = layout(torch.tensor(array))
+            index = draw_basic(random, tuple(theirs.shape))
+            for _ in range(3):
+                ours = layout(lg.tensor(array))
+                found, expected = ours[index], theirs[index]
+                assert 0 in expected.shape or all(
+                    size == 1 or have == want for size, have, want
+                    in zip(expected.shape, found.stride(), expected.stride(), strict=True))
+                assert found.numpy().tolist() == expected.numpy().tolist()
+                found.mul_(2)
+                assert numpy.allclose(ours.numpy()[index], 2 * expected.numpy())
+
+
+def test_a_known_form_keeps_its_own_line():
+    x, y = (lg.tensor(numpy.arange(6.0).reshape(2, 3)) for _ in range(2))
+    first = x[:, 1] + 1
+    second = y[:, 1] + 1
+    lines = [node_of(each).inputs[0].location[0][1] for each in (first, second)]
+    assert lines[1] == lines[0] + 1
+
+
+def test_remembered_forms_are_bounded(monkeypatch):
+    from lazygrad.functional import indexing
+    monkeypatch.setattr(indexing, "MOST_VIEWS", 10)
+    x = lg.tensor(numpy.arange(100.0))
+    for start in range(40):
+        assert x[start:start + 3].tolist() == [start, start + 1.0, start + 2.0]
+    assert len(indexing._views) <= 10
