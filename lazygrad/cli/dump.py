@@ -66,7 +66,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Runs the script under a dump; `options.script_arguments` are its own."""
     from lazygrad.dump.listen import Dump
-    from lazygrad.dump.write import writer
+    from lazygrad.dump.write import finished, writer
     from lazygrad_runtime.program import forget_programs
     try:
         wanted = from_namespace(options)
@@ -93,11 +93,11 @@ def run(options: argparse.Namespace) -> int:
             succeeded = run_script(options.script, options.script_arguments)
     finally:
         dump.remove()
-        write.finish()
+        whole = finished(write, "lazygrad dump-ir")
     if write.gone:
         raise ReaderGone
-    report(dump, None if to_stdout else options.output, succeeded)
-    return OK if succeeded and not dump.failures else FINDING
+    report(dump, None if to_stdout or not whole else options.output, succeeded)
+    return OK if succeeded and whole and not dump.failures else FINDING
 
 
 def report(dump: Dump, folder: str | None, succeeded: bool) -> None:

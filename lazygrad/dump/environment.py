@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from lazygrad.dump.listen import Dump
 from lazygrad.dump.options import OptionError, parse_words
-from lazygrad.dump.write import writer
+from lazygrad.dump.write import finished, writer
 
 
 @functools.cache
@@ -32,5 +32,5 @@ def install_from_environment() -> Dump | None:
         write = writer(options, sys.stderr)
     except OptionError as error:
         raise type(error)(f"[LAZYGRAD_DUMP] {error}") from None
-    atexit.register(write.finish)
+    atexit.register(finished, write, "LAZYGRAD_DUMP")
     return Dump(options, write).install()

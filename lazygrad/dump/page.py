@@ -1,7 +1,8 @@
 """The style and the script of the HTML report: plain CSS and JavaScript, nothing from elsewhere.
 
 The page has a bar of links on the left and views on the right, one for the overview, each program
-and each kernel; the script shows the view that the address names.  Without it all are shown.
+and each kernel; the script shows the view that the address names, and writes a kernel's code into
+its view when it is first shown.  Without it all views are shown, without code.
 """
 
 from __future__ import annotations
@@ -47,10 +48,29 @@ button{font:inherit;font-size:12px;padding:.1em .7em;margin:.4em .3em .4em 0;cur
 """
 
 SCRIPT = """\
+function fill(view) {
+  for (const columns of view.querySelectorAll(':scope > .columns:empty')) {
+    const code = document.getElementById('code-' + columns.dataset.code);
+    for (const [title, lines] of JSON.parse(code.textContent)) {
+      const column = columns.appendChild(document.createElement('div'));
+      column.appendChild(document.createElement('h4')).textContent = title;
+      const shown = column.appendChild(document.createElement('pre'));
+      for (const line of lines) {
+        const [text, number, origin] = Array.isArray(line) ? line : [line, 0, ''];
+        const element = shown.appendChild(document.createElement('span'));
+        element.className = 'l';
+        element.textContent = text;
+        if (number) element.dataset.l = number;
+        if (origin) element.dataset.o = origin;
+      }
+    }
+  }
+}
 function show() {
   const name = location.hash.slice(1) || 'start';
   const target = document.getElementById(name) || document.getElementById('start');
   const view = target.closest('.view');
+  fill(view);
   for (const other of document.querySelectorAll('.view')) {
     other.classList.toggle('shown', other === view);
     other.classList.toggle('passed', other !== view && other.contains(view));

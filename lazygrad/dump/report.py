@@ -2,13 +2,16 @@
 
 For each program a picture with its kernels as boxes, the figures of each kernel, and a view for
 each: loop IR, LLVM and assembly side by side.  A click on a line marks those that belong to it in
-the other two (`lazygrad_compiler.llvm.lines`).
+the other two (`lazygrad_compiler.llvm.lines`).  The code is kept as data, once for all programs
+that have the kernel, and becomes elements when its view is opened: a model's kernels have some
+hundred thousand lines, most of which nobody looks at.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from lazygrad.dump.options import counted
@@ -32,11 +35,14 @@ def html_text(programs: Sequence[DumpedProgram], title: str = "lazygrad dump-ir"
     """The whole page."""
     links = "".join(map(_links, programs))
     views = "\n".join(map(_program, programs))
+    targets = {kernel.name: (program.stages, kernel)
+               for program in programs for kernel in _shown_kernels(program)}
+    code = "\n".join(_code(stages, kernel) for stages, kernel in targets.values())
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             f"<title>{escape(title)}</title><style>{STYLE}{PICTURE_STYLE}</style></head><body>\n"
             f'<nav><a href="#start">overview</a><ul></ul>{links}</nav>\n<main>\n'
             f'<section class="view" id="start"><h1>{escape(title)}</h1>{_overview(programs)}'
-            f"</section>\n{views}\n</main>\n<script>\n{SCRIPT}</script></body></html>\n")
+            f"</section>\n{views}\n</main>\n{code}\n<script>\n{SCRIPT}</script></body></html>\n")
 
 
 def _links(program: DumpedProgram) -> str:
@@ -85,9 +91,13 @@ def _program(program: DumpedProgram) -> str:
         if change.changed:
             parts.append(f"<details><summary>{escape(change.heading().strip('# -'))}</summary>"
                          f"<pre>{_coloured(change.diff())}</pre></details>")
-    shown_kernels = {stages.names[launch] for launch in program.kernels}
-    parts += [_kernel(program, kernel) for kernel in stages.kernels if kernel.name in shown_kernels]
+    parts += [_kernel(program, kernel) for kernel in _shown_kernels(program)]
     return "\n".join([*parts, "</section>"])
+
+
+def _shown_kernels(program: DumpedProgram) -> list[CompiledKernel]:
+    shown = {program.stages.names[launch] for launch in program.kernels}
+    return [kernel for kernel in program.stages.kernels if kernel.name in shown]
 
 
 def _picture(program: DumpedProgram, stage: str, link: str) -> str:
@@ -159,11 +169,6 @@ def _kernel(program: DumpedProgram, kernel: CompiledKernel) -> str:
                    f'<span class="lines">{_lines(stages.launches[number].location)}</span></li>'
                    for number in calls)
     cost = cost_of(kernel.kernel)
-    loop, llvm, machine = linked(stages, kernel)
-    last = "PTX" if stages.target.kind == "cuda" else "assembly"
-    columns = "".join(
-        f"<div><h4>{title}</h4><pre>{_column(lines)}</pre></div>"
-        for title, lines in (("loop IR", loop), ("LLVM", llvm), (last, machine)))
     return (f'<section class="view" id="p{program.number}-{kernel.name}">'
             f'<h3><a href="#p{program.number}">program {program.number:03}</a>: '
             f"{kernel.kernel.kind} kernel <code>{kernel.name}</code></h3>"
@@ -172,7 +177,21 @@ def _kernel(program: DumpedProgram, kernel: CompiledKernel) -> str:
             f"{kernel.grain:,} at a time</p>"
             f"<p><code>{escape(str(kernel.schedule))}</code></p>"
             '<p class="told">Click on a line to see what became of it, or where it comes from.</p>'
-            f'<div class="columns">{columns}</div></section>')
+            f'<div class="columns" data-code="{kernel.name}"></div></section>')
+
+
+def _code(stages: Stages, kernel: CompiledKernel) -> str:
+    """A kernel's three columns as data: titles and lines, a line that is linked with the number of
+    its LLVM line and what it belongs to.
+    """
+    last = "PTX" if stages.target.kind == "cuda" else "assembly"
+    columns = [
+        (title, [[line.text, line.line, line.origin] if line.line or line.origin else line.text
+                 for line in lines])
+        for title, lines in zip(("loop IR", "LLVM", last), linked(stages, kernel), strict=True)]
+    data = json.dumps(columns, separators=(",", ":"), ensure_ascii=False)
+    data = data.replace("</", "<\\/").replace("<!--", "<\\u0021--")  # nothing ends the script
+    return f'<script type="application/json" id="code-{kernel.name}">{data}</script>'
 
 
 def linked(stages: Stages, kernel: CompiledKernel
@@ -187,12 +206,3 @@ def linked(stages: Stages, kernel: CompiledKernel
 def _loop_origin(line: str) -> str:
     found = re.match(r"\s*(%\d+) (?:\w*=)|\s*(b\d+)\[.*=|\s*(contraction) over", line)
     return "" if found is None else found[1] or found[2] or found[3]
-
-
-def _column(lines: Iterable[LinkedLine]) -> str:
-    parts = []
-    for line in lines:
-        data = f' data-o="{escape(line.origin)}"' if line.origin else ""
-        data += f' data-l="{line.line}"' if line.line else ""
-        parts.append(f'<span class="l"{data}>{escape(line.text)}</span>')
-    return "".join(parts)

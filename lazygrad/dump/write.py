@@ -8,6 +8,7 @@ when all is known.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
@@ -142,6 +143,20 @@ def _clear(folder: Path) -> None:
     for each in (inside, folder):
         if each.is_dir() and not each.is_symlink() and not any(each.iterdir()):
             each.rmdir()
+
+
+def finished(write: StreamWriter | FolderWriter, who: str) -> bool:
+    """Writes what was kept for the end.  False, with a line on standard error, where that failed:
+    the script has run, and its own output is not to end in a traceback of ours.
+    """
+    try:
+        write.finish()
+    except Exception as error:
+        what = getattr(error, "filename", None) or f"the {write.format} of the dump"
+        why = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        print(f"{who}: {what} cannot be written: {' '.join(why.split())}", file=sys.stderr)
+        return False
+    return True
 
 
 def writer(options: Options, stream: TextIO) -> StreamWriter | FolderWriter:

@@ -66,11 +66,15 @@ _warned = False
 
 
 def _warn_once(message: str) -> None:
-    """One warning per process: a training loop must not print one per compile."""
+    """One warning per process: a training loop must not print one per compile.
+
+    Under a name that is no file, so that Python shows the message alone: a line of ours below it
+    would help nobody.
+    """
     global _warned
     if not _warned:
         _warned = True
-        warnings.warn(f"[compile cache] {message}", RuntimeWarning, stacklevel=4)
+        warnings.warn_explicit(f"[compile cache] {message}", RuntimeWarning, "<lazygrad>", 0)
 
 
 def default_folder() -> Path:

@@ -23,21 +23,58 @@ from lazygrad_runtime.cache import CompileCache
 from lazygrad_runtime.cache_limits import Limits
 
 
-def dumps_off(rounds: int) -> str:
+def dumps_off(rounds: int, compilations: int = 24) -> str:
     """Seconds of compiling with dumps off, and with all that serves dumps taken out of the source
-    (`without_dumps`): processes in turn, the best of each.
+    (`without_dumps`).
+
+    In each round three processes are started, which compile in turn: the compiler as it is, once
+    more as it is, and without.  The two that are alike say what a difference may mean: processes
+    differ (in where their memory lies) by more than dumps cost.
     """
-    best: dict[str, list[float]] = {"whole": [], "without": []}
+    best: dict[str, list[float]] = {"whole": [], "again": [], "without": []}
+    for number in range(rounds):
+        order = list(best)[number % 3 :] + list(best)[: number % 3]
+        with contextlib.ExitStack() as stack:
+            workers = {which: stack.enter_context(_compiler(which)) for which in order}
+            seconds: dict[str, list[float]] = {which: [] for which in order}
+            for _ in range(compilations):
+                for which, worker in workers.items():
+                    seconds[which].append(float(_answer(worker)))
+        for which, found in seconds.items():
+            best[which].append(min(found))
+    return (f"compiling with dumps off {statistics.median(best['whole']) * 1e3:.2f} ms; "
+            f"more than without the code for dumps: {_excess(best['whole'], best['without'])}; "
+            f"than the very same compiler: {_excess(best['whole'], best['again'])} "
+            f"(median and quartiles of {rounds} rounds, the best of {compilations} compilations "
+            "each)")
+
+
+def _excess(these: list[float], those: list[float]) -> str:
+    """Median and quartiles of the ratios, round by round."""
+    ratios = [this / that - 1 for this, that in zip(these, those, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:+.2%} ({low:+.2%} to {high:+.2%})"
+
+
+@contextlib.contextmanager
+def _compiler(which: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that compiles when asked to, warmed up."""
     settings = os.environ | {"LAZYGRAD_CACHE": "0", "PYTHONHASHSEED": "0"}
-    for _ in range(rounds):
-        for which, seconds in best.items():
-            done = subprocess.run(
-                [sys.executable, "-m", "tests.benchmarks.without_dumps", "seconds", which],
-                capture_output=True, text=True, check=True, env=settings)
-            seconds.append(float(done.stdout.split()[0]))
-    whole, without = min(best["whole"]), min(best["without"])
-    return (f"compiling with dumps off {whole * 1e3:.2f} ms, without the code for dumps "
-            f"{without * 1e3:.2f} ms: {whole / without - 1:+.2%} (best of {rounds} processes each)")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.without_dumps", "seconds", which],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=settings)
+    with worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+        yield worker
+
+
+def _answer(worker: subprocess.Popen[str]) -> str:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    return worker.stdout.readline()
 
 
 def cache_writes(many: int, writes: int) -> str:
@@ -93,7 +130,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a fifth of it")
     options = parser.parse_args()
     if options.what != "cache":
-        print(dumps_off(3 if options.quick else 12))
+        print(dumps_off(3 if options.quick else 10))
     if options.what != "dumps":
         print(cache_writes(*((4_000, 60) if options.quick else (20_000, 300))))
 

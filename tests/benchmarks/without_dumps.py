@@ -2,7 +2,7 @@
 for that only is taken out of its source as it is imported.
 
 `install` comes before anything of the compiler is imported; `lines_of_lowering` and
-`seconds_of_compiling` measure, in a process each:
+`time_on_request` measure, in a process each:
 
     python -m tests.benchmarks.without_dumps lines|seconds whole|without
 
@@ -13,6 +13,7 @@ holds the lines under one per cent; `python -m tests.benchmarks.tools` measures 
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -151,23 +152,27 @@ def lines_of_lowering() -> tuple[int, str]:
     return lines, hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def seconds_of_compiling(rounds: int = 30) -> float:
-    """The fastest of so many compilations down to object code."""
+def time_on_request() -> None:
+    """For each line that comes in, one compilation down to object code: its seconds go out."""
     from lazygrad_compiler.pipeline import compile_graph
 
     graph, target = example()
-    best = float("inf")
-    for _ in range(rounds):
+    compile_graph(graph, target)  # imports, and what is kept the first time
+    gc.disable()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        gc.collect()
         begun = time.perf_counter()
         compile_graph(graph, target)
-        best = min(best, time.perf_counter() - begun)
-    return best
+        print(time.perf_counter() - begun, flush=True)
 
 
 def main(what: str, which: str) -> None:
     install(strip=which == "without")
-    print(*(lines_of_lowering() if what == "lines" else (seconds_of_compiling(),)),
-          len(taken_out))
+    if what == "seconds":
+        time_on_request()
+    else:
+        print(*lines_of_lowering(), len(taken_out))
 
 
 if __name__ == "__main__":

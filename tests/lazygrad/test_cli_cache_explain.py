@@ -18,7 +18,7 @@ from lazygrad_runtime import cache as runtime_cache
 from lazygrad_runtime import store
 from lazygrad_runtime.cache import CompileCache
 from lazygrad_runtime.program import forget_programs
-from tests.lazygrad.cache_commands import RESULT, SCRIPT, values
+from tests.lazygrad.cache_commands import RESULT, SCRIPT, run, values
 
 FIELDS = ("graph", "triple", "cpu", "features", "simd_bytes", "registers", "l1_bytes", "l2_bytes",
           "llvm", "llvmlite", "compiler")
@@ -92,6 +92,39 @@ def test_each_field_of_the_key_is_named_alone(
         assert not each["found"] and each["fields"] == [field]
         assert each["nearest"] in filled
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("settings", [
+    {"LAZYGRAD_DUMP": "all --print-changed=diff"},
+    {"LAZYGRAD_DUMP": "--format html -o {dump}"},
+    {"LAZYGRAD_NUM_THREADS": "1", "LAZYGRAD_DUMP": "graph"},
+    {"PYTHONHASHSEED": "7", "PYTHONDEVMODE": "1"},
+    {"PYTHONOPTIMIZE": "1"},
+])
+def test_settings_that_only_show_something_hit(
+        settings: dict[str, str], script: str, filled: list[str], folder: Path,
+        tmp_path: Path) -> None:
+    """None of them is in the key: a program that is looked at is the one that runs otherwise."""
+    settings = {name: value.format(dump=tmp_path / "dump") for name, value in settings.items()}
+    out, err = run(folder, script, **settings)
+    assert out.splitlines() == [RESULT, "compiles 0"]
+    assert CompileCache(folder).keys() == filled
+    if settings.get("LAZYGRAD_DUMP", "").startswith(("all", "graph")):
+        assert "# ---- graph ----" in err, "something was shown"
+
+
+def test_programs_that_a_tool_looks_at_hit(script: str, filled: list[str], command: Any,
+                                        capsys: pytest.CaptureFixture) -> None:
+    """In one process, where hooks are in place while the program is looked up."""
+    for arguments in (["dump-ir", script, "--stage", "all"], ["explain", "fusion", script],
+                      ["explain", "memory", script], ["roofline", script]):
+        store.disk.cache_clear()
+        forget_programs()
+        before = store.counters.compiles
+        assert main(arguments) == 0
+        assert store.counters.compiles == before, arguments
+        assert CompileCache().keys() == filled
+    capsys.readouterr()
 
 
 def test_every_field_of_the_key_is_tested() -> None:

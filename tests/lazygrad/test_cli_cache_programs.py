@@ -124,6 +124,18 @@ def test_a_folder_that_all_can_write(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_the_warning_is_its_message_alone(folder: Path, script: str) -> None:
+    """No line of lazygrad's source below it, and one warning for all programs of the process."""
+    folder.mkdir(mode=0o700)
+    folder.chmod(0o777)
+    out, err = run(folder, script)
+    assert out.startswith(RESULT)
+    (line,) = err.splitlines()
+    assert line.startswith("<lazygrad>:0: RuntimeWarning: [compile cache] refused: ")
+    assert f"run: chmod go-w {folder}" in line
+    assert run(folder, "-W", "ignore::RuntimeWarning", script)[1] == ""
+
+
 def test_a_folder_that_is_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     folder.symlink_to(tmp_path / "elsewhere")

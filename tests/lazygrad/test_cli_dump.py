@@ -164,6 +164,31 @@ def test_a_stage_that_cannot_be_shown_is_a_finding_but_the_script_runs(
 # ---- files
 
 
+@pytest.mark.parametrize("format", ["html", "json"])
+def test_a_dump_that_cannot_be_written_at_the_end_is_one_line(
+        format: str, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture) -> None:
+    def broken(programs: object) -> str:
+        raise RuntimeError("no\nsuch thing")
+
+    monkeypatch.setattr(f"lazygrad.dump.write.{format}_text", broken)
+    folder = ["-o", str(tmp_path / "report")] if format == "html" else []
+    assert main(["dump-ir", str(script), "--format", format, *folder]) == 1
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err and "written to" not in err and "loss" in out + err
+    assert (f"lazygrad dump-ir: the {format} of the dump cannot be written: "
+            "RuntimeError: no such thing\n") in err
+
+
+def test_a_report_without_room_for_it_is_one_line(script: Path, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "report" / "index.html").mkdir(parents=True)
+    assert main(["dump-ir", str(script), "--format", "html", "-o", str(tmp_path / "report")]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert f"{tmp_path / 'report' / 'index.html'} cannot be written: Is a directory" in err
+
+
 def test_files_go_where_they_were_asked_for(script: Path, tmp_path: Path,
                                             capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / "dump"

@@ -7,6 +7,7 @@ alone.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,9 @@ import pytest
 
 import lazygrad as lg
 from lazygrad import debug
-from lazygrad.dump.report import linked
+from lazygrad.dump.listen import dumped
+from lazygrad.dump.options import Options
+from lazygrad.dump.report import html_text, linked
 from lazygrad_compiler.llvm.compile import assembly, optimize_text
 from lazygrad_compiler.loops.kernel import text as loop_text
 from lazygrad_compiler.pipeline import Stages, lower
@@ -60,6 +63,12 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def code_of(page: str, kernel: str) -> list:
+    """The columns of a kernel, as the page keeps them."""
+    (data,) = re.findall(rf'<script [^>]*id="code-{kernel}">(.*?)</script>', page)
+    return json.loads(data)
 
 
 def some_tensors() -> list[lg.Tensor]:
@@ -107,11 +116,27 @@ def test_each_kernel_has_a_page_with_figures_and_three_columns(page: str, stages
     for kernel in stages.kernels:
         assert f"p0-{kernel.name}" in parsed.ids
         assert parsed.addresses.count(f"#p0-{kernel.name}") >= 3, "bar, table, and picture"
-    assert page.count('<div class="columns">') == len(stages.kernels)
-    for title in ("loop IR", "LLVM", "assembly"):
-        assert page.count(f"<h4>{title}</h4>") == len(stages.kernels)
+        assert page.count(f'<div class="columns" data-code="{kernel.name}">') == 1
+        shown = code_of(page, kernel.name)
+        assert [title for title, _ in shown] == ["loop IR", "LLVM", "assembly"]
+        for (_, lines), column in zip(shown, linked(stages, kernel), strict=True):
+            assert [line if isinstance(line, str) else line[0] for line in lines] == [
+                line.text for line in column]
+            assert [tuple(line[1:]) for line in lines if not isinstance(line, str)] == [
+                (line.line, line.origin) for line in column if line.line or line.origin]
     assert page.count("flops per byte") >= len(stages.kernels)
     assert f"{2 * 24 * 32 * 48 + 24 * 48:,}" in page, "matmul and tanh, counted by hand"
+
+
+def test_code_that_programs_share_is_in_the_page_once() -> None:
+    x = lg.tensor([1.0, 2.0, 3.0])
+    stages = lower(debug.recorded_graph([lg.exp(x)])[0], host())
+    (kernel,) = stages.kernels
+    programs = [dumped(stages, Options(stages=("fused",), format="html"), number)
+                for number in range(2)]
+    shown = html_text([program for program in programs if program])
+    assert shown.count(f'data-code="{kernel.name}"') == 2
+    assert code_of(shown, kernel.name)
 
 
 # ---- linked lines
@@ -241,8 +266,6 @@ document.getElementById('found').textContent = JSON.stringify(
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
 def test_the_page_works_in_a_browser(page: str, stages: Stages, tmp_path: Path) -> None:
     """Acceptance: opened from disk without a network, its links and linked lines work."""
-    import json
-
     path = tmp_path / "index.html"
     path.write_text(page.replace("</body>", CLICKS), encoding="utf-8")
     done = subprocess.run(
