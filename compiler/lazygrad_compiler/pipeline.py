@@ -157,6 +157,8 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
 
         if all(root.size == 0 for root in group.outputs):
             continue
+        if group.kind == "joined":  # its pieces are stored where they belong
+            continue
         if group.kind == "loop":
             launches += lower_loop(group, partial(lower_body, backend=backend))
             continue
@@ -176,7 +178,7 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
 
 def lower_body(body: Graph, backend: Backend) -> list[Launch]:
     """The launches of one step of a loop."""
-    return lower_groups(partition(body), backend)
+    return lower_groups(partition(body, backend.columns), backend)
 
 
 def emit_kernels(

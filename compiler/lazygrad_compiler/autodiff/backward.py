@@ -119,9 +119,38 @@ def between(outputs: Sequence[Node], wanted: Sequence[Node]) -> list[Node]:
 
 
 def add_up(contributions: Sequence[Node], forward: Node) -> Node:
-    """Their sum, first to last."""
+    """Their sum, first to last; where they are zero but for parts of an axis which do not overlap
+    and leave nothing out, as the gradients of a tensor cut into pieces are, the parts joined.
+    """
     at = Builder(forward.location)
+    joined = _parts_of_an_axis(contributions)
+    if joined is not None:
+        axis, parts = joined
+        return at.concat(parts, axis)
     total = contributions[0]
     for contribution in contributions[1:]:
         total = at.add(total, contribution)
     return total
+
+
+def _parts_of_an_axis(contributions: Sequence[Node]) -> tuple[int, list[Node]] | None:
+    """(axis, the parts in order) of contributions that are its parts padded with zeros."""
+    if len(contributions) < 2 or any(
+        each.op != "pad" or any(each.attrs[2]) or each.attrs[3] != 0 for each in contributions
+    ):
+        return None
+    first = contributions[0]
+    padded = {k for each in contributions for k in range(first.ndim)
+              if each.attrs[0][k] or each.attrs[1][k]}
+    if len(padded) != 1:
+        return None
+    axis = padded.pop()
+    ordered = sorted(contributions, key=lambda each: each.attrs[0][axis])
+    end = 0
+    for each in ordered:
+        if each.attrs[0][axis] != end:
+            return None
+        end += each.inputs[0].shape[axis]
+    if end != first.shape[axis]:
+        return None
+    return axis, [each.inputs[0] for each in ordered]

@@ -25,6 +25,7 @@ from lazygrad_compiler.loops.columns import (
     rows_and_columns,
     statistics_of_columns,
 )
+from lazygrad_compiler.loops.concat import is_joined, placed_pieces
 from lazygrad_compiler.loops.lower import (
     Group,
     NotAligned,
@@ -97,6 +98,7 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
             for place, value in enumerate(node.inputs):
                 users[value].append((node, place, False))
     forced = reordered_operands(order) | array_operands(order)
+    forced |= {piece for node in order if is_joined(node) for piece in node.inputs}
     book = decisions.ledger()
     roots: list[Node] = []
     cost: dict[Node, int] = {}
@@ -220,6 +222,12 @@ class _Merger:
                              if self.group_of.get(value, number) != number]
             self._note(root, number, reads, needed)
             return
+        if is_joined(root):
+            self.groups.append(Group("joined", [root]))
+            self.ancestors.append(0)
+            self.refused += [(value, root, Reason.KIND) for value in reads]
+            self._note(root, len(self.groups) - 1, reads, needed)
+            return
         alone = _alone(root, self.stored, root in self.may_reduce_rows)
         if alone.columns:
             self.over_rows.add(root)
@@ -273,6 +281,8 @@ class _Merger:
             return Reason.CYCLE
         if len(group.roots) >= MOST_ROOTS:
             return Reason.LIMIT
+        if group.kind == "joined":
+            return Reason.KIND
         if OPS[root.op].kind == "contraction" or root.op == "scatter" or group.kind == "scatter":
             return Reason.KIND
         if root.op == "sort_values" and _same_sort(group, root):
@@ -286,7 +296,7 @@ class _Merger:
         if root.size == 0:
             return Reason.SIZE
         if group.kind == "contraction":
-            if is_reduction(root):
+            if is_reduction(root) or root.op == "stop_gradient":
                 return Reason.KIND
             if group.anchor is not None and root.size != group.anchor.size:
                 return Reason.SIZE
@@ -422,6 +432,8 @@ def partition(graph: Graph, columns: bool = True) -> Partition:
     for root in roots:
         merger.place(root)
     outputs = set(graph.outputs)
+    placed = {piece: place for root in roots if is_joined(root)
+              for piece, place in placed_pieces(root).items()}
     used_by: dict[Node, set[int]] = {}
     for root in roots:
         for value in merger.reads(root):
@@ -430,6 +442,7 @@ def partition(graph: Graph, columns: bool = True) -> Partition:
         group.outputs = {
             root for root in group.roots if root in outputs or used_by.get(root, set()) - {number}
         }
+        group.placed = {root: placed[root] for root in group.roots if root in placed}
     done: set[int] = set()
     ordered: list[Group] = []
     waiting = list(range(len(merger.groups)))

@@ -14,13 +14,15 @@ stage `opt`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lazygrad_compiler.fusion.attention import with_views
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.loop import body_of
-from lazygrad_compiler.ir.node import Graph, Node, build, node, rebuild, topological
+from lazygrad_compiler.ir.node import Graph, Node, build, node, rebuild, substitute, topological
 from lazygrad_compiler.ir.ops import OPS
+from lazygrad_compiler.loops.concat import joins_equal_pieces
+from lazygrad_compiler.loops.lower import is_woven
 
 FEW_RESULTS = 64
 LONG_REDUCTION = 16384
@@ -34,7 +36,24 @@ def prepare(graph: Graph) -> Graph:
         made = rebuild(current, [result[value] for value in current.inputs])
         rule = RULES.get(made.op)
         result[current] = rule(made) if rule is not None else made
-    return Graph(tuple(result[output] for output in graph.outputs))
+    return Graph(join_pieces([result[output] for output in graph.outputs]))
+
+
+def join_pieces(outputs: Sequence[Node]) -> tuple[Node, ...]:
+    """The outputs; one that joins equal pieces has them marked, so that each is computed by itself
+    and stored where it belongs (`loops/concat.py`).
+    """
+    pieces: dict[Node, Node] = {}
+    joined: dict[Node, Node] = {}
+    for output in outputs:
+        if output.op != "concat" or is_woven(output) or not joins_equal_pieces(output) \
+                or output in joined or not pieces.keys().isdisjoint(output.inputs):
+            continue
+        for piece in output.inputs:
+            where = piece.location or output.location
+            pieces[piece] = node("stop_gradient", piece, location=where)
+        joined[output] = rebuild(output, [pieces[piece] for piece in output.inputs])
+    return substitute(outputs, joined) if joined else tuple(outputs)
 
 
 def reshape(value: Node, shape: tuple[int, ...]) -> Node:

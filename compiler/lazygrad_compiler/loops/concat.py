@@ -1,9 +1,15 @@
-"""Lowering of a large concatenation that nothing else is fused with: a launch for each piece.
+"""Lowering of concatenations piece by piece: of large ones that nothing else is fused with, and of
+outputs that join equal pieces.
 
 Pulled like any other movement op, a concat asks at each element which piece it lies in, and loads
 from all of them under masks.  A launch of its own for a piece asks nothing: it computes the piece,
 with all that is fused into it, and stores at a constant distance.  Two float32 vectors of 16M
 elements took 21 ms as one kernel and take 4 to 6 ms as two (two cores; 256 MB moved).
+
+Equal pieces, as the gradients of a recurrent cell's gates are, can be stored by one kernel, which
+computes them together.  Where such a concatenation is an output, its pieces are marked and values
+of their own for fusion (`prepare.join_pieces`); they are stored as parts of the whole, for which no
+launch remains.  The gates' gradients of an LSTM, 32x1024, take 10 us instead of 25.
 """
 
 from __future__ import annotations
@@ -18,6 +24,29 @@ from lazygrad_compiler.loops.lower import Group, is_woven, lower_rows
 LARGE_PIECE = 1 << 16
 """Elements of a piece from which on a launch is worth its start and its compilation."""
 MOST_PIECES = 8
+
+
+def joins_equal_pieces(concat: Node) -> bool:
+    """Whether a concatenation is of a few small pieces of one shape, all different."""
+    pieces = concat.inputs
+    return (
+        1 < len(pieces) <= MOST_PIECES
+        and len({piece.shape for piece in pieces}) == 1
+        and len(set(pieces)) == len(pieces)
+        and 0 < pieces[0].size < LARGE_PIECE
+    )
+
+
+def is_joined(value: Node) -> bool:
+    """Whether a value is a concatenation whose pieces are stored by the kernels that make them."""
+    return value.op == "concat" and all(piece.op == "stop_gradient" for piece in value.inputs)
+
+
+def placed_pieces(concat: Node) -> dict[Node, tuple[Node, int, int]]:
+    """Where each piece is, in the manner of `Group.placed`."""
+    axis = concat.attrs[0]
+    size = concat.inputs[0].shape[axis]
+    return {piece: (concat, axis, k * size) for k, piece in enumerate(concat.inputs)}
 
 
 def comes_in_pieces(group: Group) -> bool:

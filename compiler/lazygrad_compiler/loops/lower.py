@@ -51,12 +51,13 @@ from lazygrad_compiler.loops.row_buffers import keep_values
 class Group:
     """What one kernel computes.
 
-    kind: "loops", "contraction", "scatter" or one of ARRAY_KINDS.  roots: nodes computed here,
-    inputs before users; those in `outputs` are stored, the rest is used inside only.  row_axes: for
-    each root of a row kernel, which axes of its domain count rows (a reduction's domain is its
-    input).  columns: roots that are reduced over the rows; they are finished by another launch
-    (`columns.py`).  anchor: the dot, scatter or array op.  placed: outputs that are a part of
-    another node: that node, the axis along which they are a part, and where on it they start.
+    kind: "loops", "contraction", "scatter", "joined" (`concat.py`) or one of ARRAY_KINDS.  roots:
+    nodes computed here, inputs before users; those in `outputs` are stored, the rest is used inside
+    only.  row_axes: for each root of a row kernel, which axes of its domain count rows (a
+    reduction's domain is its input).  columns: roots that are reduced over the rows; they are
+    finished by another launch (`columns.py`).  anchor: the dot, scatter or array op.  placed:
+    outputs that are a part of another node: that node, the axis along which they are a part, and
+    where on it they start.
     """
 
     kind: str
