@@ -87,6 +87,7 @@ class GridLaunch:
     are those addresses, then the address of the error block (8 × i64, zeroed before a run), then
     the launch's number as i64.  grid, block: x, y, z; a grid of 0 blocks is not launched.  shared:
     bytes of dynamic shared memory.  checks: whether the kernel can report to the error block.
+    number: the launch's, in `Artifact.launches`.
     """
 
     kernel: str
@@ -95,6 +96,7 @@ class GridLaunch:
     block: tuple[int, int, int]
     shared: int = 0
     checks: bool = False
+    number: int = 0
 
     @staticmethod
     def from_list(described: list[Any]) -> GridLaunch:
@@ -115,8 +117,9 @@ class Artifact:
     each.  arena_bytes, scratch_bytes: memory to provide.  launches: (kernel name, what it computes,
     user lines) in order, for messages.  seconds: what compiling took.  library: the launches that
     are library calls.  donations: which outputs may be written over which inputs.  device: the kind
-    of target, "cpu" or "cuda".  grid: of a GPU, one for each of `launches`; slots of its table are
-    inputs, outputs, arena, each of which begins at a multiple of 16 bytes.
+    of target, "cpu" or "cuda".  grid: of a GPU, the launches as they run, those of a loop once for
+    each round; slots of its table are inputs, outputs, arena, each of which begins at a multiple of
+    16 bytes.
     """
 
     objects: dict[str, bytes]

@@ -295,7 +295,8 @@ def grid_launches(stages: Stages) -> tuple[GridLaunch, ...]:
         grid = grid or Grid((0, 0, 0), (0, 0, 0))
         result.append(
             GridLaunch(
-                launch.kernel, arguments, grid.blocks, grid.threads, grid.shared, launch.checks
+                launch.kernel, arguments, grid.blocks, grid.threads, grid.shared, launch.checks,
+                number,
             )
         )
     return tuple(result)

@@ -42,7 +42,7 @@ def run_artifact(artifact: Artifact, inputs: Sequence[np.ndarray]) -> list[np.nd
     table.append(memory.allocate(max(artifact.arena_bytes, 1)))
     error = memory.upload(np.zeros(ERROR_BYTES // 8, np.int64))
     modules: dict[str, Module] = {}
-    for number, launch in enumerate(artifact.grid):
+    for launch in artifact.grid:
         if launch.kernel == LIBRARY_SYMBOL:
             pytest.skip("library calls are the runtime's")
         if 0 in launch.grid:
@@ -52,7 +52,8 @@ def run_artifact(artifact: Artifact, inputs: Sequence[np.ndarray]) -> list[np.nd
             modules[launch.kernel] = Module(text, memory)
         addresses = [table[slot] + offset for slot, offset in launch.arguments]
         modules[launch.kernel].launch(
-            launch.kernel, launch.grid, launch.block, [*addresses, error, number], launch.shared
+            launch.kernel, launch.grid, launch.block, [*addresses, error, launch.number],
+            launch.shared
         )
     report = memory.read_array(error, np.dtype(np.int64), (ERROR_BYTES // 8,))
     if report[0]:

@@ -221,3 +221,18 @@ def test_updates_keep_their_order(mode, name, base, count):
     graph = scattered(mode, dtype, base, count)
     inputs = [*values, index]
     np.testing.assert_array_equal(run_graph(graph, inputs)[0], interpret(graph, inputs)[0])
+
+
+def test_loops_are_launched_round_by_round():
+    """Their gradients, and a loop within a loop, too; rounds have the number of their launch."""
+    from tests.compiler.test_loop import gradients, memory_cell, nested, values_of
+
+    for case in (memory_cell, nested):
+        loop, leaves = case(3, True)
+        graph = Graph(tuple(loop.parts() + gradients(loop.parts(), leaves)))
+        values = values_of(leaves)
+        for have, want in zip(run_graph(graph, values), interpret(graph, values), strict=True):
+            np.testing.assert_allclose(have, want, rtol=1e-9, atol=1e-10)
+        artifact = compile_graph(graph, TARGET)
+        numbers = [launch.number for launch in artifact.grid]
+        assert len(numbers) > len(artifact.launches) == len(set(numbers)) == max(numbers) + 1

@@ -121,18 +121,19 @@ def _loaded() -> tuple[LoadedCode, Any]:
 class LaunchTable:
     """Kernel launches in a row, as words for the loop.
 
-    numbers: of the launches in the program.  Not safe for use by two threads at a time.
+    launches: (place in the program's `grid`, launch) each.  Not safe for use by two threads at a
+    time.
     """
 
     def __init__(self, launches: Sequence[tuple[int, GridLaunch]],
                  functions: dict[str, int]) -> None:
-        self.launches = [(number, each) for number, each in launches if all(each.grid)]
+        self.launches = [(place, each) for place, each in launches if all(each.grid)]
         words: list[int] = []
         most = 0
-        for number, launch in self.launches:
+        for _, launch in self.launches:
             most = max(most, len(launch.arguments))
             words += [functions[launch.kernel], *launch.grid, *launch.block, launch.shared,
-                      len(launch.arguments), number]
+                      len(launch.arguments), launch.number]
             for slot, offset in launch.arguments:
                 words += [slot, offset]
         self._words = (c_int64 * max(len(words), 1))(*words)
@@ -153,4 +154,4 @@ class LaunchTable:
         result = self._loop(function, words, count, table, error, stream, values, parameters)
         if not result:
             return 0, -1
-        return result & 0xFFFFFFFF, self.launches[result >> 32][0]
+        return result & 0xFFFFFFFF, self.launches[result >> 32][1].number

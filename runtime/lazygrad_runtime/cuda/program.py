@@ -49,7 +49,7 @@ class CudaProgram:
             self._library = LibraryCaller(artifact.library, artifact.launches)
         self._by_number = {launch.launch: launch for launch in artifact.library}
         self._last_check = max(
-            (number for number, launch in enumerate(artifact.grid) if launch.checks), default=-1
+            (place for place, launch in enumerate(artifact.grid) if launch.checks), default=-1
         )
         slots = self.input_count + len(self._sizes) + 1
         self._table = (ctypes.c_int64 * slots)()
@@ -72,19 +72,19 @@ class CudaProgram:
         self._era = device.era
 
     def _divided(self, functions: dict[str, int]) -> Iterator[LaunchTable | int]:
-        """Rows of kernel launches, and numbers of library calls between them.  A row ends after the
-        last launch that checks indices.
+        """Rows of kernel launches, and places in `grid` of library calls between them.  A row ends
+        after the last launch that checks indices.
         """
         row: list[tuple[int, GridLaunch]] = []
-        for number, launch in enumerate(self.artifact.grid):
-            library = number in self._by_number
+        for place, launch in enumerate(self.artifact.grid):
+            library = launch.number in self._by_number
             if not library:
-                row.append((number, launch))
-            if row and (library or number == self._last_check or blocking()):
+                row.append((place, launch))
+            if row and (library or place == self._last_check or blocking()):
                 yield LaunchTable(row, functions)
                 row = []
             if library:
-                yield number
+                yield place
         if row:
             yield LaunchTable(row, functions)
 
@@ -157,7 +157,7 @@ class CudaProgram:
         driver = self.device.driver
         if not code:
             code = driver.raw("cuCtxSynchronize")()
-            number = part.launches[-1][0] if part.launches else -1
+            number = part.launches[-1][1].number if part.launches else -1
         if code:
             error = driver.error("cuLaunchKernel", code)
             if number >= 0 and isinstance(error, CudaError):
@@ -174,10 +174,11 @@ class CudaProgram:
             device.driver.cuMemsetD8Async(self._error.address, 0, ERROR_BYTES, stream)
             raise programs.IndexOutOfRange(report.tolist(), self.artifact.launches)
 
-    def _call_library(self, number: int, buffers: Sequence[DeviceBuffer]) -> None:
+    def _call_library(self, at: int, buffers: Sequence[DeviceBuffer]) -> None:
         """Takes the operands to the host, runs the row of `LIBRARY`, brings the results back."""
         assert self._library is not None
-        launch, bound = self._by_number[number], self.artifact.grid[number]
+        bound = self.artifact.grid[at]
+        launch = self._by_number[bound.number]
         device, stream = self.device, current_stream(self.device)
         count = len(launch.arguments) - len(launch.parts)
         arrays = []
