@@ -38,6 +38,7 @@ by stage: from the operations that the script recorded down to the processor's i
   llvm       the kernels in LLVM's language
   llvm-opt   the same after LLVM's clean-up
   asm        machine instructions
+  ptx        in its place for a GPU (--target cuda:sm_90a): what its driver assembles
 """
 
 EPILOG = """\
@@ -48,6 +49,7 @@ Examples:
   lazygrad dump-ir train.py --at train.py:12 --stage all
   lazygrad dump-ir train.py --print-changed=diff
   lazygrad dump-ir train.py --format html -o report
+  lazygrad dump-ir train.py --target cuda:sm_90a --stage ptx
 """
 
 
@@ -55,7 +57,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "dump-ir", help="run a script and show its compiled programs, stage by stage",
         usage="lazygrad dump-ir SCRIPT [ARGS ...] [--stage STAGES] [--print-changed[=diff]]\n"
-              "       [--filter RE] [--at FILE:LINE] [--format text|json|dot|svg|html] [-o DIR|-]",
+              "       [--filter RE] [--at FILE:LINE] [--format text|json|dot|svg|html] [-o DIR|-]\n"
+              "       [--target cuda:ARCH]",
         description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script", metavar="SCRIPT", help="a Python file")

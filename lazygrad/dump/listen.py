@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lazygrad.dump.changes import pass_changes
-from lazygrad.dump.options import Options
+from lazygrad.dump.options import Options, find_target
 from lazygrad.dump.select import selected_kernels, selected_text
 from lazygrad.dump.stages import DumpedProgram, about, summary
 from lazygrad_compiler.autodiff import backward as autodiff
 from lazygrad_compiler.autodiff.listing import Differentiated
 from lazygrad_compiler.ir.node import Graph, Node
 from lazygrad_compiler.pipeline import Artifact, Stages, lower
-from lazygrad_compiler.target import host
 from lazygrad_runtime import program, store
 
 
@@ -103,7 +102,8 @@ class Dump:
     def _compiled(self, graph: Graph, stages: Stages | None, artifact: Artifact) -> None:
         if stages is None:
             self.from_disk += 1
-            stages = lower(graph, host())
+        if stages is None or self.options.target:
+            stages = lower(graph, find_target(self.options.target))
         stages.gradients = tuple(self._backward.calls)
         number, self.count = self.count, self.count + 1
         if self.options.selection:

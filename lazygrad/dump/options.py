@@ -10,9 +10,12 @@ import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lazygrad_compiler.ir.node import Location
+
+if TYPE_CHECKING:
+    from lazygrad_compiler.backend import AnyTarget
 
 DEFAULT_STAGES = ("graph", "fused", "loops")
 FORMATS = ("text", "json", "dot", "svg", "html")
@@ -28,20 +31,32 @@ class UnknownStage(OptionError):
     """A stage that does not exist was asked for."""
 
 
-def parse_stages(text: str | Iterable[str]) -> tuple[str, ...]:
-    """Stage names, comma between, or "all", as a tuple in the order of the pipeline.
+def find_target(name: str) -> AnyTarget:
+    """The target of that name, "" for this machine.  Raises OptionError with those there are."""
+    from lazygrad_compiler.cuda_target import UnknownArchitecture, cuda_target
+    from lazygrad_compiler.target import host
+
+    try:
+        return cuda_target(name) if name else host()
+    except UnknownArchitecture as error:
+        raise OptionError(f"--target: {error}") from None
+
+
+def parse_stages(text: str | Iterable[str], target: str = "") -> tuple[str, ...]:
+    """Stage names, comma between, or "all", as a tuple in the order of the target's pipeline.
 
     Raises UnknownStage with the list of stages.
     """
-    from lazygrad_compiler.pipeline import STAGES  # here: other commands need no compiler
+    from lazygrad_compiler.pipeline import stages_of  # here: other commands need no compiler
 
+    stages = stages_of(find_target(target))
     names = text.split(",") if isinstance(text, str) else list(text)
     wanted = {name.strip() for name in names if name.strip()}
-    unknown = sorted(wanted - set(STAGES) - {"all"})
+    unknown = sorted(wanted - set(stages) - {"all"})
     if unknown or not wanted:
         problem = f"there is no stage {unknown[0]!r}" if unknown else "no stage is named"
-        raise UnknownStage(f"{problem}; the stages are {', '.join(STAGES)}, or all")
-    return STAGES if "all" in wanted else tuple(name for name in STAGES if name in wanted)
+        raise UnknownStage(f"{problem}; the stages are {', '.join(stages)}, or all")
+    return stages if "all" in wanted else tuple(name for name in stages if name in wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,8 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class Options:
     """changed: "" for no passes, "text" for the graph after each that changed it, "diff" for what
-    it changed.  output: a folder, or "-" for a stream.
+    it changed.  output: a folder, or "-" for a stream.  target: what programs are compiled for to
+    be shown ("cuda:sm_90a"), "" for this machine.
     """
 
     stages: tuple[str, ...] = DEFAULT_STAGES
@@ -76,11 +92,12 @@ class Options:
     selection: Selection = Selection()
     format: str = "text"
     output: str = "-"
+    target: str = ""
 
 
 def make_options(stage: str | Iterable[str] | None = None, changed: str = "",
                  pattern: str | None = None, at: str | None = None, format: str = "text",
-                 output: str = "-") -> Options:
+                 output: str = "-", target: str = "") -> Options:
     """Checked options.  Raises OptionError naming the word that is wrong and what is right."""
     if format not in FORMATS:
         raise OptionError(f"--format: there is no format {format!r}; "
@@ -88,8 +105,9 @@ def make_options(stage: str | Iterable[str] | None = None, changed: str = "",
     if changed not in ("", "text", "diff"):
         raise OptionError(f"--print-changed: {changed!r} is not known; "
                           "write --print-changed, or --print-changed=diff")
+    find_target(target)
     if stage is not None:
-        stages = parse_stages(stage)
+        stages = parse_stages(stage, target)
     elif changed and format in ("text", "json"):
         stages = ()
     else:
@@ -97,7 +115,7 @@ def make_options(stage: str | Iterable[str] | None = None, changed: str = "",
     if format in ("dot", "svg") and not set(stages) & set(PICTURED):
         raise OptionError(f"--format {format}: there is no picture of stage {', '.join(stages)}; "
                           f"there is of {', '.join(PICTURED)}")
-    return Options(stages, changed, make_selection(pattern, at), format, output)
+    return Options(stages, changed, make_selection(pattern, at), format, output, target)
 
 
 def make_selection(pattern: str | None, at: str | None) -> Selection:
@@ -123,6 +141,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="the graph after each pass that changed it")
     parser.add_argument("--print-changed=diff", action="store_const", const="diff",
                         dest="print_changed", help="what each pass changed, as a unified diff")
+    parser.add_argument("--target", metavar="TARGET", default="",
+                        help="compile for another machine, as cuda:sm_90a, whether it is there or "
+                        "not; the script runs on this one")
     parser.add_argument("--filter", metavar="RE",
                         help="only operations and kernels whose text matches")
     parser.add_argument("--at", metavar="FILE:LINE", help="only what came from that line")
@@ -134,7 +155,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def from_namespace(parsed: argparse.Namespace) -> Options:
     return make_options(parsed.stage, parsed.print_changed, parsed.filter, parsed.at,
-                        parsed.format, parsed.output)
+                        parsed.format, parsed.output, parsed.target)
 
 
 class _Parser(argparse.ArgumentParser):

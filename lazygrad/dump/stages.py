@@ -42,6 +42,10 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         "The processor's own instructions: this is what runs, one line an instruction.",
         "Vector registers are called xmm, ymm, zmm on x86 (16, 32, 64 bytes), v or q on ARM.",
     ),
+    "ptx": (
+        "What one of the GPU's threads does; its driver makes machine instructions of it.",
+        "%tid and %ctaid tell threads apart: the number in the block, and the block's number.",
+    ),
 }
 """Two lines on each stage, for somebody who has never seen a compiler."""
 

@@ -13,7 +13,7 @@ from lazygrad._core import graph as build_graph
 from lazygrad._core.context import fail
 from lazygrad._core.tensor import Tensor, raw_node
 from lazygrad.dump.listen import BackwardRecorder, dumped
-from lazygrad.dump.options import DEFAULT_STAGES, Options, make_options
+from lazygrad.dump.options import DEFAULT_STAGES, Options, find_target, make_options
 from lazygrad.dump.report import html_text
 from lazygrad.dump.stages import DumpedProgram
 from lazygrad.dump.write import as_text
@@ -21,7 +21,6 @@ from lazygrad_compiler.autodiff import backward as autodiff
 from lazygrad_compiler.autodiff.listing import Differentiated
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.pipeline import lower
-from lazygrad_compiler.target import host
 from lazygrad_runtime import program
 
 
@@ -60,7 +59,7 @@ def _value_nodes(tensors: Sequence[Tensor]) -> list[Node]:
 
 def dump_ir(what: Any, *arguments: Any, stage: str | Iterable[str] = DEFAULT_STAGES,
             format: str = "text", at: str | None = None, print_changed: str = "",
-            **keywords: Any) -> DumpText:
+            target: str = "", **keywords: Any) -> DumpText:
     """The program that would compute a tensor, as text; it is compiled as far as asked, not run.
 
     what: a pending tensor, a list of them, or a function, which is called with the further
@@ -69,12 +68,13 @@ def dump_ir(what: Any, *arguments: Any, stage: str | Iterable[str] = DEFAULT_STA
     (see `lazygrad_compiler.pipeline.STAGES`), or "all".  Stage grad of a tensor is what
     `.backward()` would record.  format: "text", "json", "dot", "svg" or "html".  at: "FILE:LINE",
     to show only what came from that line.  print_changed: "diff" or "text", to show what the passes
-    did.  A notebook shows the result as a report with pictures.
+    did.  target: another machine to compile for, as "cuda:sm_90a".  A notebook shows the result as
+    a report with pictures.
 
     Raises UnknownStage (or OptionError) for a word that does not exist, and ValueError where there
     is nothing pending.
     """
-    options = make_options(stage, print_changed, None, at, format)
+    options = make_options(stage, print_changed, None, at, format, target=target)
     if isinstance(what, Tensor) or not callable(what):
         outputs = _value_nodes(_tensors_in(what))
         calls = [call for node in outputs if "grad" in options.stages
@@ -92,7 +92,7 @@ def dump_ir(what: Any, *arguments: Any, stage: str | Iterable[str] = DEFAULT_STA
 def dump_nodes(pending: Sequence[Node], calls: Sequence[Differentiated],
                options: Options) -> DumpText:
     """The dump of the program for pending nodes."""
-    stages = lower(program.pending_graph(pending)[0], host())
+    stages = lower(program.pending_graph(pending)[0], find_target(options.target))
     stages.gradients = tuple(calls)
     found = dumped(stages, options)
     shown = [] if found is None else [found]

@@ -74,7 +74,7 @@ class StreamWriter:
                 self.gone = True
 
 
-OURS = re.compile(rf"(?:{'|'.join(STAGES)})\.(?:txt|dot|svg)|program\.json"
+OURS = re.compile(rf"(?:{'|'.join((*STAGES, 'ptx'))})\.(?:txt|dot|svg)|program\.json"
                   r"|changes/(?:\d\d-[\w-]+\.(?:diff|txt)|times\.txt)")
 """Files that a dump writes into a program's folder."""
 

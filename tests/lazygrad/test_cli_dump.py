@@ -117,7 +117,9 @@ def test_stages_show_what_they_promise(script: Path, capsys: pytest.CaptureFixtu
     assert "define " in section(out, "llvm") and "define " in section(out, "llvm-opt")
     assert "; entry" in section(out, "llvm")
     assert "ret" in section(out, "asm")
+    gpu = str(lg.dump_ir(lg.ones(3) * 2, stage="ptx", target="cuda:sm_90a"))
     for stage, lines in debug.EXPLANATIONS.items():
+        out = gpu if stage == "ptx" else out
         head = section(out, stage).splitlines()[1:3]
         assert [line[2:] for line in head] == list(lines)
 

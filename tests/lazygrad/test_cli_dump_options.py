@@ -161,6 +161,27 @@ def test_the_files_of_passes_differ_only_in_the_times(script: Path, tmp_path: Pa
     assert not list((tmp_path / "1").rglob("*.diff")), "an older dump's files are deleted"
 
 
+# ---- other targets
+
+
+def test_a_gpu_can_be_compiled_for_anywhere(script: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys, script, "--target", "cuda:sm_90a", "--stage", "all")
+    assert ".visible .entry k_" in out and ".target sm_90a" in out and "---- ptx ----" in out
+    assert "---- asm ----" not in out and "for a in" not in out
+    again = shown(capsys, script, "--target", "cuda:sm_80", "--stage", "ptx")
+    assert ".target sm_80" in again and "sm_90a" not in again
+    text = str(lg.dump_ir(lg.exp(lg.ones(3)), stage="ptx", target="cuda:sm_80"))
+    assert ".target sm_80" in text
+
+
+def test_a_target_that_is_none(script: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dump-ir", str(script), "--target", "cuda:sm_7"]) == 2
+    assert "--target: no CUDA target 'cuda:sm_7'; there are cuda:sm_100a" in capsys.readouterr().err
+    assert main(["dump-ir", str(script), "--target", "cuda:sm_80", "--stage", "asm"]) == 2
+    assert "there is no stage 'asm'; the stages are graph" in capsys.readouterr().err
+
+
 # ---- selection
 
 
