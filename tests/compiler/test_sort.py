@@ -192,7 +192,7 @@ def test_top_k_of_rows(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ("uint8", "int64", "bfloat16", "float32", "float64"))
 def test_top_k_of_chunks(dtype: str, small_chunks: None) -> None:
     random = numpy.random.default_rng(8)
-    for k in (5, 33, 41):  # by scan, by rank, by sorting all
+    for k in (5, 33, 100, plan.FEW, plan.FEW + 1, 1001):  # by scan, by digits, by sorting all
         top_k(random, dtype, (2, 2000), k)
     top_k(random, dtype, (3, 100), 20)
 
@@ -202,7 +202,7 @@ def test_top_k_in_the_worst_order() -> None:
     up = numpy.arange(5000, dtype=numpy.float32)
     rows = numpy.stack([up, up[::-1], up * 0, up // 100])
     x = leaf(0, "float32", rows.shape)
-    for k in (1, plan.FEW, plan.FEW + 1):
+    for k in (1, 50, plan.FEW, plan.FEW + 1):
         both = tuple(node("top_k", x, k=k, largest=largest) for largest in (False, True))
         check(both, [rows])
 

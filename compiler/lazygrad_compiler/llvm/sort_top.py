@@ -2,7 +2,7 @@
 
 Few of many: a row, or a chunk of a long one, is scanned a vector at a time for elements that come
 before the worst of the best so far.  They are put into a buffer; when it is full the best are
-kept, by rank.  Each clearing makes room for three quarters of the buffer, so that even a row in
+kept, by rank.  Each clearing makes room for half of the buffer at least, so that even a row in
 the worst order takes time linear in its length.  The best of the chunks are sorted in the end.
 
 More: the key of the last element wanted is found digit by digit, what comes before it is
@@ -33,7 +33,7 @@ from lazygrad_compiler.llvm.sort_items import (
     sort_by_rank,
 )
 from lazygrad_compiler.llvm.sort_keys import Keys
-from lazygrad_compiler.loops.sort import BUFFERED, chunks_of, is_few
+from lazygrad_compiler.loops.sort import buffered, chunks_of, is_few
 
 BLOCK = 4
 """Vectors that are looked at in one go."""
@@ -66,9 +66,10 @@ def top_of_span(step: Step, source: Value, first: Value, last: Value, wanted: in
     f, keys = step.f, step.keys
     lanes = step.target.lanes(8 * keys.held_bytes)
     held, zero, one = keys.held, const("i64", 0), const("i64", 1)
-    waiting = Flat(f, keys, f.alloca(held, BUFFERED), f.alloca("i64", BUFFERED))
+    room = buffered(wanted)
+    waiting = Flat(f, keys, f.alloca(held, room), f.alloca("i64", room))
     best = Flat(f, keys, f.alloca(held, wanted), f.alloca("i64", wanted))
-    count_slot, open_slot, limit_slot, hit_slot = (f.alloca("i64", 1) for _ in range(4))
+    count_slot, open_slot, limit_slot = (f.alloca("i64", 1) for _ in range(3))
     f.store(zero, count_slot, 8)
     f.store(one, open_slot, 8)  # until the buffer was full once everything is taken
     f.store(const(held, 0), limit_slot, keys.held_bytes)
@@ -91,7 +92,7 @@ def top_of_span(step: Step, source: Value, first: Value, last: Value, wanted: in
             with f.when(f.icmp("slt", rank, wanted), "keep"):
                 best.store(rank, waiting.carried(place), waiting.index(place))
 
-        sort_by_rank(f, keys, step.target, BUFFERED, waiting_keys, keep)
+        sort_by_rank(f, keys, step.target, room, waiting_keys, keep)
         with f.loop(0, wanted, 1, hint="back") as loop:
             waiting.store(loop.index, best.carried(loop.index), best.index(loop.index))
         worst = keys.key(f, best.carried(const("i64", wanted - 1)))
@@ -99,35 +100,48 @@ def top_of_span(step: Step, source: Value, first: Value, last: Value, wanted: in
         f.store(const("i64", wanted), count_slot, 8)
         f.store(zero, open_slot, 8)
 
+    def consider(place: Value) -> None:
+        """Takes the element, unless the limit has moved past it meanwhile."""
+        carried = keys.load(f, source, place)
+        limit = f.load(held, limit_slot, keys.held_bytes)
+        better = f.icmp("ult", keys.key(f, carried), limit)
+        better = f.or_(better, f.icmp("ne", f.load("i64", open_slot, 8), 0))
+        with f.when(better, "take"):
+            count = f.load("i64", count_slot, 8)
+            waiting.store(count, carried, place)
+            f.store(f.add(count, 1), count_slot, 8)
+            with f.when(f.icmp("eq", count, room - 1), "full"):
+                clear_buffer()
+
+    def consider_lanes(place: Value, better: Value) -> None:
+        """Those of a vector that the mask names, in order."""
+        word = f.convert("zext", f.bitcast(better, f"i{lanes}"), "i64") if lanes > 1 else (
+            f.convert("zext", better, "i64"))
+        with f.loop(0, f.overloaded("llvm.ctpop", word), 1, [word], "bit") as bit:
+            (left,) = bit.carried
+            lane = f.intrinsic("llvm.cttz.i64", "i64", left, Value("i1", "true"))
+            consider(f.add(place, lane))
+            bit.next = [f.and_(left, f.sub(left, 1))]
+
     size = BLOCK * lanes
-    with f.loop(first, last, size, hint="scan") as block:
-        whole = f.icmp("sle", f.add(block.index, size), last)
-        f.store(one, hit_slot, 8)
-        with f.when(whole, "whole"):
-            limit = f.splat(f.load(held, limit_slot, keys.held_bytes), lanes)
-            hits = None
-            for part in range(BLOCK):
-                place = f.add(block.index, part * lanes)
-                better = f.icmp("ult", key_lanes_of(step, source)(place, lanes, None), limit)
-                hits = better if hits is None else f.or_(hits, better)
-            assert hits is not None
-            found = f.icmp("ne", f.bitcast(hits, f"i{lanes}"), 0)
-            taken = f.or_(f.convert("zext", found, "i64"), f.load("i64", open_slot, 8))
-            f.store(taken, hit_slot, 8)
-        with f.when(f.icmp("ne", f.load("i64", hit_slot, 8), 0), "hit"):
-            end = f.add(block.index, size)
-            end = f.select(f.icmp("slt", end, last), end, last)
-            with f.loop(block.index, end, 1, hint="consider") as loop:
-                carried = keys.load(f, source, loop.index)
-                limit = f.load(held, limit_slot, keys.held_bytes)
-                better = f.icmp("ult", keys.key(f, carried), limit)
-                better = f.or_(better, f.icmp("ne", f.load("i64", open_slot, 8), 0))
-                with f.when(better, "take"):
-                    count = f.load("i64", count_slot, 8)
-                    waiting.store(count, carried, loop.index)
-                    f.store(f.add(count, 1), count_slot, 8)
-                    with f.when(f.icmp("eq", count, BUFFERED - 1), "full"):
-                        clear_buffer()
+    whole = f.add(first, f.mul(f.udiv(f.sub(last, first), size), size))
+    with f.loop(first, whole, size, hint="scan") as block:
+        limit = f.splat(f.load(held, limit_slot, keys.held_bytes), lanes)
+        open_ = f.splat(f.icmp("ne", f.load("i64", open_slot, 8), 0), lanes)
+        hits = []
+        for part in range(BLOCK):
+            place = f.add(block.index, part * lanes)
+            better = f.icmp("ult", key_lanes_of(step, source)(place, lanes, None), limit)
+            hits.append((place, f.or_(better, open_)))
+        some = hits[0][1]
+        for _, better in hits[1:]:
+            some = f.or_(some, better)
+        found = f.icmp("ne", f.bitcast(some, f"i{lanes}"), 0) if lanes > 1 else some
+        with f.when(found, "hit"):
+            for place, better in hits:
+                consider_lanes(place, better)
+    with f.loop(whole, last, 1, hint="rest") as loop:
+        consider(loop.index)
     clear_buffer()
     return best
 

@@ -35,15 +35,20 @@ LONGEST_LIST = 1 << 16
 MOST_RANKS = 4
 """Ranks of a row that are looked for one by one; for more the row is sorted."""
 
-FEW = 32
-"""Elements of a top_k up to which a scan against the worst of them finds them."""
-BUFFERED = 128
-"""Candidates that such a scan gathers before it keeps the best."""
+FEW = 128
+"""Elements of a top_k up to which a scan against the worst of them finds them.  (50 of 32,000, 256
+rows of them: 2.0 ms on two cores of Zen 5, 21 digit by digit, where torch takes 5.4.)
+"""
+
+
+def buffered(wanted: int) -> int:
+    """Candidates that such a scan gathers before it keeps the best."""
+    return max(128, 2 << (wanted - 1).bit_length())
 
 
 def is_few(wanted: int, length: int) -> bool:
     """Whether a scan finds the best `wanted` of a row, or chunk, of that length."""
-    return wanted <= FEW and length >= 2 * BUFFERED
+    return wanted <= FEW and length >= 2 * buffered(wanted)
 
 
 def chunks_of(length: int) -> int:
