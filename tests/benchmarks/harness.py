@@ -118,7 +118,8 @@ def _first_values(benchmark: Benchmark, contestant: str, run: Run) -> list[Any]:
         for number in range(max(benchmark.checked_calls, 2)):
             value = run()
             if value is not None and number < benchmark.checked_calls:
-                values.append(to_numpy(contestant, value))
+                parts = value if isinstance(value, (tuple, list)) else (value,)
+                values += [to_numpy(contestant, part) for part in parts]
             del value  # a value that is still held would be found again, not computed
             count.append(_programs)
     if any(later <= earlier for earlier, later in pairwise(count)):
@@ -169,7 +170,7 @@ def _compare(result: Result, values: dict[str, list[Any]]) -> None:
             difference = _difference(value, expected)
             if not difference <= result.benchmark.tolerance:
                 result.disagreed.append(peer)
-                result.notes[peer] = (f"WRONG: call {number} differs from lazygrad by "
+                result.notes[peer] = (f"WRONG: result {number} differs from lazygrad by "
                                       f"{difference:.2g} of the largest value")
                 break
     if peers and set(peers) == set(result.disagreed):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 CONTESTANTS = ("lazygrad", "torch", "torch.compile", "jax")
-SUBJECTS = ("recording", "startup", "products", "elementwise", "reductions", "convolution",
-            "attention", "training", "recurrent")
+SUBJECTS = ("recording", "startup", "products", "elementwise", "reductions", "norms",
+            "convolution", "attention", "training", "recurrent")
 
 Run = Callable[[], Any]
 
