@@ -118,6 +118,18 @@ def test_operands_that_were_only_widened_meet_on_the_tensor_cores():
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_few_results_over_a_long_depth_are_summed_in_slices(name, batch):
+    dtype = dtypes.dtype_named(name)
+    graph = Graph((matmul(dtype, 20, 24, 6144, True, False, batch),))
+    check(graph, TOLERANCES[name])
+    first, _ = lower(graph, TARGET).launches
+    assert first.kernel.kind == "contraction" and first.kernel.batch.extent == 6 * batch
+    whole = lower(Graph((matmul(dtype, 2048, 2048, 4096),)), TARGET)
+    assert len(whole.launches) == 1
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_prologue_and_epilogue(name):
     """relu(gelu-like(x) @ w + bias), with a transposed result beside it."""
     dtype = dtypes.dtype_named(name)

@@ -18,6 +18,7 @@ from lazygrad_compiler.ptx.points import WIDEST
 from lazygrad_compiler.ptx.scan import emit_scan, lower_scan
 from lazygrad_compiler.ptx.scatter import emit_scatter
 from lazygrad_compiler.ptx.sort import emit_sort, lower_sort
+from lazygrad_compiler.ptx.split_products import split_products
 
 
 def _module(target: CudaTarget, annotated: bool) -> KernelModule:
@@ -32,6 +33,7 @@ BACKEND = Backend(
         ("loops", loops_pass(take_all_apart)),
         *PASSES,
         ("prepare", prepare),
+        ("split-products", split_products),
         ("separate-outputs", separate_outputs),
     ),
     lowerings={"scan": lower_scan, "sort": lower_sort},

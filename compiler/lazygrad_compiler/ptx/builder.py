@@ -49,16 +49,14 @@ class KernelModule(Module):
         self.functions.append(function)
         return function
 
-    def kernel(self, name: str, buffers: int, threads: int, blocks_each: int = 0) -> KernelFunction:
+    def kernel(self, name: str, buffers: int, threads: int, blocks_each: int = 1) -> KernelFunction:
         """Starts the function that is launched: addresses of buffers and error block, number of the
         launch.  threads: of a block.  blocks_each: how many a multiprocessor should hold at least,
-        which bounds the registers.
+        which bounds the registers; ptxas takes fewer than it needs where nothing is said.
         """
         parameters = [(GLOBAL, f"b{number}") for number in range(buffers)]
         parameters += [(GLOBAL, "error"), ("i64", "launch")]
-        attributes = f'nounwind "nvvm.reqntid"="{threads},1,1"'
-        if blocks_each:
-            attributes += f' "nvvm.minctasm"="{blocks_each}"'
+        attributes = f'nounwind "nvvm.reqntid"="{threads},1,1" "nvvm.minctasm"="{blocks_each}"'
         function = KernelFunction(self, name, "void", parameters, attributes, "ptx_kernel")
         function.parameters = [
             Value(type_, f"%{label}") for type_, label in parameters

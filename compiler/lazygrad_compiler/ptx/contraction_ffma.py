@@ -77,7 +77,7 @@ def emit_ffma(
     # 64 sums, their operands and what is under way just fit into 128 registers: two blocks share
     # a multiprocessor, and one multiplies while the other waits
     largest = schedule.m * schedule.n >= 128 * 128
-    f = module.kernel(name, len(kernel.buffers), THREADS, 2 if largest else 0)
+    f = module.kernel(name, len(kernel.buffers), THREADS, 2 if largest else 1)
     blocks = _Ffma(f, kernel, schedule).run()
     f.ret()
     return Emitted(schedule, grid=Grid((blocks, 1, 1), (THREADS, 1, 1), module.dynamic_bytes))
