@@ -23,20 +23,29 @@ ERRORS = {
 
 
 @contextlib.contextmanager
-def fake_cuda(**settings: Any) -> Iterator[FakeDriver]:
-    """A fake driver as the process's, and everything back as it was afterwards."""
-    fake = FakeDriver(**settings)
-    driver.install(fake)
+def switched_off() -> Iterator[None]:
+    """Afterwards no device is in use, as before."""
     try:
-        yield fake
+        yield
     finally:
         forget_programs()
-        cell._pending.clear()  # an exception that pytest keeps may hold tensors of this driver
+        cell._pending.clear()  # an exception that pytest keeps may hold tensors of a device
         cell._with_history.clear()
         for module in (node, context, tensor, values, elementwise):
             module.placing = False
         context.now.device = context.now.default_device = None
         placement.set_current_index(0)
+
+
+@contextlib.contextmanager
+def fake_cuda(**settings: Any) -> Iterator[FakeDriver]:
+    """A fake driver as the process's, and everything back as it was afterwards."""
+    fake = FakeDriver(**settings)
+    driver.install(fake)
+    try:
+        with switched_off():
+            yield fake
+    finally:
         driver.install(None)
 
 

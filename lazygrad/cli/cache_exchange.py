@@ -27,10 +27,12 @@ def export(options: argparse.Namespace) -> int:
     from lazygrad_runtime.cache import CompileCache
     from lazygrad_runtime.cache_entry import CacheDamage
     from lazygrad_runtime.cache_exchange import export_entries
+    from lazygrad_runtime.cache_target import is_program
     cache = CompileCache()
     if unusable(cache):
         return FINDING
-    entries = [find_entry(cache, key) for key in options.keys] or cache.entries()
+    entries = [find_entry(cache, key) for key in options.keys] or [
+        entry for entry in cache.entries() if is_program(entry)]
     sound, damaged = [], {}
     for entry in entries:
         try:

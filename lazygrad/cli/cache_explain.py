@@ -222,17 +222,19 @@ class Explainer:
     """Listens for programs and compares each with what was there before it."""
 
     def __init__(self, cache: CompileCache):
-        self.known = {entry.key: Known.of(entry) for entry in cache.entries()}
+        from lazygrad_runtime.cache_target import is_program
+        self.known = {entry.key: Known.of(entry) for entry in cache.entries() if is_program(entry)}
         self.programs: list[Explained] = []
 
     def compiled(self, graph: Graph, stages: Stages | None, artifact: Artifact) -> None:
         import time
 
         from lazygrad_compiler.ir.text import print_graph
-        from lazygrad_compiler.target import host
         from lazygrad_runtime import store
         from lazygrad_runtime.cache_entry import key_of
-        fields: dict[str, Any] = store.key_fields(print_graph(graph, locations=False), host())
+        from lazygrad_runtime.placed import target_of
+        target = target_of(artifact.device)
+        fields: dict[str, Any] = store.key_fields(print_graph(graph, locations=False), target)
         key = key_of(fields)
         lines = sorted({where for _, _, location in artifact.launches for where in location})
         earlier = self.known.get(key)

@@ -104,7 +104,8 @@ def described(cache: CompileCache) -> list[dict[str, Any]]:
             "unused_seconds": max(round(now - used, 3), 0.0),
             "compile_seconds": round(entry.seconds, 6),
             "saved_seconds": round(hits * entry.seconds, 6),
-            "target": f"{entry.fields.get('cpu', '?')} {entry.fields.get('triple', '?')}",
+            "target": f"{entry.fields.get('cpu') or entry.fields.get('arch', '?')} "
+                      f"{entry.fields.get('triple') or entry.fields.get('kind', '?')}",
             "kernels": len({kernel for kernel, _, _ in launches}),
             "launches": len(launches),
             "compute": [about for _, about, _ in launches],

@@ -121,7 +121,8 @@ def print_facts(values: dict[str, Any]) -> None:
         print(f"compiler   {values['compiler_differs']}; no present program finds it")
     if values["imported_from"] is not None:
         there = values["imported_from"]
-        print(f"imported   native code made for {there.get('cpu')} {there.get('triple')}")
+        print(f"imported   native code made for {there.get('cpu') or there.get('arch')} "
+              f"{there.get('triple')}")
     print(f"lines      {short_lines(values['lines'], most=12)}")
     outputs = values["outputs"]
     more = f" and {len(outputs) - 3} more" if len(outputs) > 3 else ""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lazygrad_compiler.artifact import Artifact
+from lazygrad_compiler.cuda_target import CudaTarget
 from lazygrad_compiler.ir.node import Graph
 from lazygrad_compiler.ir.text import parse_graph, print_graph
 from lazygrad_compiler.target import host
@@ -37,7 +38,12 @@ from lazygrad_runtime.cache_entry import (
     key_of,
     parse_manifest,
 )
-from lazygrad_runtime.cache_target import built_for, machine_features, needed_features
+from lazygrad_runtime.cache_target import (
+    built_for,
+    machine_features,
+    needed_features,
+    target_of,
+)
 
 ARCHIVE_VERSION = 1
 LARGEST_MANIFEST = 64 << 20
@@ -177,13 +183,14 @@ def _import_one(
         content = _member(archive, f"entries/{key}{SUFFIX}", LARGEST_MANIFEST)
         entry = _ArchivedEntry(key, parse_manifest(key, content), archive)
         graph = _graph_of(entry)
-        fields = store.key_fields(print_graph(graph, locations=False), host())
+        fields = store.key_fields(print_graph(graph, locations=False), _target(entry))
         local_key = key_of(fields)
         if _holds(cache, local_key):
             return Imported(key, local_key, "present")
         why = why_not_as_is(entry, fields, trusted)
         if not dry_run:
-            kept = _recompile(cache, fields, graph) if why else _take(cache, fields, entry)
+            kept = _recompile(cache, fields, graph, _target(entry)) if why else \
+                _take(cache, fields, entry)
             if not kept:
                 raise CacheDamage("unreadable", "it cannot be written to the cache")
         return Imported(key, local_key, "recompiled" if why else "as is", why)
@@ -244,9 +251,17 @@ def _take(cache: CompileCache, fields: dict[str, str | int], entry: CacheEntry) 
     return cache.store(fields, blobs, {**entry.meta, "built_for": dict(built_for(entry))})
 
 
-def _recompile(cache: CompileCache, fields: dict[str, str | int], graph: Graph) -> bool:
+def _target(entry: CacheEntry) -> Any:
+    """What the program is compiled for here: this processor, or the GPU that it was made for."""
+    there = built_for(entry)
+    return target_of(there) if there.get("triple") == CudaTarget.triple else host()
+
+
+def _recompile(
+    cache: CompileCache, fields: dict[str, Any], graph: Graph, target: Any
+) -> bool:
     try:
-        artifact, _ = store.compile_for(graph, host())
+        artifact, _ = store.compile_for(graph, target)
     except Exception as error:  # whatever a graph from elsewhere makes the compiler do
         raise CacheDamage("graph", f"its graph cannot be compiled: {error}") from None
     return store.keep(cache, fields, graph, artifact)

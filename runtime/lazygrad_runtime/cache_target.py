@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from lazygrad_compiler.cuda_target import CudaTarget
 from lazygrad_compiler.target import FEATURES_USED, Target
 from lazygrad_runtime.cache_entry import CacheEntry
 
@@ -54,8 +55,22 @@ def built_for(entry: CacheEntry) -> Mapping[str, Any]:
     return fields if isinstance(fields, dict) else entry.fields
 
 
-def target_of(fields: Mapping[str, Any]) -> Target:
+def is_program(entry: CacheEntry) -> bool:
+    """Whether the entry is a program; machine code of single GPU kernels is kept, too."""
+    return "graph" in entry.fields
+
+
+def target_of(fields: Mapping[str, Any]) -> Target | CudaTarget:
     """The target that fields name.  KeyError where one is absent."""
+    if fields["triple"] == CudaTarget.triple:
+        return CudaTarget(
+            fields["arch"],
+            fields["features"],
+            fields["multiprocessors"],
+            fields["shared_bytes"],
+            fields["l2_bytes"],
+            tuple(fields["instructions"].split()),
+        )
     return Target(
         fields["triple"],
         fields["cpu"],

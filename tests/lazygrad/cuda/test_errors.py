@@ -164,3 +164,24 @@ def test_a_damaged_cubin_is_linked_again(tmp_path, monkeypatch: pytest.MonkeyPat
         if not expected:
             for blob in (tmp_path / "blobs").iterdir():
                 blob.write_bytes(b"damaged")
+
+
+def test_the_cache_commands_know_programs_of_a_device(tmp_path) -> None:
+    environment = {**os.environ, "LAZYGRAD_CACHE_DIR": str(tmp_path / "cache")}
+    other = {**environment, "LAZYGRAD_CACHE_DIR": str(tmp_path / "other")}
+    subprocess.run([sys.executable, "-c", SECOND], env=environment, check=True)
+
+    def command(*words: str, env: dict[str, str] = environment) -> str:
+        done = subprocess.run([sys.executable, "-m", "lazygrad", "cache", *words], env=env,
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "sm_90a" in command("ls")
+    assert "0 damaged" in command("verify", "--recompile")
+    archive = str(tmp_path / "programs.zip")
+    command("export", archive)
+    assert "refused" not in command("import", archive, env=other)
+    runs = subprocess.run([sys.executable, "-c", SECOND], env=other, check=True,
+                          capture_output=True, text=True).stdout.split()
+    assert runs[1] == "0", "the imported program is found"
