@@ -156,6 +156,8 @@ def test_indices_come_over() -> None:
     index = lg.tensor([2, 0, 3])
     assert x[index].device == GPU and equal(x[index], np.arange(12.0).reshape(4, 3)[[2, 0, 3]])
     assert equal(x[[1, 2]], np.arange(12.0).reshape(4, 3)[[1, 2]])
+    x[index] = 0.0
+    assert x.device == GPU and x.cpu().sum().item() == 3 + 4 + 5
 
 
 def test_in_place() -> None:
