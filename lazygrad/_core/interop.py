@@ -23,7 +23,7 @@ from lazygrad_compiler.ir import dtypes
 
 # dlpack.h: DLDataTypeCode, DLDeviceType, and where DLTensor::dtype lies in the managed structs.
 _UINT, _BFLOAT = 1, 4
-_CPU, _PINNED = 1, 3
+_CPU, _CUDA, _PINNED = 1, 2, 3
 _CODE_AT = {b"dltensor": 20, b"dltensor_versioned": 52}
 
 _api = ctypes.pythonapi
@@ -67,6 +67,9 @@ def dlpack(self: Tensor, *, stream: Any = None, max_version: tuple[int, int] | N
     if self.requires_grad:
         raise fail("dlpack", "a tensor that requires gradients cannot be exported",
                    "Use x.detach().", BufferError)
+    if self.is_cuda:
+        raise fail("dlpack", f"memory of {self.device} is not exported yet",
+                   "Copy it first: x.cpu().", BufferError)
     if stream not in (None, -1):
         raise fail("dlpack", f"stream {stream} for memory of the CPU", kind=BufferError)
     if dl_device is not None and int(dl_device[0]) != _CPU:
@@ -100,8 +103,8 @@ def _writable(array: numpy.ndarray) -> numpy.ndarray:
 
 
 def dlpack_device(self: Tensor) -> tuple[int, int]:
-    """DLPack's (device type, number): the CPU."""
-    return _CPU, 0
+    """DLPack's (device type, number)."""
+    return (_CUDA, self.get_device()) if self.is_cuda else (_CPU, 0)
 
 
 @operation

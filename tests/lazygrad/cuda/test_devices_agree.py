@@ -207,15 +207,3 @@ def test_memory_runs_out_on_a_gpu(where: str) -> None:
     with pytest.raises(MemoryError, match="bytes asked for on cuda:0"):
         lg.zeros(2 * total // 4, device="cuda").add_(x.sum()).sum().item()
     assert x.sum().item() == 1000 and free > 0
-
-
-@pytest.mark.cuda
-def test_torch_sees_the_same_memory(where: str) -> None:
-    torch = pytest.importorskip("torch")
-    if where != "gpu" or not torch.cuda.is_available():
-        pytest.skip("needs a GPU and a PyTorch that uses it")
-    x = lg.arange(6.0, device="cuda")
-    there = torch.from_dlpack(x)
-    assert there.is_cuda and there.tolist() == x.tolist()
-    back = lg.from_dlpack(torch.arange(5.0, device="cuda"))
-    assert back.is_cuda and (back * 2).tolist() == [0, 2, 4, 6, 8]

@@ -184,6 +184,9 @@ def test_looking() -> None:
     assert x[0].item() == 1.5 and x.tolist() == [1.5, 2.5] and float(x[1]) == 2.5
     assert repr(x) == "tensor([1.5000, 2.5000], device='cuda:0')"
     assert bool((x > 1).all()) and f"{x[0]:.1f}" == "1.5"
+    assert x.__dlpack_device__() == (2, 0)
+    with pytest.raises(BufferError, match=r"cuda:0 is not exported yet.*x.cpu\(\)"):
+        x.__dlpack__()
 
 
 def test_default_device() -> None:
