@@ -4,10 +4,10 @@
 
 Runs the tests marked `cuda`, then measures: what the device copies at best, then each row with
 lazygrad (replayed by `lg.compile`) and, where PyTorch is installed and sees the GPU, with PyTorch.
-Every row is first checked against float64 on fresh random inputs, with fresh buffers full of NaN, so
-that a place which a kernel leaves out shows.  Times are medians of rounds in which the contestants
-take turns, by the device's events.  With `--page` the table replaces the section "cuda" of that
-page.  Without a device it says why there is none, and ends with status 2.
+Every row is first checked against float64 on fresh random inputs, with fresh buffers full of NaN,
+so that a place which a kernel leaves out shows.  Times are medians of rounds in which the
+contestants take turns, by the device's events.  With `--page` the table replaces the section "cuda"
+of that page.  Without a device it says why there is none, and ends with status 2.
 """
 
 from __future__ import annotations
