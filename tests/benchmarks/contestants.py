@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.registry import Benchmark, Run, register
+from tests.benchmarks.registry import CONTESTANTS, Benchmark, Run, register
 
 THREADS = 2
 
@@ -42,10 +42,12 @@ def from_numpy(contestant: str, array: np.ndarray) -> Any:
 
 
 def to_numpy(contestant: str, value: Any) -> np.ndarray:
-    """A result as an array."""
+    """A result as an array; bfloat16, which NumPy does not know, as float32."""
     if contestant.startswith("torch"):
-        value = value.detach().numpy()
-    return np.asarray(value)
+        value = value.detach()
+        value = (value.float() if "bfloat16" in str(value.dtype) else value).numpy()
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def compiled(contestant: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,12 +78,14 @@ def waiting(contestant: str, function: Callable[..., Any], tensors: Sequence[Any
 def register_function(
     *, name: str, about: str, arrays: Callable[[], Sequence[np.ndarray]],
     program: Callable[..., Any], jax_program: Callable[..., Any], flops: int = 0, nbytes: int = 0,
-    replay: bool = False, tolerance: float = 1e-4,
+    replay: bool = False, tolerance: float = 1e-4, dtype: str = "",
+    contestants: Sequence[str] = CONTESTANTS,
 ) -> Benchmark:
     """Registers a function of arrays.
 
     arrays: makes the inputs.  replay: lazygrad goes through `lg.compile`; else it records the
-    function anew in each call, as plain user code does.
+    function anew in each call, as plain user code does.  dtype: what the arrays are turned into
+    beforehand.  contestants: who can do it.
     """
 
     def make(contestant: str) -> Run:
@@ -92,12 +96,18 @@ def register_function(
             return code(module, *tensors)
 
         tensors = [from_numpy(contestant, array) for array in _made(arrays)]
+        if dtype and contestant == "jax":
+            tensors = [tensor.astype(dtype) for tensor in tensors]
+        elif dtype:
+            tensors = [tensor.to(getattr(module, dtype)) for tensor in tensors]
+        if contestant == "lazygrad":
+            module.synchronize()
         if contestant == "lazygrad" and replay:
             return waiting(contestant, module.compile(function), tensors)
         return waiting(contestant, compiled(contestant, function), tensors)
 
     return register(Benchmark(name=name, about=about, make=make, flops=flops, nbytes=nbytes,
-                              tolerance=tolerance))
+                              tolerance=tolerance, contestants=tuple(contestants)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -39,12 +40,86 @@ register_function(
     arrays=partial(_arrays, (128, 128), (128, 128)), program=_product, jax_program=_product,
     replay=True, flops=2 * 128**3,
 )
-for size in (128, 512, 1024, 2048):
+
+
+def _register_product(
+    name: str, m: int, k: int, n: int, batch: tuple[int, ...] = (), about: str = "float32",
+    **options: Any,
+) -> None:
+    """A row for (batch, m, k) @ (batch, k, n)."""
+    shapes = (*batch, m, k), (*batch, k, n)
+    left, right = ("x".join(map(str, shape)) for shape in shapes)
     register_function(
-        name=f"matmul-{size}", about=f"{size}x{size} @ {size}x{size}, float32",
-        arrays=partial(_arrays, (size, size), (size, size)), program=_product,
-        jax_program=_product, flops=2 * size**3, nbytes=3 * 4 * size**2,
+        name=name, about=f"{left} @ {right}, {about}",
+        **{"arrays": partial(_arrays, *shapes), "program": _product, "jax_program": _product,
+           "flops": 2 * math.prod(batch) * m * k * n, **options},
     )
+
+
+def _transposed(torch: Any, a: Any, b: Any) -> Any:
+    return a @ b.mT
+
+
+def _left_transposed(torch: Any, a: Any, b: Any) -> Any:
+    return a.mT @ b
+
+
+def _linear_gelu(torch: Any, x: Any, w: Any, b: Any) -> Any:
+    return torch.nn.functional.gelu(x @ w + b)
+
+
+def _jax_linear_gelu(jax: Any, x: Any, w: Any, b: Any) -> Any:
+    return jax.nn.gelu(x @ w + b, approximate=False)
+
+
+def _integer_product(torch: Any, a: Any, b: Any) -> Any:
+    """int8 in, int32 out."""
+    if torch.__name__ == "torch":
+        return torch._int_mm(a, b)
+    return a.to(torch.int32) @ b.to(torch.int32)
+
+
+def _jax_integer_product(jax: Any, a: Any, b: Any) -> Any:
+    return jax.numpy.matmul(a, b, preferred_element_type="int32")
+
+
+def _integers(*shapes: tuple[int, ...]) -> list[Any]:
+    return [array * 40 for array in _arrays(*shapes)]
+
+
+def _complex(*shapes: tuple[int, ...]) -> list[Any]:
+    return [array + 1j * array[::-1] for array in _arrays(*shapes)]
+
+
+for size in (48, 128, 512, 1000, 1024, 2048):
+    _register_product(f"matmul-{size}", size, size, size, nbytes=3 * 4 * size**2)
+_register_product("matmul-333x777x555", 333, 777, 555)
+_register_product("matmul-20000x64x100", 20000, 64, 100)
+_register_product("matmul-8x2048x2048", 8, 2048, 2048, nbytes=4 * 2048 * (8 + 2048 + 8))
+_register_product("matmul-64x100000x64", 64, 100_000, 64, nbytes=4 * 2 * 64 * 100_000,
+                  tolerance=1e-3)
+_register_product("matmul-right-transposed-1024", 1024, 1024, 1024, program=_transposed,
+                  jax_program=_transposed)
+_register_product("matmul-left-transposed-1024", 1024, 1024, 1024, program=_left_transposed,
+                  jax_program=_left_transposed)
+_register_product("batched-64x64x64x64", 64, 64, 64, batch=(64,))
+_register_product("batched-4096x8x8x8", 8, 8, 8, batch=(4096,))
+_register_product("matmul-f64-512", 512, 512, 512, about="float64", dtype="float64",
+                  contestants=("lazygrad", "torch", "torch.compile"))
+_register_product("matmul-bf16-1024", 1024, 1024, 1024, about="bfloat16", dtype="bfloat16",
+                  tolerance=2e-2)
+_register_product("matmul-f16-512", 512, 512, 512, about="float16", dtype="float16",
+                  tolerance=5e-3)
+_register_product("matmul-int8-1024", 1024, 1024, 1024, about="int8 to int32", dtype="int8",
+                  arrays=partial(_integers, (1024, 1024), (1024, 1024)),
+                  program=_integer_product, jax_program=_jax_integer_product)
+_register_product("matmul-complex-512", 512, 512, 512, about="complex64",
+                  arrays=partial(_complex, (512, 512), (512, 512)), flops=8 * 512**3)
+register_function(
+    name="linear-gelu", about="gelu(x w + b), 1024x768 @ 768x3072, float32",
+    arrays=partial(_arrays, (1024, 768), (768, 3072), (3072,)), program=_linear_gelu,
+    jax_program=_jax_linear_gelu, flops=2 * 1024 * 768 * 3072,
+)
 register_function(
     name="gemv-4096", about="4096x4096 @ 4096, float32",
     arrays=partial(_arrays, (4096, 4096), (4096,)), program=_product, jax_program=_product,

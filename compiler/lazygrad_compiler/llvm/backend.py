@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lazygrad_compiler.backend import Backend, Emitted
 from lazygrad_compiler.fusion.attention import take_apart
+from lazygrad_compiler.fusion.panels import with_panels
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.llvm import contraction, loops, scatter, tiles
 from lazygrad_compiler.llvm.arrays import Emitter as ArrayEmitter
@@ -73,6 +74,7 @@ BACKEND = Backend(
         ("loops", loops_pass(take_apart)),
         *PASSES,
         ("prepare", prepare),
+        ("panels", with_panels),
         ("separate-outputs", separate_outputs),
     ),
     lowerings={"scan": lower_scan, "sort": lower_sort, "attention": lower_attention},

@@ -108,22 +108,11 @@ class _Blocks:
                 points.pointers[place.buffer], points.scalar_index(place.start), self.parts.element
             )
 
-    def _row_of(self, strip: Value) -> Value:
-        """The first row of a strip."""
-        f, strips = self.f, self.parts.strips
-        row = f.mul(strip, strips.rows)
-        if strips.large == strips.count:
-            return row
-        return f.sub(row, most(f, f.sub(strip, strips.large), 0))
-
     def _pack_strips(self) -> None:
-        if self.s.left == "direct":
-            return
-        f = self.f
-        with f.loop(self.s0, self.s1, 1, hint="pack") as loop:
-            f.call(
-                self.pack_left, "void", self.args, self.batch, self._row_of(loop.index),
-                self.k0, self.k_end, self._strip(loop.index),
+        if self.s.left != "direct":
+            self.f.call(
+                self.pack_left, "void", self.args, self.batch, self.s0, self.s1, self.k0,
+                self.k_end, self.strips,
             )
 
     def _strip(self, strip: Value) -> Value:
@@ -156,7 +145,7 @@ class _Blocks:
                 continue
             function = self._tile_function(Shape(rows, vectors, last))
             with f.loop(begin, end, 1, hint="strip") as loop:
-                m = self._row_of(loop.index)
+                m = self.parts.row_of(f, loop.index)
                 f.call(
                     function, "void", self.args, self._left(loop.index, m), right,
                     self._tile(loop.index, n), f.sub(self.k_end, self.k0), self.batch, m, n,
@@ -171,9 +160,13 @@ class _Blocks:
     def _right(self, n: Value) -> Value:
         """The panel's first element in this part of k; packed first where it has to be."""
         f, parts = self.f, self.parts
-        if parts.right_place is not None:
-            place = f.add(f.mul(self.k0, parts.right_place.k_step), n)
-            return f.offset(self.right_base, place, parts.element)
+        place = parts.right_place
+        if place is not None:
+            index = f.add(f.mul(self.k0, place.k_step), n)
+            if place.width:
+                # n is the first column of a tile, and tiles do not reach over the end of a panel
+                index = f.add(index, f.mul(f.udiv(n, place.width), place.panel_step - place.width))
+            return f.offset(self.right_base, index, parts.element)
         f.call(
             self.pack_right, "void", self.args, self.batch, n, self.k0, self.k_end, self.panel
         )

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lazygrad_compiler.llvm.builder import Function, Value, const
-from lazygrad_compiler.llvm.contraction_parts import I64, Parts, least
+from lazygrad_compiler.llvm.contraction_parts import I64, Parts, least, most
 from lazygrad_compiler.llvm.contraction_runs import Runs, pack_columns, pack_row
 from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.index import Affine
 from lazygrad_compiler.loops.operands import in_phase, quotient_of
-from lazygrad_compiler.loops.schedule_contraction import strip_steps
+from lazygrad_compiler.loops.schedule_contraction import round_up, strip_elements, strip_steps
 
 
 def emit_pack_right(parts: Parts) -> str:
@@ -160,41 +160,83 @@ class _RightPacker:
 
 
 def emit_pack_left(parts: Parts) -> str:
-    """A function that packs k0..k_end-1 of a strip of rows from m on.
+    """A function that packs k0..k_end-1 of the strips s0..s1-1 of the left operand.
 
     A row beyond the end repeats the last one; it belongs to no tile.
     """
-    f = parts.function("pack_left", ["batch", "m", "k0", "k_end", "*strip"])
-    batch, m, k0, k_end, strip = f.parameters[1:]
-    rows = parts.strips.rows
-    free_step, k_step = strip_steps(parts.kernel, parts.s)
-    lanes, extent = parts.s.lanes, parts.m.extent
-
-    def pack(points: Points, row: Value, k: Value, target: Value) -> None:
-        points.bindings.update({parts.kernel.batch: batch, parts.m: row, parts.k: k})
-        points.emit(parts.left.values)
-        f.store(parts.widened(points, parts.left.value), target, parts.itemsize)
-
-    if parts.s.left == "rows":
-        with f.loop(0, rows, 1, hint="row") as row_loop:
-            row = least(f, f.add(m, row_loop.index), extent - 1)
-            target = f.offset(strip, f.mul(row_loop.index, free_step), parts.element)
-            if parts.s.run > 1:
-                pack_row(Runs(parts, parts.left), f, batch, row, k0, k_end, target)
-            else:
-                with f.loop(k0, k_end, lanes, hint="k") as loop:
-                    points = parts.points(f, parts.k, False)
-                    if parts.has_partial_vector:
-                        points.active = parts.first_lanes(f, f.sub(k_end, loop.index))
-                    place = f.offset(target, f.sub(loop.index, k0), parts.element)
-                    pack(points, row, loop.index, place)
-    else:
-        with f.loop(k0, k_end, 1, hint="k") as loop:
-            target = f.offset(strip, f.mul(f.sub(loop.index, k0), k_step), parts.element)
-            for begin in range(0, k_step, lanes):
-                points = parts.points(f, parts.m, False)
-                row = f.add(m, begin)
-                points.active = parts.first_lanes(f, f.sub(const(I64, extent), row))
-                pack(points, row, loop.index, f.offset(target, begin, parts.element))
+    f = parts.function("pack_left", ["batch", "s0", "s1", "k0", "k_end", "*strips"])
+    (_pack_rows if parts.s.left == "rows" else _pack_columns)(parts, f)
     f.ret()
     return f.name
+
+
+def _pack_rows(parts: Parts, f: Function) -> None:
+    """Row by row, along k."""
+    batch, s0, s1, k0, k_end, strips = f.parameters[1:]
+    free_step, _ = strip_steps(parts.kernel, parts.s)
+    lanes, extent = parts.s.lanes, parts.m.extent
+    with (
+        f.loop(s0, s1, 1, hint="strip") as strip_loop,
+        f.loop(0, parts.strips.rows, 1, hint="row") as row_loop,
+    ):
+        m = parts.row_of(f, strip_loop.index)
+        row = least(f, f.add(m, row_loop.index), extent - 1)
+        strip = _strip(parts, f, strips, f.sub(strip_loop.index, s0))
+        target = f.offset(strip, f.mul(row_loop.index, free_step), parts.element)
+        if parts.s.run > 1:
+            pack_row(Runs(parts, parts.left), f, batch, row, k0, k_end, target)
+        else:
+            with f.loop(k0, k_end, lanes, hint="k") as loop:
+                points = parts.points(f, parts.k, False)
+                if parts.has_partial_vector:
+                    points.active = parts.first_lanes(f, f.sub(k_end, loop.index))
+                place = f.offset(target, f.sub(loop.index, k0), parts.element)
+                _pack_vector(parts, points, batch, row, loop.index, place)
+
+
+def _pack_columns(parts: Parts, f: Function) -> None:
+    """k by k through all strips, so that memory is read in order.
+
+    A strip's rows may be fewer than the lanes: what is written beyond them, the next k overwrites.
+    """
+    batch, s0, s1, k0, k_end, strips = f.parameters[1:]
+    _, k_step = strip_steps(parts.kernel, parts.s)
+    lanes, extent, rows = parts.s.lanes, parts.m.extent, parts.strips.rows
+    # strips whose vectors all end within the rows
+    whole = sum(
+        parts.strips.begin(strip) + round_up(rows, lanes) <= extent
+        for strip in range(parts.s.strips)
+    )
+    with f.loop(k0, k_end, 1, hint="k") as loop:
+        offset = f.mul(f.sub(loop.index, k0), k_step)
+
+        def pack(strip: Value, masked: bool) -> None:
+            m = parts.row_of(f, strip)
+            target = f.offset(
+                _strip(parts, f, strips, f.sub(strip, s0)), offset, parts.element
+            )
+            for begin in range(0, rows, lanes):
+                points = parts.points(f, parts.m, False)
+                row = f.add(m, begin)
+                if masked:
+                    points.active = parts.first_lanes(f, f.sub(const(I64, extent), row))
+                place = f.offset(target, begin, parts.element)
+                _pack_vector(parts, points, batch, row, loop.index, place)
+
+        with f.loop(s0, least(f, s1, whole), 1, hint="strip") as strip_loop:
+            pack(strip_loop.index, False)
+        with f.loop(most(f, s0, whole), s1, 1, hint="strip") as strip_loop:
+            pack(strip_loop.index, True)
+
+
+def _strip(parts: Parts, f: Function, strips: Value, number: Value) -> Value:
+    elements = strip_elements(parts.kernel, parts.s)
+    return f.offset(strips, f.mul(number, elements), parts.element)
+
+
+def _pack_vector(
+    parts: Parts, points: Points, batch: Value, row: Value, k: Value, target: Value
+) -> None:
+    points.bindings.update({parts.kernel.batch: batch, parts.m: row, parts.k: k})
+    points.emit(parts.left.values)
+    points.f.store(parts.widened(points, parts.left.value), target, parts.itemsize)

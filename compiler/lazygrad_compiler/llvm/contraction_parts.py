@@ -71,6 +71,13 @@ class Parts:
         value = scalar.emit_cast(points.f, value, self.kernel.dtype, self.wide)
         return points.f.splat(value, points.lanes)
 
+    def row_of(self, f: Function, strip: Value) -> Value:
+        """The first row of a strip."""
+        row = f.mul(strip, self.strips.rows)
+        if self.strips.large == self.strips.count:
+            return row
+        return f.sub(row, most(f, f.sub(strip, self.strips.large), 0))
+
     def first_lanes(self, f: Function, count: Value) -> Value:
         """A mask of the first `count` lanes."""
         lanes = self.s.lanes

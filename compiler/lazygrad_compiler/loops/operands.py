@@ -45,12 +45,18 @@ def operands(kernel: ContractionKernel, swapped: bool) -> tuple[Operand, Operand
 
 @dataclass(frozen=True, slots=True)
 class Direct:
-    """Where an operand lies: element (i, k) is `buffer[start + i * free_step + k * k_step]`."""
+    """Where an operand lies: element (i, k) is `buffer[start + i * free_step + k * k_step]`.
+
+    Where it lies in panels (width > 0): at `start + i // width * panel_step + i % width * free_step
+    + k * k_step`.
+    """
 
     buffer: int
     start: Affine
     free_step: int
     k_step: int
+    width: int = 0
+    panel_step: int = 0
 
 
 def direct(kernel: ContractionKernel, operand: Operand) -> Direct | None:
@@ -60,18 +66,30 @@ def direct(kernel: ContractionKernel, operand: Operand) -> Direct | None:
         return None
     buffer, index = instr.data
     start = Affine(index.constant)
+    free_step, width, panel_step = index.coefficient(operand.free), 0, 0
     for term, coefficient in index.terms:
         if term in (operand.free, kernel.k):
             continue
         inside = Affine(0, ((term, 1),)).variables()
-        if operand.free in inside or kernel.k in inside or not all(
-            isinstance(found, Var) for found in inside
+        if isinstance(term, (Div, Mod)) and term.inner == variable(operand.free):
+            if (free_step and not width) or width not in (0, term.divisor):
+                return None
+            width = term.divisor
+            if isinstance(term, Div):
+                panel_step = coefficient
+            else:
+                free_step = coefficient
+        elif (
+            operand.free in inside
+            or kernel.k in inside
+            or not all(isinstance(found, Var) for found in inside)
         ):
             return None
-        start = start + Affine(0, ((term, coefficient),))
-    return Direct(
-        buffer, start, index.coefficient(operand.free), index.coefficient(kernel.k)
-    )
+        else:
+            start = start + Affine(0, ((term, coefficient),))
+    if width and not free_step:
+        return None
+    return Direct(buffer, start, free_step, index.coefficient(kernel.k), width, panel_step)
 
 
 def is_plain(kernel: ContractionKernel, operand: Operand) -> bool:

@@ -221,6 +221,10 @@ def plan_contraction(kernel: ContractionKernel, target: Target) -> _Plan:
         left, right = operands(kernel, swapped)
         m, n, k = left.free.extent, right.free.extent, max(kernel.k.extent, 1)
         tilings = list(_tilings(m, n, k, lanes, itemsize, target))
+        place = direct(kernel, right)
+        if place is not None and place.width:
+            fitting = [tiling for tiling in tilings if place.width % (tiling.vectors * lanes) == 0]
+            tilings = fitting or tilings
         least = min(tiling.cycles for tiling in tilings)
         apart = 0.0 if swapped == natural else STORE_APART * kernel.batch.extent * m * n
         for tiling in tilings:
@@ -281,15 +285,25 @@ class _Planner:
     def plans(self) -> Iterator[_Plan]:
         for left in self._left_ways():
             for right in self._right_ways():
-                for block in _cuts(self.tiling.strips):
-                    for panels in _cuts(self.tiling.panels):
-                        plan = self._plan(left, right, block, panels)
-                        if plan is not None:
-                            yield plan
+                for way in self._parts_of(left, right):
+                    for block in _cuts(self.tiling.strips):
+                        for panels in _cuts(self.tiling.panels):
+                            plan = self._plan(left, way, block, panels)
+                            if plan is not None:
+                                yield plan
+
+    def _parts_of(self, left: _Way, right: _Way) -> Iterator[_Way]:
+        """The right way with long parts of k, and with shorter ones where strips are packed: more
+        of those then stay in L2.
+        """
+        yield right
+        whole = self.run == right.phases == 1
+        if left.how != "direct" and whole and right.kc >= 2 * SHORTEST_PART:
+            yield replace(right, kc=part_of(self.k, right.kc // 2, self.lanes))
 
     def _left_ways(self) -> Iterator[_Way]:
         place = direct(self.kernel, self.left)
-        if place is not None and self._left_stays(place):
+        if place is not None and not place.width and self._left_stays(place):
             yield _Way("direct", 0.0, self.kc)
         if self.run > 1:
             vectors = self.m * (self.k // self.run) * ceil_div(self.run, self.lanes)
@@ -304,14 +318,19 @@ class _Planner:
             yield _Way("columns", each * vectors, self.kc)
 
     def _left_stays(self, place: Direct) -> bool:
-        """Whether the cache lines of one strip stay in L1 from one value of k to the next."""
+        """Whether the cache lines of one strip stay where they are: in L1 from one value of k to
+        the next where k is contiguous, else in L2 from panel to panel.
+        """
+        if place.free_step in (0, 1):
+            room = _room(place.k_step, self.itemsize, self.target.l2_bytes, L2_WAYS)
+            return min(self.k, self.kc) * 2 <= room
         room = _room(place.free_step, self.itemsize, self.target.l1_bytes, L1_WAYS)
-        return place.free_step in (0, 1) or self.rows <= room
+        return self.rows <= room
 
     def _right_ways(self) -> Iterator[_Way]:
         vectors = ceil_div(self.n, self.lanes) * self.k
         place = direct(self.kernel, self.right)
-        if place is not None and place.free_step == 1:
+        if place is not None and place.free_step == 1 and self._keeps_to_panels(place):
             room = _room(place.k_step, self.itemsize, self.target.l2_bytes, L2_WAYS)
             fits = self.kc <= room or self.tiling.strips == 1
             if not fits and room // 2 >= SHORTEST_PART:
@@ -337,6 +356,10 @@ class _Planner:
         """Cycles for a vector of elements that are no neighbours, along a run."""
         steps = steps_in_run(self.kernel, operand, self.run)
         return PACK_GATHERED * sum(step > 1 for step in steps)
+
+    def _keeps_to_panels(self, place: Direct) -> bool:
+        """Whether no tile would reach over the end of a panel in memory."""
+        return place.width % self.nr == 0
 
     def _is_turned(self) -> bool:
         return (
@@ -407,13 +430,15 @@ def scratch_parts(kernel: ContractionKernel, schedule: ContractionSchedule) -> t
 
 
 def strip_elements(kernel: ContractionKernel, schedule: ContractionSchedule) -> int:
-    """Of one packed strip of the left operand, padding included."""
+    """Of one packed strip of the left operand: an odd number of cache lines, so that neighbours
+    fall on different sets.
+    """
     left, _ = operands(kernel, schedule.swapped)
     rows = Strips.of(left.free.extent, schedule.strips).rows
     free_step, k_step = strip_steps(kernel, schedule)
-    if schedule.left == "rows":
-        return free_step * rows
-    return k_step * schedule.kc
+    used = free_step * rows if schedule.left == "rows" else k_step * schedule.kc + schedule.lanes
+    line = CACHE_LINE // accumulator_dtype(kernel.dtype).itemsize
+    return (ceil_div(used, line) | 1) * line
 
 
 def strip_steps(kernel: ContractionKernel, schedule: ContractionSchedule) -> tuple[int, int]:
@@ -421,8 +446,7 @@ def strip_steps(kernel: ContractionKernel, schedule: ContractionSchedule) -> tup
     left, _ = operands(kernel, schedule.swapped)
     if schedule.left == "rows":
         return round_up(schedule.kc, schedule.lanes) + schedule.lanes, 1
-    rows = Strips.of(left.free.extent, schedule.strips).rows
-    return 1, round_up(rows, schedule.lanes)
+    return 1, Strips.of(left.free.extent, schedule.strips).rows
 
 
 def scratch_bytes(kernel: ContractionKernel, schedule: ContractionSchedule) -> int:
