@@ -5,16 +5,13 @@ Kernels of this compiler use no local memory and call nothing; `assembled` fails
 
 from __future__ import annotations
 
-import functools
 import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-from tests.ptx.support import ptxas_path
+from tests.ptx.support import ptxas
 
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100a")
 
@@ -27,19 +24,6 @@ class Assembled:
     stack: int
     spills: int
     report: str
-
-
-@functools.cache
-def ptxas() -> str:
-    """Its path; the test is skipped where there is none that knows PTX 9.0."""
-    path = ptxas_path()
-    if path is None:
-        pytest.skip("no ptxas on this machine")
-    version = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
-    release = version.partition("release ")[2].partition(",")[0]
-    if not release or int(release.split(".")[0]) < 13:
-        pytest.skip(f"ptxas of CUDA {release or 'unknown'}: 13 or later is needed for PTX 9.0")
-    return path
 
 
 def assembled(text: str, arch: str) -> Assembled:

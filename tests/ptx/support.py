@@ -39,8 +39,9 @@ def ptxas_path() -> str | None:
     return found or (inside if os.path.exists(inside) else None)
 
 
-def assemble(text: str, cpu: str) -> None:
-    """Skips where there is no ptxas that knows PTX 9.0; fails where it does not take the text."""
+@functools.cache
+def ptxas() -> str:
+    """Its path; the test is skipped where there is none that knows PTX 9.0."""
     path = ptxas_path()
     if path is None:
         pytest.skip("no ptxas on this machine")
@@ -48,12 +49,17 @@ def assemble(text: str, cpu: str) -> None:
     release = version.partition("release ")[2].partition(",")[0]
     if not release or int(release.split(".")[0]) < 13:
         pytest.skip(f"ptxas of CUDA {release or 'unknown'}: 13 or later is needed for PTX 9.0")
+    return path
+
+
+def assemble(text: str, cpu: str) -> None:
+    """Skips where there is no ptxas that knows PTX 9.0; fails where it does not take the text."""
     with tempfile.TemporaryDirectory() as folder:
         source = os.path.join(folder, "kernel.ptx")
         with open(source, "w") as file:
             file.write(text)
         run = subprocess.run(
-            [path, f"-arch={cpu}", "-O1", source, "-o", os.path.join(folder, "kernel.cubin")],
+            [ptxas(), f"-arch={cpu}", "-O1", source, "-o", os.path.join(folder, "kernel.cubin")],
             capture_output=True, text=True,
         )  # fmt: skip
         assert run.returncode == 0, f"{run.stdout}{run.stderr}\n{text}"
