@@ -2,7 +2,8 @@
 stage `opt`.
 
 - conv becomes dot over a window of the padded input: the kernel packs its panels through that index
-  map;
+  map; where its input is spread out (transposed convolutions, gradients of strided ones), each
+  phase of the output becomes a conv of its own first (`conv_phases.py`);
 - a dot with a single row, column or product becomes multiply and sum: memory-bound, a row kernel
   does it best;
 - a reduction to few values over many elements is done in two steps, so that threads can share it
@@ -17,6 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from lazygrad_compiler.fusion.attention import with_views
+from lazygrad_compiler.fusion.conv_phases import by_phases, takes_phases
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.loop import body_of
 from lazygrad_compiler.ir.node import Graph, Node, build, node, rebuild, substitute, topological
@@ -75,21 +77,20 @@ def _broadcast(value: Node, shape: tuple[int, ...]) -> Node:
 def lower_conv(conv: Node) -> Node:
     """conv -> pad, window, dot."""
     value, weight = conv.inputs
-    strides, padding, left_dilation, right_dilation, groups = conv.attrs
+    strides, padding, _, right_dilation, groups = conv.attrs
     where = conv.location
     rank = value.ndim - 2
     if conv.size == 0 or weight.size == 0 or value.size == 0:
         return node("const", value=0, dtype=conv.dtype, shape=conv.shape, location=where)
     low = (0, 0, *(max(a, 0) for a, _ in padding))
     high = (0, 0, *(max(b, 0) for _, b in padding))
-    interior = (0, 0, *(gap - 1 for gap in left_dilation))
-    if any(low) or any(high) or any(interior):
+    if any(low) or any(high):
         value = node(
             "pad",
             value,
             low=low,
             high=high,
-            interior=interior,
+            interior=(0,) * value.ndim,
             value=0.0 if conv.dtype.is_floating else 0,
             location=where,
         )
@@ -235,14 +236,18 @@ def split_reduction(reduction: Node) -> Node:
 
 
 def _conv_then_thin(conv: Node) -> Node:
-    lowered = lower_conv(conv)
+    lowered = by_phases(conv) if takes_phases(conv) else lower_conv(conv)
     replaced: dict[Node, Node] = {}
     for current in topological((lowered,), stop=lambda n: n in conv.inputs):
         if current in conv.inputs:
             replaced[current] = current
             continue
         made = rebuild(current, [replaced[value] for value in current.inputs])
-        replaced[current] = lower_thin_dot(made) if made.op == "dot" else made
+        if made.op == "conv":
+            made = _conv_then_thin(made)
+        elif made.op == "dot":
+            made = lower_thin_dot(made)
+        replaced[current] = made
     return replaced[lowered]
 
 

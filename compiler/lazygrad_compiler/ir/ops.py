@@ -387,7 +387,7 @@ define(
     "strides padding left_dilation right_dilation groups",
     infer_conv,
     "cross-correlation of (N, C, *space) with (out, C/groups, *kernel); padding is a (low, high) "
-    "pair an axis and may be negative",
+    "pair an axis and may be negative; the gaps of a dilated input take no part",
 )
 
 

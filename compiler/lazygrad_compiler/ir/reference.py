@@ -487,6 +487,13 @@ def _conv(node: Node, inputs: Sequence[Array]) -> Array:
     out_channels, in_channels = weight.shape[0] // groups, weight.shape[1]
     for position in numpy.ndindex(*weight.shape[2:]):
         starts = [at * gap for at, gap in zip(position, right_dilation, strict=True)]
+        # between the elements of a dilated operand there is nothing, not even zeros to multiply by
+        meets = numpy.ones(node.shape[2:], bool)
+        for axis, (start, stride, gap) in enumerate(
+            zip(starts, strides, left_dilation, strict=True)
+        ):
+            places = numpy.arange(node.shape[2 + axis]) * stride + start - padding[axis][0]
+            meets &= (places % gap == 0).reshape(-1, *(1,) * (rank - 1 - axis))
         patch = spread[
             (
                 slice(None),
@@ -501,9 +508,10 @@ def _conv(node: Node, inputs: Sequence[Array]) -> Array:
             inside = slice(group * in_channels, (group + 1) * in_channels)
             outside = slice(group * out_channels, (group + 1) * out_channels)
             # not by BLAS, which may skip zeros and so lose a NaN
-            result[:, outside] += numpy.einsum(
+            products = numpy.einsum(
                 "nc...,oc->no...", patch[:, inside], weight[(outside, slice(None), *position)]
             )
+            result[:, outside] += numpy.where(meets, products, 0)
     assert rank == len(strides)
     return result
 
