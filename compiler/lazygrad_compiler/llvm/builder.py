@@ -395,6 +395,14 @@ class Function:
     def store(self, value: Value, pointer: Value, align: int) -> None:
         self.emit_void(f"store {value}, {pointer}, align {align}")
 
+    def compare_and_swap(self, pointer: Value, expected: Value, wanted: Value) -> Value:
+        """Puts `wanted` there if it holds `expected`; gives what it held."""
+        pair = f"{{ {expected.type}, i1 }}"
+        both = self.emit(
+            pair, f"cmpxchg {pointer}, {expected}, {wanted} monotonic monotonic", "pair"
+        )
+        return self.emit(expected.type, f"extractvalue {pair} {both.name}, 0")
+
     def store_past_caches(self, value: Value, pointer: Value, align: int) -> None:
         """A streaming store: the line is written whole and not read first.  align: the value's
         size, else LLVM takes it apart.

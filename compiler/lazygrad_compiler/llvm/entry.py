@@ -3,7 +3,7 @@
 `table` holds the addresses of inputs, outputs, arena and error block, in that order.  The entry
 binds each launch's buffers and hands the kernel to the pool's `parallel` function, whose address
 lies first in the pool structure.  After a launch that checks indices it looks at the error block
-and returns at once if something was reported, with the launch's number in slot 4.
+and returns at once if something was reported, with the launch's number in its word of the block.
 
 Launches of a loop are a loop here: every round binds the buffers of that round, and launches the
 same kernels.
@@ -27,6 +27,7 @@ from lazygrad_compiler.binding import (
     slots_of,
 )
 from lazygrad_compiler.llvm.builder import Module, Value, const
+from lazygrad_compiler.llvm.points import LAUNCH_WORD
 
 LIBRARY_SYMBOL = "lazygrad_library"
 LIBRARY_UNDER_WAY = -1
@@ -159,6 +160,6 @@ class _Emitter:
         if launch.checks:
             reported = f.icmp("ne", f.load("i64", self.error, 8), 0)
             with f.when(reported, "failed"):
-                f.store(const("i64", number), f.offset(self.error, 4, "i64"), 8)
+                f.store(const("i64", number), f.offset(self.error, LAUNCH_WORD, "i64"), 8)
                 f.ret()
                 f.start_block(f.new_block("unreachable"))

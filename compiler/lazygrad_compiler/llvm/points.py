@@ -23,8 +23,10 @@ from lazygrad_compiler.loops.kernel import Instr
 I64 = "i64"
 LINE = 64
 """Bytes of a cache line."""
-CHECK_SLOT = 5
-"""Of the error block: which of the kernel's checks failed.  `entry.py` fills the slot before."""
+ERROR_SET = 1
+"""What the first word of the error block holds once an index out of range is reported."""
+LAUNCH_WORD, CHECK_WORD = 4, 5
+"""Of the error block: which launch found an index out of range, and by which of its checks."""
 
 
 @dataclass(slots=True)
@@ -451,6 +453,34 @@ def _philox(points: Points, instr: Instr) -> Value:
     return scalar.philox(points.f, seed, offset, points.index_vector(instr.data[0]))
 
 
+def report(
+    f: Function,
+    error: Value,
+    culprit: Value,
+    size: int,
+    axis: int,
+    check: int,
+    launch: Value | None = None,
+) -> None:
+    """Writes an index out of range to the error block, unless there is a report already.
+
+    Words: 0 set, 1 the index, 2 the size, 3 the axis, 4 the launch, 5 which of its checks.  On the
+    CPU the entry knows the launch and fills that word.
+
+    The first thread to fail claims the block, and nobody else writes to it: threads that fail
+    different checks at once must not mix their words.  They are read when all threads have ended,
+    so the claim need not order anything.
+    """
+    held = f.compare_and_swap(error, const(I64, 0), const(I64, ERROR_SET))
+    with f.when(f.icmp("eq", held, 0), "first"):
+        words = {1: culprit, 2: const(I64, size), 3: const(I64, axis)}
+        words[CHECK_WORD] = const(I64, check)
+        if launch is not None:
+            words[LAUNCH_WORD] = launch
+        for word, number in words.items():
+            f.store(number, f.offset(error, word, I64), 8)
+
+
 def _dynamic(points: Points, instr: Instr) -> Value:
     """An index read at run time: negative counts from the end; one out of range is reported and
     clamped to 0.
@@ -477,11 +507,7 @@ def _dynamic(points: Points, instr: Instr) -> Value:
         if lanes > 1:
             lowest = f.select(checked, raw, const(raw.type, -(2**63)))
             culprit = f.intrinsic(f"llvm.vector.reduce.smax.v{lanes}i64", I64, lowest)
-        facts = (const(I64, 1), culprit, const(I64, size), const(I64, axis))
-        for slot, number in enumerate(facts):
-            f.store(number, f.offset(points.error, slot, I64), 8)
-        check = const(I64, points.check_number(instr))
-        f.store(check, f.offset(points.error, CHECK_SLOT, I64), 8)
+        report(f, points.error, culprit, size, axis, points.check_number(instr))
     return f.select(bad, const(raw.type, 0), wrapped)
 
 

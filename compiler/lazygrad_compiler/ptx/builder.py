@@ -192,14 +192,6 @@ class KernelFunction(Function):
         element = element_of(type_)
         return self.pack([self.load(element, each, align) for each in self.unpack(pointers)])
 
-    def compare_and_swap(self, pointer: Value, expected: Value, wanted: Value) -> Value:
-        """Puts `wanted` there if it holds `expected`; gives what it held."""
-        pair = f"{{ {expected.type}, i1 }}"
-        both = self.emit(
-            pair, f"cmpxchg {pointer}, {expected}, {wanted} monotonic monotonic", "pair"
-        )
-        return self.emit(expected.type, f"extractvalue {pair} {both.name}, 0")
-
     def atomic(self, operation: str, pointer: Value, value: Value) -> Value:
         """operation: LLVM's name (add, xchg, umax, …); gives what was there."""
         return self.emit(value.type, f"atomicrmw {operation} {pointer}, {value} monotonic")

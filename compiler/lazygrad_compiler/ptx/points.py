@@ -16,7 +16,7 @@ import math
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Value, const, lanes_of
-from lazygrad_compiler.llvm.points import CHECK_SLOT, I64, Place, Points
+from lazygrad_compiler.llvm.points import I64, Place, Points, report
 from lazygrad_compiler.loops.index import Affine
 from lazygrad_compiler.loops.kernel import Instr
 from lazygrad_compiler.ptx.builder import KernelFunction
@@ -24,7 +24,6 @@ from lazygrad_compiler.ptx.builder import KernelFunction
 WIDEST = 16
 """Bytes of one access of one thread."""
 SMALL = 2**31 - 4096
-ERROR_SET = 1
 
 
 class ThreadPoints(Points):
@@ -124,22 +123,6 @@ class ThreadPoints(Points):
         f.store(f.shuffle(a, b, order), address, self.alignment(dtype, place))
 
 
-def report(
-    f: KernelFunction, error: Value, culprit: Value, size: int, axis: int, check: int
-) -> None:
-    """Writes an index out of range to the error block, unless there is a report already.
-
-    Slots: 0 set, 1 the index, 2 the size, 3 the axis, 4 the launch, 5 which of the kernel's checks.
-    """
-    held = f.compare_and_swap(error, const(I64, 0), const(I64, ERROR_SET))
-    with f.when(f.icmp("eq", held, 0), "first"):
-        launch = f.parameters[-1]
-        facts = {1: culprit, 2: const(I64, size), 3: const(I64, axis), 4: launch,
-                 CHECK_SLOT: const(I64, check)}
-        for slot, number in facts.items():
-            f.store(number, f.offset(error, slot, I64), 8)
-
-
 def _dynamic(points: ThreadPoints, instr: Instr) -> Value:
     """An index read at run time: negative counts from the end; one out of range is reported and
     becomes 0.
@@ -162,7 +145,7 @@ def _dynamic(points: ThreadPoints, instr: Instr) -> Value:
         culprit = f.extract(raw, 0)
         for lane in range(1, lanes_of(raw.type)):
             culprit = f.select(f.extract(checked, lane), f.extract(raw, lane), culprit)
-        report(f, points.error, culprit, size, axis, points.check_number(instr))
+        report(f, points.error, culprit, size, axis, points.check_number(instr), f.parameters[-1])
     return f.select(bad, const(raw.type, 0), wrapped)
 
 
