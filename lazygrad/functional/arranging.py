@@ -19,7 +19,7 @@ from lazygrad._core.tensor import Tensor, shape_of, wrap
 from lazygrad._core.types import can_cast as _can_cast
 from lazygrad._core.values import Size
 from lazygrad.functional import strided, views
-from lazygrad.functional._operands import axis_of, sizes_of
+from lazygrad.functional._operands import as_node, axis_of, sizes_of
 from lazygrad.functional.joining import diag_embed, meshgrid, vstack
 from lazygrad_compiler.ir.ops import listed
 
@@ -120,7 +120,7 @@ def _copied(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _SLICES: dict[str, Callable[..., Any]] = {
-    "alias_copy": lambda input: input,
+    "alias_copy": lambda input: wrap(as_node("alias_copy", input)),
     "detach_copy": lambda input: input.detach(),
     "expand_copy": lambda input, size, *, implicit=False: input.expand(size),
     "slice_copy": lambda input, dim=0, start=None, end=None, step=1: input[

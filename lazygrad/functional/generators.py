@@ -32,13 +32,17 @@ def _system_seed() -> int:
     return int.from_bytes(os.urandom(7), "little")
 
 
+FIRST_SEED = 67280421310721
+"""PyTorch's, of a generator that nobody has seeded: each new one gives the same numbers."""
+
+
 class Generator:
     """A source of random numbers of its own, with its own seed."""
 
     def __init__(self, device: Any = "cpu") -> None:
         check_device(device, "Generator")
         self._lock = threading.Lock()
-        self.manual_seed(_system_seed())
+        self.manual_seed(FIRST_SEED)
 
     def __getstate__(self) -> tuple[int, int]:
         return self._seed, self._offset
@@ -55,8 +59,8 @@ class Generator:
         """Starts over with a seed: any integer of 64 bits, with a sign or without."""
         _not_in_recordings("seeding a generator")
         try:
-            seed = int(seed)
-        except (TypeError, ValueError, OverflowError):
+            seed = seed.__index__()
+        except AttributeError:
             raise fail("manual_seed", f"a seed is a whole number, not {seed!r}",
                        kind=TypeError) from None
         if not -2**63 <= seed < 2**64:
@@ -121,8 +125,8 @@ class Generator:
         return leaf_of_array(state)
 
 
-generator = Generator()
-"""The source that counts where no other is named."""
+generator = Generator().manual_seed(_system_seed())
+"""The source that counts where no other is named: other numbers in each process."""
 
 
 def source_of(name: str, source: Generator | None) -> Generator:
@@ -137,7 +141,12 @@ def source_of(name: str, source: Generator | None) -> Generator:
 
 def manual_seed(seed: int) -> Generator:
     """Starts the global source over: the same seed gives the same numbers."""
-    return generator.manual_seed(seed)
+    try:
+        whole = int(seed)
+    except (TypeError, ValueError, OverflowError):
+        raise fail("manual_seed", f"a seed is a whole number, not {seed!r}",
+                   kind=TypeError) from None
+    return generator.manual_seed(whole)
 
 
 def seed() -> int:

@@ -82,6 +82,9 @@ def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
     node = as_node("nonzero_static", input)
     if size < 0:
         raise fail("nonzero_static", f"size is {size}", "It is at least 0.")
+    if not hasattr(fill_value, "__index__"):
+        raise fail("nonzero_static", f"fill_value is a whole number, not {fill_value!r}",
+                   kind=TypeError)
     if not node.ndim or not size or not node.size:
         return wrap(graph.const(fill_value, dtypes.int64, (size, node.ndim)))
     holds = graph.reshape(graph.cast(graph.stop_gradient(node), dtypes.bool_), (node.size,))

@@ -11,6 +11,7 @@ from lazygrad._core.tensor import Tensor, wrap
 from lazygrad.functional._operands import as_node, axis_of
 from lazygrad.functional.scans import scan_node
 from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -52,7 +53,10 @@ def segment_reduce(data: Tensor, reduce: str, *, lengths: Tensor | None = None,
     mode, start = REDUCTIONS[reduce]
     start = start if initial is None else float(initial)
     total = graph.const(start, node.dtype, (batch, segments, *rest))
-    if node.size and segments:
+    if not size and segments:
+        zero = graph.reshape(_zero_if_empty(ends, node.dtype), (batch, 1, *(1,) * len(rest)))
+        total = graph.add(total, graph.broadcast(zero, total.shape))
+    elif node.size and segments:
         total = graph.make(
             "scatter", total, graph.reshape(node, (batch, size, *rest)),
             graph.iota(0, (batch, size)),
@@ -69,7 +73,11 @@ def segment_reduce(data: Tensor, reduce: str, *, lengths: Tensor | None = None,
 
 def _ends(name: str, lengths: Any, offsets: Any) -> tuple[Node, Node]:
     """(where each segment ends, how long it is), int64."""
-    given = graph.cast(as_node(name, offsets if lengths is None else lengths), dtypes.int64)
+    given = as_node(name, offsets if lengths is None else lengths)
+    if not given.dtype.is_integer:
+        raise fail(name, f"lengths and offsets are integers, not {given.dtype.name}",
+                   "Convert with .long().")
+    given = graph.cast(given, dtypes.int64)
     if not given.ndim:
         raise fail(name, "lengths and offsets have at least one axis")
     last = given.ndim - 1
@@ -79,6 +87,14 @@ def _ends(name: str, lengths: Any, offsets: Any) -> tuple[Node, Node]:
         raise fail(name, "offsets hold at least one number, the end of the last segment")
     ends = graph.slice_axis(given, last, 1, given.shape[last])
     return ends, graph.sub(ends, graph.slice_axis(given, last, 0, given.shape[last] - 1))
+
+
+def _zero_if_empty(ends: Node, dtype: DType) -> Node:
+    """0 where the segments of an empty axis are empty; an index out of range where one is not."""
+    last = ends.ndim - 1
+    reached = graph.slice_axis(ends, last, ends.shape[last] - 1, ends.shape[last])
+    wrong = graph.cast(graph.binary("ne", reached, 0), dtypes.int64)
+    return graph.make("gather", graph.const(0, dtype, (1,)), wrong, attrs=((0,),))
 
 
 def _numbers(ends: Node, size: int) -> Node:

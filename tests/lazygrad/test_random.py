@@ -163,6 +163,20 @@ def test_a_seed_gives_the_same_numbers_again():
     assert lg.initial_seed() == 9
 
 
+def test_a_generator_that_nobody_seeded_starts_as_pytorchs_does():
+    torch = pytest.importorskip("torch")
+    one, other = lg.Generator(), lg.Generator()
+    assert one.initial_seed() == torch.Generator().initial_seed()
+    assert lg.rand(5, generator=one).tolist() == lg.rand(5, generator=other).tolist()
+    assert lg.random.default_generator is not one
+    lg.seed()
+    assert lg.initial_seed() != one.initial_seed()
+    for library in (torch, lg):
+        assert library.manual_seed(1.5).initial_seed() == 1
+        with pytest.raises((TypeError, RuntimeError), match="manual_seed"):
+            library.Generator().manual_seed(1.5)
+
+
 def test_states_are_saved_and_restored():
     source = lg.Generator().manual_seed(11)
     lg.rand(7, generator=source)
