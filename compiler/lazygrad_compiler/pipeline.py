@@ -329,12 +329,18 @@ def where(location: Location) -> str:
     )
 
 
+def _rounds(launch: Launch) -> str:
+    """Of which loops a launch is a part, outermost first."""
+    return "".join(f", in {repeat.length} steps of {repeat.name}" for repeat in launch.repeats)
+
+
 def _render_fused(stages: Stages) -> str:
     lines = []
     for number, launch in enumerate(stages.launches):
         group = launch.group
         lines.append(
-            f"kernel {number}: {launch.kernel.kind} {launch.about}{where(launch.location)}"
+            f"kernel {number}: {launch.kernel.kind} {launch.about}{_rounds(launch)}"
+            f"{where(launch.location)}"
         )
         for root in group.roots:
             kept = "stored" if root in group.outputs else "inside"

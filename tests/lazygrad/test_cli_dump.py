@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -164,6 +165,23 @@ def test_a_stage_that_cannot_be_shown_is_a_finding_but_the_script_runs(
 
 
 # ---- files
+
+
+def test_loops_are_shown_at_every_stage_and_every_kernel_has_a_line() -> None:
+    layer = lg.nn.LSTM(3, 4)
+    x = lg.rand(5, 2, 3)
+    lg.synchronize()
+    layer(x)[0].sum().backward()
+    shown = lg.dump_ir([parameter.grad for parameter in layer.parameters()], stage="all")
+    graph, opt, fused = (section(shown, stage) for stage in ("graph", "opt", "fused"))
+    for text in (graph, opt):
+        assert "= loop(" in text and print_graph(parse_graph(text)) in text
+    kernels = re.findall(r"^kernel \d+:.*", fused, re.MULTILINE)
+    steps = [line for line in kernels if ", in 5 steps of " in line]
+    assert 0 < len(steps) < len(kernels)
+    assert all("  # " in line for line in kernels)
+    assert "repeat.head" in section(shown, "llvm"), "of the entry"
+    assert "cannot be shown" not in shown
 
 
 @pytest.mark.parametrize("format", ["html", "json"])

@@ -81,7 +81,7 @@ def lower_loop(group: Group, lower_body: Callable[[Graph], list[Launch]]) -> lis
     """The launches of one step.  lower_body: makes launches of a graph."""
     anchor = group.anchor
     assert anchor is not None
-    loop = Loop.of(anchor)
+    loop, line = Loop.of(anchor), anchor.location
     if not loop.length:
         return []
     body = loop.opened()
@@ -94,7 +94,8 @@ def lower_loop(group: Group, lower_body: Callable[[Graph], list[Launch]]) -> lis
     def output(value: Node) -> Node:
         """The value as a node that is computed for this place alone."""
         while value.op == "input" or value in places:
-            value = node("reshape", value, shape=value.shape, location=value.location)
+            location = value.location or line
+            value = node("reshape", value, shape=value.shape, location=location)
         outputs.append(value)
         return value
 
