@@ -78,7 +78,7 @@ def contractions() -> Iterator[tuple[str, Graph, list[numpy.ndarray]]]:
         return node("input", index=index, dtype=dtype, shape=shape)
 
     for m, k, n in ((1, 1, 1), (5, 7, 3), (33, 65, 17), (14, 1152, 32), (17, 1153, 100),
-                    (3, 4000, 5), (130, 387, 129), (1, 300, 50), (50, 300, 1)):
+                    (3, 4000, 5), (9, 12300, 7), (130, 387, 129), (1, 300, 50), (50, 300, 1)):
         for dtype in (float32, float64):
             for left, right in ((1, 0), (0, 0), (1, 1), (0, 1)):
                 a = leaf(0, *((m, k) if left else (k, m)), dtype=dtype)

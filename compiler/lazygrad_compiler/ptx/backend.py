@@ -6,6 +6,7 @@ from lazygrad_compiler.backend import Backend
 from lazygrad_compiler.cuda_target import CudaTarget
 from lazygrad_compiler.fusion.attention import take_all_apart
 from lazygrad_compiler.fusion.prepare import prepare
+from lazygrad_compiler.fusion.split_products import Slicing, split_products
 from lazygrad_compiler.passes.complex import split_complex
 from lazygrad_compiler.passes.loops import loops_pass
 from lazygrad_compiler.passes.optimize import PASSES
@@ -18,7 +19,8 @@ from lazygrad_compiler.ptx.points import WIDEST
 from lazygrad_compiler.ptx.scan import emit_scan, lower_scan
 from lazygrad_compiler.ptx.scatter import emit_scatter
 from lazygrad_compiler.ptx.sort import emit_sort, lower_sort
-from lazygrad_compiler.ptx.split_products import split_products
+
+SLICING = Slicing(tile=128 * 128, tasks=128, shortest=1024, most=32)
 
 
 def _module(target: CudaTarget, annotated: bool) -> KernelModule:
@@ -33,7 +35,7 @@ BACKEND = Backend(
         ("loops", loops_pass(take_all_apart)),
         *PASSES,
         ("prepare", prepare),
-        ("split-products", split_products),
+        ("split-products", split_products(SLICING)),
         ("separate-outputs", separate_outputs),
     ),
     lowerings={"scan": lower_scan, "sort": lower_sort},
