@@ -182,6 +182,24 @@ def test_the_gradient_of_a_weight_is_one_contraction_over_all_steps() -> None:
             assert all(shape != weight.shape for _, shape in value.attrs[0].inputs[:value.attrs[1]])
 
 
+@pytest.mark.parametrize(("product", "uses"), [(AT.mul, 1500), (matmul, 5000)])
+def test_a_constant_used_thousands_of_times_in_a_step(product: Any, uses: int) -> None:
+    length = 3
+    leaves = [leaf(0, 2, 2), leaf(1, length, 2, 2), leaf(2, 2, 2)]
+    h, x, w = inside(leaves[0]), inside(leaves[1], step=True), inside(leaves[2])
+    after = h
+    for number in range(uses):
+        after = AT.add(after, product(AT.mul(x, AT.const(1 / (1 + number), F64, (2, 2))), w))
+    loop = make_loop("uses", [(h, leaves[0], after)], [(x, leaves[1])], [(w, leaves[2])], [],
+                     length, False)
+    cotangent = numpy.array([[1.0, 2.0], [3.0, 4.0]])
+    found = backward([loop.part(0)], [leaf(3, 2, 2)], [leaves[2]])
+    values = values_of(leaves)
+    have = interpret(Graph(found), [*values, cotangent])
+    steps = values[1] * cotangent if product is not matmul else values[1].mT @ cotangent
+    assert_close(have, [steps.sum(0) * (1 / numpy.arange(1, uses + 1)).sum()])
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_batching(case: Any) -> None:
     loop, leaves = case(3, True)

@@ -221,23 +221,32 @@ class _Totals:
         self.at = at
         self.length = length
         self.series_of = dict(series_of)
-        self.cotangents = cotangents
         self.wanted: dict[Node, None] = {}
         self.states: list[tuple[Node, Node, Node]] = []
         self._added: dict[Node, Node] = {}
         self._sums: list[Node] = []
+        self._planned: set[Node] = set()
+        self._known_inside: dict[Node, bool] = {}
+        self._known_moves: dict[Node, bool] = {}
+        self._sources = frozenset(cotangents), frozenset((*series_of, *cotangents))
 
     def _inside(self, value: Node) -> bool:
         """Whether the value exists within the reverse loop only."""
-        ends = self.series_of
-        return not set(self.cotangents).isdisjoint(
-            topological([value], stop=lambda n: n in ends)
-        )
+        return self._depends(value, self._known_inside, self._sources[0])
 
     def _moves(self, value: Node) -> bool:
         """Whether the value differs from step to step."""
-        ends = {*self.series_of, *self.cotangents}
-        return any(n in ends for n in topological([value], stop=lambda n: n in ends))
+        return self._depends(value, self._known_moves, self._sources[1])
+
+    def _depends(self, value: Node, known: dict[Node, bool], sources: frozenset[Node]) -> bool:
+        """Whether the value is made of a source; what was found out is in `known`."""
+        if value not in known:
+            ends = self.series_of
+            for node in topological([value], stop=lambda n: n in ends or n in known):
+                if node not in known:
+                    made_of = () if node in ends else node.inputs
+                    known[node] = node in sources or any(known[each] for each in made_of)
+        return known[value]
 
     def _base(self, value: Node) -> Node:
         while value.op in TRANSPARENT and value not in self.series_of:
@@ -261,18 +270,25 @@ class _Totals:
         stack = [share]
         while stack:
             current = stack.pop()
-            branch = self._branch(current)
-            if branch in ("linear", "add"):
-                stack += current.inputs
-            elif branch == "dot":
-                left, right = current.inputs
-                if self._moves(left) and self._moves(right):
-                    self._want(left)
-                    self._want(right)
-                else:
-                    stack.append(left if self._moves(left) else right)
+            if current in self._planned:
+                continue
+            self._planned.add(current)
+            parts = self._parts(current)
+            if parts:
+                stack += parts
+            elif self._branch(current) == "dot":
+                for value in current.inputs:
+                    self._want(value)
             else:
                 self._sums.append(current)
+
+    def _parts(self, share: Node) -> tuple[Node, ...]:
+        """The shares whose totals the total of this one is made of."""
+        branch = self._branch(share)
+        if branch in ("linear", "add"):
+            return share.inputs
+        moving = [value for value in share.inputs if self._moves(value)]
+        return tuple(moving) if branch == "dot" and len(moving) == 1 else ()
 
     def _want(self, value: Node) -> None:
         if self._inside(value):
@@ -300,36 +316,55 @@ class _Totals:
         constants: Mapping[Node, Node],
     ) -> Node:
         """The sum over all steps, outside of the loop."""
+        items = {**self.series_of, **stacked}
+        totals: dict[Node, Node] = {}
+        stack = [share]
+        while stack:
+            current = stack[-1]
+            waiting = [part for part in self._parts(current) if part not in totals]
+            if waiting:
+                stack += waiting
+                continue
+            stack.pop()
+            if current in totals:
+                continue
+            if current in self._added:
+                totals[current] = accumulated[self._added[current]]
+            else:
+                totals[current] = self._total(current, totals, items, constants)
+        return totals[share]
+
+    def _total(
+        self,
+        share: Node,
+        totals: Mapping[Node, Node],
+        items: Mapping[Node, Node],
+        constants: Mapping[Node, Node],
+    ) -> Node:
+        """The sum over all steps of a share, where the totals of its parts are there."""
         at = self.at
         branch = self._branch(share)
-
-        def again(value: Node) -> Node:
-            return self.total(value, stacked, accumulated, constants)
-
+        parts = self._parts(share)
         if branch == "linear":
-            return at.op(share.op, again(share.inputs[0]), attrs=share.attrs)
+            return at.op(share.op, totals[share.inputs[0]], attrs=share.attrs)
         if branch == "add":
-            return at.add(again(share.inputs[0]), again(share.inputs[1]))
-        if share in self._added:
-            return accumulated[self._added[share]]
-        items = {**{n: self.series_of[n] for n in self.series_of}, **stacked}
+            return at.add(totals[share.inputs[0]], totals[share.inputs[1]])
+        if branch == "dot" and not parts:
+            (left, _), (right, _) = self._outside(share.inputs, items, constants)
+            first, second, third, fourth = (
+                tuple(axis + 1 for axis in axes) for axes in share.attrs
+            )
+            return at.op("dot", left, right, attrs=(first, second, (0, *third), (0, *fourth)))
         if branch == "dot":
-            left, right = share.inputs
-            moves = self._moves(left), self._moves(right)
-            if all(moves):
-                (left, _), (right, _) = self._outside((left, right), items, constants)
-                first, second, third, fourth = (
-                    tuple(axis + 1 for axis in axes) for axes in share.attrs
-                )
-                return at.op("dot", left, right, attrs=(first, second, (0, *third), (0, *fourth)))
             operands = [
-                again(value) if moving else self._outside((value,), items, constants)[0][0]
-                for value, moving in zip((left, right), moves, strict=True)
+                totals[value] if value in parts
+                else self._outside((value,), items, constants)[0][0]
+                for value in share.inputs
             ]
             return at.op("dot", *operands, attrs=share.attrs)
         value, axes = (share.inputs[0], share.attrs[0]) if share.op == "sum" else (share, ())
-        (whole, moves_), = self._outside((value,), items, constants)
-        if not moves_:
+        (whole, moves), = self._outside((value,), items, constants)
+        if not moves:
             whole = at.sum(whole, axes) if axes else whole
             return at.scale(whole, self.length)
         return at.sum(whole, (0, *(axis + 1 for axis in axes)))
