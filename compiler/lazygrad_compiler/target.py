@@ -104,15 +104,19 @@ only what matters.
 @functools.cache
 def host() -> Target:
     """The machine this process runs on.  LAZYGRAD_CPU_FEATURES (a comma-separated list) narrows
-    what is used.
+    what is used; the processor's name is not given then: LLVM's code for one without the SSE4 that
+    its name stands for gave wrong sums and positions.
     """
     import llvmlite.binding as llvm
 
     present = llvm.get_host_cpu_features()
     features = {name: bool(present.get(name)) for name in FEATURES_USED if name in present}
+    triple, cpu = llvm.get_process_triple(), llvm.get_host_cpu_name()
     wanted = os.environ.get("LAZYGRAD_CPU_FEATURES")
     if wanted is not None:
         allowed = {name.strip() for name in wanted.split(",")}
+        if any(on and name not in allowed for name, on in features.items()):
+            cpu = "x86-64" if triple.startswith("x86_64") else "generic"
         features = {name: on and name in allowed for name, on in features.items()}
     if (
         features.get("avx512f")
@@ -129,8 +133,8 @@ def host() -> Target:
         simd, registers = 16, 16
     spelled = ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))
     return Target(
-        llvm.get_process_triple(),
-        llvm.get_host_cpu_name(),
+        triple,
+        cpu,
         spelled,
         simd,
         registers,

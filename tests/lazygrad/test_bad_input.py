@@ -418,12 +418,17 @@ attempt("random", lambda: lg.rand(1 << 45))
 attempt("outer", lambda: lg.rand(1 << 22, 1) * lg.rand(1, 1 << 23))
 attempt("zeros", lambda: lg.zeros(1 << 46))
 attempt("broadcast", lambda: x.reshape(4, 1, 1).expand(4, 1 << 20, 1 << 23) + 1)
+a = lg.rand(10**6)
+attempt("product", lambda: lg.outer(a, a).sin())
+attempt("chain", lambda: (lg.outer(a, a) @ lg.outer(a, a)) @ lg.outer(a, a))
+attempt("inside", lambda: (lg.outer(a, a).cumsum(1) @ a).sum())
+print("a" if a.shape == (10**6,) and 0 < a.mean().item() < 1 else "lost")
 print(kept.tolist(), (x + 1).sum().item())
 """)
     assert process.returncode == 0, process.stderr[-2000:]
-    assert process.stdout.split("\n")[:5] == [
+    assert process.stdout.split("\n")[:9] == [
         "random refused", "outer refused", "zeros refused", "broadcast refused",
-        "[3.0, 3.0, 3.0, 3.0] 8.0"]
+        "product refused", "chain refused", "inside refused", "a", "[3.0, 3.0, 3.0, 3.0] 8.0"]
 
 
 def test_dangerous_calls_do_not_crash():

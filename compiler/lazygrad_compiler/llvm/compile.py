@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 
+from lazygrad_compiler.llvm.half import needs_conversions, with_conversions
 from lazygrad_compiler.target import Target
 
 lock = threading.RLock()
@@ -81,6 +82,8 @@ def compile_text(
         builder, manager = _passes(machine)
         if not straight:
             manager.run(module, builder)
+        if needs_conversions(text, target):
+            module = llvm.parse_assembly(with_conversions(str(module), target))
         optimized = str(module) if keep_optimized else ""
         return Compiled(machine.emit_object(module), optimized)
 
@@ -94,7 +97,7 @@ def optimize_text(text: str, target: Target) -> str:
         module.data_layout = str(machine.target_data)
         builder, manager = _passes(machine)
         manager.run(module, builder)
-        return str(module)
+        return with_conversions(str(module), target)
 
 
 def assembly(text: str, target: Target) -> str:
