@@ -19,7 +19,7 @@ from lazygrad_compiler.ir.inference_attention import statistics_dtype
 from lazygrad_compiler.ir.interpret import interpret
 from lazygrad_compiler.ir.node import Graph, IRError, Node, node
 from lazygrad_compiler.ir.text import parse_graph, print_graph
-from lazygrad_compiler.loops.attention import backward_chunks
+from lazygrad_compiler.loops.attention import backward_chunks, decode_chunks
 from lazygrad_compiler.pipeline import compile_graph, lower
 from lazygrad_compiler.target import Target, host
 from lazygrad_runtime.memory import Buffer
@@ -361,6 +361,134 @@ def test_small_attention_is_taken_apart() -> None:
     check(Shape(1, 2, 1, 1, 300, 8, 8))  # decoding: one query
 
 
+# ---- few queries to many keys
+
+
+def decode(
+    shape: Shape, dtype: str = "float32", mask: numpy.ndarray | None = None, zero: bool = False
+) -> tuple[Graph, list[numpy.ndarray]]:
+    """Attention alone, and its operands."""
+    random = numpy.random.default_rng(7)
+    arrays = [random.standard_normal(s).astype(DTYPES[dtype].numpy) for s in shape.operands[:3]]
+    names = [dtype] * 3
+    if mask is not None:
+        names.append("bool" if mask.dtype == bool else dtype)
+        arrays.append(mask if mask.dtype == bool else mask.astype(DTYPES[dtype].numpy))
+    leaves = [leaf(n, a, name) for n, (a, name) in enumerate(zip(arrays, names, strict=True))]
+    attrs = {"scale": 0.3, "causal": False, "empty_is_zero": zero, "views": ()}
+    return Graph((node("attention", *leaves, **attrs),)), arrays
+
+
+def check_decode(graph: Graph, arrays: list[numpy.ndarray], tolerance: float) -> numpy.ndarray:
+    """Against the interpreter in float64; one pass over keys and values, no scores in memory."""
+    steps = [launch.about for launch in lower(graph, host()).launches]
+    assert steps in (["attention decode"], ["attention decode", "attention combine"])
+    wide = [a if a.dtype == bool else a.astype(numpy.float64) for a in arrays]
+    leaves = [leaf(n, a, "bool" if a.dtype == bool else "float64") for n, a in enumerate(wide)]
+    scale, causal, zero, views = graph.outputs[0].attrs
+    attrs = {"scale": scale, "causal": causal, "empty_is_zero": zero, "views": views}
+    with numpy.errstate(all="ignore"):
+        (want,) = interpret(Graph((node("attention", *leaves, **attrs),)), wide)
+    (found,) = run(graph, arrays)
+    assert_close(found, want, tolerance)
+    return found
+
+
+DECODES = [
+    Shape(1, 1, 1, 1, 256, 64, 64),
+    Shape(2, 3, 3, 1, 1031, 20, 24),
+    Shape(1, 1, 1, 13, 2053, 7, 1),
+    Shape(1, 12, 3, 2, 521, 64, 37),
+    Shape(3, 8, 1, 1, 1100, 1, 100),
+    Shape(17, 2, 1, 5, 257, 16, 130),
+]
+
+
+@pytest.mark.parametrize("shape", DECODES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+def test_decoding(shape: Shape, dtype: str) -> None:
+    check_decode(*decode(shape, dtype), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("mask_shape", [
+    (2, 4, 3, 1031), (1, 1, 1, 1031), (2, 1, 3, 1), (1, 4, 1, 1031), (1, 1, 1, 1)
+])
+@pytest.mark.parametrize("kind", ["bool", "added"])
+@pytest.mark.parametrize("zero", [False, True])
+def test_decoding_with_masks(mask_shape: tuple[int, ...], kind: str, zero: bool) -> None:
+    """Also chunks and rows where nothing is allowed: 0, or NaN."""
+    random = numpy.random.default_rng(3)
+    mask = random.random(mask_shape) < 0.5
+    mask[..., :600] = False
+    mask[:, :, -1:] &= mask_shape[2] == 1
+    if kind == "added":
+        mask = numpy.where(mask, random.standard_normal(mask.shape), -numpy.inf)
+    check_decode(*decode(Shape(2, 4, 2, 3, 1031, 20, 24), "float32", mask, zero), 2e-5)
+
+
+def test_decoding_with_nan_and_infinities() -> None:
+    """A NaN query spoils its row alone, an infinite score leaves NaN; the rest is as ever."""
+    graph, arrays = decode(Shape(1, 4, 2, 2, 1031, 20, 24))
+    arrays[0][0, 1, 1, 3] = numpy.nan
+    arrays[2][0, 1, 700, 5] = numpy.nan
+    found = check_decode(graph, arrays, 2e-5)
+    assert numpy.isnan(found[0, 1, 1]).all()
+    assert numpy.isnan(found[0, 2:, :, 5]).all()
+    assert numpy.isnan(found).sum() == 24 + 4
+    graph, arrays = decode(Shape(1, 1, 1, 2, 1031, 20, 24))
+    arrays[0] *= 1e4
+    check_decode(graph, arrays, 2e-2)
+
+
+def test_threads_change_no_bit_of_decoding() -> None:
+    before = get_num_threads()
+    for shape in (Shape(1, 2, 1, 3, 5003, 24, 24), Shape(5, 4, 4, 1, 700, 24, 24)):
+        graph, arrays = decode(shape)
+        results = []
+        try:
+            for count in (1, 2, 4):
+                set_num_threads(count)
+                results.append(run(graph, arrays)[0])
+        finally:
+            set_num_threads(before)
+        for other in results[1:]:
+            numpy.testing.assert_array_equal(other, results[0])
+
+
+def test_few_heads_of_keys_are_cut_for_decoding() -> None:
+    assert decode_chunks(1, 1, 1 << 20) == 16
+    assert decode_chunks(8, 8, 4096) == 1
+    assert decode_chunks(1, 1, 700) == 1
+    assert decode_chunks(1, 1, 1025) == 2
+
+
+def test_what_is_no_decoding() -> None:
+    """Many rows, few keys, causal, or with statistics for a gradient: taken apart."""
+    for shape, causal in ((Shape(1, 17, 1, 1, 999, 8, 8), False),
+                          (Shape(1, 2, 2, 1, 255, 8, 8), False),
+                          (Shape(1, 2, 2, 1, 999, 8, 8), True)):
+        graph, _ = graph_of(shape, causal)
+        assert take_apart(Graph(graph.outputs[:1])).outputs[0].op != "attention"
+    graph, _ = graph_of(Shape(1, 2, 2, 1, 999, 8, 8))
+    assert take_apart(Graph(graph.outputs[:1])).outputs[0].op == "attention"
+    assert not any(o.op.startswith("attention") for o in take_apart(graph).outputs)
+
+
+def test_decoding_from_a_cache_is_not_copied() -> None:
+    """Keys and values that are the filled part of a cache laid out (batch, rows, heads, width)."""
+    random = numpy.random.default_rng(7)
+    arrays = [random.standard_normal(s) for s in
+              ((2, 4, 1, 8), (2, 700, 2, 8), (2, 700, 2, 8))]
+    q, *caches = [leaf(n, array, "float64") for n, array in enumerate(arrays)]
+    parts = [node("permute", node("slice", cache, starts=(0, 0, 0, 0), stops=(2, 531, 2, 8),
+                                  steps=(1, 1, 1, 1)), order=(0, 2, 1, 3)) for cache in caches]
+    graph = Graph((node("attention", q, *parts, scale=0.3, causal=False, empty_is_zero=False,
+                        views=()),))
+    assert [launch.kernel.kind for launch in lower(graph, host()).launches] == ["attention"]
+    (found,), (want,) = run(graph, arrays), interpret(graph, arrays)
+    assert_close(found, want, 1e-12)
+
+
 def test_scores_that_are_wanted_anyway() -> None:
     """A program that reads the scores elsewhere does not compute them twice."""
     graph, _ = graph_of(Shape(1, 2, 2, 64, 64, 8, 8))
@@ -394,6 +522,8 @@ def test_other_targets_get_code(name: str) -> None:
         code = assembly(optimize_text(kernel.llvm, target), target)
         assert ("vfmadd" if name == "avx2" else "fmla") in code
     assert len(kernels) == 2
+    for kernel in lower(decode(Shape(1, 1, 1, 2, 1100, 24, 7))[0], target).kernels:
+        assembly(optimize_text(kernel.llvm, target), target)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -3,16 +3,18 @@
 - An operand that is a permuted, cut or reshaped part of an array, as heads of a projection are, is
   given as a view of that array, so that it is not copied.
 - Few scores, or few queries, do not fill the kernel's vectors: the products and reductions that
-  attention consists of do better.
+  attention consists of do better.  Few queries to many keys have a kernel of their own, forward.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 from lazygrad_compiler.autodiff.attention_parts import composed
 from lazygrad_compiler.ir.inference_attention import operand_shapes
 from lazygrad_compiler.ir.node import Graph, Node, node, rebuild, topological
 from lazygrad_compiler.ir.ops import OPS
-from lazygrad_compiler.loops.attention import row_major
+from lazygrad_compiler.loops.attention import decodes, row_major
 
 FEWEST_QUERIES = 24
 FEWEST_SCORES = 1 << 10
@@ -31,6 +33,13 @@ def small(attention: Node) -> bool:
     return queries < FEWEST_QUERIES or queries * keys < FEWEST_SCORES
 
 
+def _decodes(attention: Node) -> bool:
+    q, k, v = operand_shapes(attention.inputs, attention.attrs[3])[:3]
+    if attention.op != "attention" or 0 in (*q, *v):
+        return False
+    return decodes(q, k, attention.attrs[1])
+
+
 def take_apart(graph: Graph) -> Graph:
     """The graph with attention as products and reductions where it is small, or where the program
     has the scores anyway, since something else reads them.
@@ -40,10 +49,13 @@ def take_apart(graph: Graph) -> Graph:
     if not found:
         return graph
     products = {(origin(a), origin(b)) for a, b in (d.inputs for d in order if d.op == "dot")}
+    # a kernel of decoding has no statistics: what asks for them, or for gradients, shares scores
+    readers = Counter(each.inputs[:3] for each in found)
     apart = {
         each
         for each in found
-        if small(each) or (origin(each.inputs[0]), origin(each.inputs[1])) in products
+        if (small(each) and not (_decodes(each) and readers[each.inputs[:3]] == 1))
+        or (origin(each.inputs[0]), origin(each.inputs[1])) in products
     }
     return _composed(graph, apart)
 

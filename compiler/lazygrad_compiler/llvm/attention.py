@@ -13,6 +13,7 @@ import math
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.arrays import Work
 from lazygrad_compiler.llvm.attention_backward import emit_backward, emit_sum
+from lazygrad_compiler.llvm.attention_decode import emit_combine, emit_decode
 from lazygrad_compiler.llvm.attention_tiles import (
     I64,
     LOG2_E,
@@ -32,6 +33,10 @@ from lazygrad_compiler.target import Target
 def emit_attention(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Work:
     if kernel.step == "sum":
         return emit_sum(module, name, kernel, target)
+    if kernel.step == "decode":
+        return emit_decode(module, name, kernel, target)
+    if kernel.step == "combine":
+        return emit_combine(module, name, kernel, target)
     if kernel.step.startswith("backward"):
         return emit_backward(module, name, kernel, target)
     return _emit_forward(module, name, kernel, target)

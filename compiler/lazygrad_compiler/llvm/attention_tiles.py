@@ -430,10 +430,10 @@ class Tiles:
             source = self.address(mask, *place, zero)
             with f.loop(first, end, 1, hint="mask") as loop:
                 at = loop.index if keys > 1 else zero
-                value = f.splat(self._mask_element(source, at, mask.dtype), cut.lanes)
+                value = f.splat(self.mask_element(source, at, mask.dtype), cut.lanes)
                 row = self.at(scores, f.mul(f.sub(loop.index, first), cut.strip))
                 for column in range(0, cut.strip, cut.lanes):
-                    self._mask_vector(row, column, value, mask.dtype)
+                    self.mask_vector(row, column, value, mask.dtype)
             return
         for column in range(0, cut.strip, cut.lanes):
             rows = [
@@ -445,19 +445,19 @@ class Tiles:
                 read = []
                 for row in rows:
                     if keys > 1:
-                        value = self._mask_read(row, loop.index, mask.dtype, left)
+                        value = self.mask_read(row, loop.index, mask.dtype, left)
                     else:
-                        value = f.splat(self._mask_element(row, zero, mask.dtype), cut.lanes)
+                        value = f.splat(self.mask_element(row, zero, mask.dtype), cut.lanes)
                     read.append(value)
                 target = self.at(scores, f.mul(f.sub(loop.index, first), cut.strip))
                 for lane, value in enumerate(transpose(f, read)):
-                    self._mask_vector(target, lane * cut.strip + column, value, mask.dtype)
+                    self.mask_vector(target, lane * cut.strip + column, value, mask.dtype)
 
-    def _mask_read(self, row: Value, key: Value, dtype: DType, left: Value) -> Value:
+    def mask_read(self, row: Value, key: Value, dtype: DType, left: Value) -> Value:
         value = self.read(row, key, dtype, left)
         return self._additive(value) if dtype is dtypes.bool_ else value
 
-    def _mask_element(self, row: Value, key: Value, dtype: DType) -> Value:
+    def mask_element(self, row: Value, key: Value, dtype: DType) -> Value:
         f = self.f
         type_ = scalar.memory_type(dtype)
         value = f.load(type_, f.offset(row, key, type_), dtype.itemsize)
@@ -470,7 +470,7 @@ class Tiles:
         holds = f.icmp("ne", flags, 0)
         return f.select(holds, const(type_, 0), const(type_, -math.inf))
 
-    def _mask_vector(self, row: Value, place: int, value: Value, dtype: DType) -> None:
+    def mask_vector(self, row: Value, place: Value | int, value: Value, dtype: DType) -> None:
         f = self.f
         score = self.load(row, place)
         if dtype is dtypes.bool_:

@@ -8,8 +8,13 @@ transposed, once.  A *key block* is as many keys as leave the strip's scores in 
 Forward is one launch, a task a strip.  Backward is one launch, a task a head of keys: it goes
 through the strips, adds to the gradients of keys and values in scratch memory, and writes those of
 the strip's queries.  Few heads are cut further: each task takes every n-th strip and writes partial
-gradients of keys and values, which a second launch sums.  All of that depends on shapes only, so
-the number of threads changes no bit.
+gradients of keys and values, which a second launch sums.
+
+Few queries to many keys (*decoding*) would leave a strip's lanes empty: vectors run along the width
+there, a task a head of keys or, where heads are few, a chunk of its keys, combined by a second
+launch (llvm/attention_decode.py).
+
+All of that depends on shapes only, so the number of threads changes no bit.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.inference_attention import GRADIENTS, statistics_dtype
+from lazygrad_compiler.ir.inference_attention import GRADIENTS, operand_shapes, statistics_dtype
 from lazygrad_compiler.ir.node import Node, Shape
 from lazygrad_compiler.loops.arrays import array_launch, temporary
 from lazygrad_compiler.loops.kernel import ArrayKernel, Launch
@@ -34,6 +39,15 @@ FEW = 256
 """Sequences up to this take short strips where long ones would leave half of the last one empty."""
 TASKS_WANTED = 16
 SUM_ELEMENTS = 1 << 14
+DECODE_ROWS = 16
+"""Queries that share a head of keys, up to which the kernel of decoding takes them."""
+DECODE_KEYS = 256
+"""Keys from which on it does."""
+DECODE_BLOCK = 64
+DECODE_CHUNK = 512
+"""Keys that a chunk has at least."""
+DECODE_STATISTICS = 2
+"""What a chunk's row has behind its sums: top score, total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +161,25 @@ def backward_cut(sizes: Sizes, target: Target) -> Cut:
     return Cut(lanes, rows, pairs, block, chunks)
 
 
+def decodes(q: Shape, k: Shape, causal: bool) -> bool:
+    """Whether attention of operands of these shapes is few queries to many keys."""
+    if causal or not k[1]:
+        return False
+    return 0 < q[1] // k[1] * q[2] <= DECODE_ROWS and k[2] >= DECODE_KEYS
+
+
+def decode_span(batch: int, groups: int, keys: int) -> int:
+    """Keys of a task: whole blocks."""
+    chunks = min(-(-TASKS_WANTED // max(batch * groups, 1)), keys // DECODE_CHUNK)
+    blocks = -(-keys // DECODE_BLOCK)
+    return -(-blocks // max(chunks, 1)) * DECODE_BLOCK
+
+
+def decode_chunks(batch: int, groups: int, keys: int) -> int:
+    """How many tasks share a head of keys."""
+    return -(-keys // decode_span(batch, groups, keys))
+
+
 def lower_attention(group: Group) -> list[Launch]:
     anchor = group.anchor
     assert anchor is not None
@@ -154,7 +187,22 @@ def lower_attention(group: Group) -> list[Launch]:
     if anchor.op == "attention_grad":
         return _lower_backward(anchor, {root.attrs[4]: root for root in roots})
     written = " ".join(root.op for root in roots)
+    q, k = operand_shapes(anchor.inputs, anchor.attrs[3])[:2]
+    if written == "attention" and decodes(q, k, anchor.attrs[1]):
+        return _lower_decode(anchor, k)
     return [array_launch(anchor, anchor.inputs, roots, "attention", f"forward {written}")]
+
+
+def _lower_decode(anchor: Node, keys: Shape) -> list[Launch]:
+    chunks = decode_chunks(keys[0], keys[1], keys[2])
+    if chunks == 1:
+        return [array_launch(anchor, anchor.inputs, [anchor], "attention", "decode")]
+    shape = (chunks, *anchor.shape[:-1], anchor.shape[-1] + DECODE_STATISTICS)
+    partial = temporary(statistics_dtype(anchor.dtype), shape)
+    return [
+        array_launch(anchor, anchor.inputs, [partial], "attention", "decode"),
+        array_launch(anchor, [partial], [anchor], "attention", "combine"),
+    ]
 
 
 def _lower_backward(anchor: Node, parts: dict[str, Node]) -> list[Launch]:

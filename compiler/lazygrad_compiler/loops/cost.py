@@ -173,7 +173,7 @@ def _array_cost(kernel: ArrayKernel) -> Cost:
     written = sum(b.size * b.dtype.itemsize for b in kernel.buffers if b.written)
     floating = [b.size for b in kernel.buffers if not b.written and b.dtype.is_floating]
     flops = 0
-    if kernel.kind == "scan" or kernel.step == "sum":
+    if kernel.kind == "scan" or kernel.step in ("sum", "combine"):
         flops = max(floating, default=0)
     elif kernel.kind == "attention":
         flops = _attention_flops(kernel)
@@ -191,6 +191,6 @@ def _attention_flops(kernel: ArrayKernel) -> int:
     seen = sizes.queries * sizes.keys
     if sizes.causal:
         seen = sum(min(query + 1, sizes.keys) for query in range(sizes.queries))
-    by_width, by_value_width = (1, 1) if kernel.step.startswith("forward") else (3, 2)
+    by_width, by_value_width = (3, 2) if kernel.step.startswith("backward") else (1, 1)
     each = 2 * (by_width * sizes.width + by_value_width * sizes.value_width) + SOFTMAX_FLOPS
     return sizes.batch * sizes.heads * seen * each
