@@ -40,6 +40,7 @@ from lazygrad_compiler.loops.attention import (
 from lazygrad_compiler.loops.kernel import ArrayKernel
 from lazygrad_compiler.target import Target
 
+LINE = 64
 MOST_SUMS = 16
 """Vectors of sums in the register tile of weighted values."""
 MOST_VECTORS = 4
@@ -159,21 +160,53 @@ class _Decode:
                 tiles.at(pointer, f.mul(tiles.least(f.add(loop.index, lane), last), stride))
                 for lane in range(lanes)
             ]
+            self._prefetch(pointer, stride, self.width, f.add(loop.index, tiles.cut.block))
             inside = tiles.first_lanes(f.sub(count, loop.index))
             with f.loop(0, self.rows, 1, hint="row") as row:
                 query = tiles.at(self.queries, f.mul(row.index, self.width))
-                sums = [const(tiles.vector, 0)] * lanes
-                for begin, end, mask in tiles.columns(tiles.sizes.width):
-                    with f.loop(begin, end, lanes, sums, "dot") as dot:
-                        q = tiles.load(query, dot.index)
-                        dot.next = [
-                            f.fma(tiles.read(place, dot.index, tiles.sizes.wide, mask), q, total)
-                            for place, total in zip(places, dot.carried, strict=True)
-                        ]
-                    sums = dot.results
+                sums = self._dots(places, query)
                 score = f.select(inside, sums_of_lanes(f, sums), const(tiles.vector, -math.inf))
                 place = f.add(f.mul(row.index, tiles.cut.block), loop.index)
                 tiles.store(score, self.scores, place)
+
+    def _dots(self, places: list[Value], query: Value) -> list[Value]:
+        """Products of keys with a query, not yet summed over lanes; narrow keys one by one, so that
+        memory is read in order.
+        """
+        tiles = self.tiles
+        f, lanes = tiles.f, tiles.cut.lanes
+        zero, wide = const(tiles.vector, 0), tiles.sizes.wide
+        if self.width <= MOST_SUMS * lanes // 2:
+            masks = {begin: mask for begin, _, mask in tiles.columns(tiles.sizes.width)}
+            starts = range(0, self.width, lanes)
+            parts = [(const(I64, at), tiles.load(query, at), masks.get(at) if at else masks[0])
+                     for at in starts]
+            sums = []
+            for place in places:
+                total = zero
+                for at, q, mask in parts:
+                    total = f.fma(tiles.read(place, at, wide, mask), q, total)
+                sums.append(total)
+            return sums
+        sums = [zero] * lanes
+        for begin, end, mask in tiles.columns(tiles.sizes.width):
+            with f.loop(begin, end, lanes, sums, "dot") as dot:
+                q = tiles.load(query, dot.index)
+                dot.next = [
+                    f.fma(tiles.read(place, dot.index, wide, mask), q, total)
+                    for place, total in zip(places, dot.carried, strict=True)
+                ]
+            sums = dot.results
+        return sums
+
+    def _prefetch(self, pointer: Value, stride: int, width: int, first: Value) -> None:
+        """A vector of rows, from `first` on, is going to be read."""
+        tiles = self.tiles
+        f, lanes = tiles.f, tiles.cut.lanes
+        for row in range(lanes):
+            place = tiles.at(pointer, f.mul(f.add(first, row), stride))
+            for column in range(0, width, LINE // tiles.itemsize):
+                f.prefetch(tiles.at(place, column))
 
     def _apply_mask(
         self, mask: Operand, batch: Value, group: Value, row: Value, first: Value, count: Value
