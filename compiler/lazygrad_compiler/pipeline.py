@@ -329,7 +329,7 @@ def where(location: Location) -> str:
     )
 
 
-def _rounds(launch: Launch) -> str:
+def rounds(launch: Launch) -> str:
     """Of which loops a launch is a part, outermost first."""
     return "".join(f", in {repeat.length} steps of {repeat.name}" for repeat in launch.repeats)
 
@@ -339,7 +339,7 @@ def _render_fused(stages: Stages) -> str:
     for number, launch in enumerate(stages.launches):
         group = launch.group
         lines.append(
-            f"kernel {number}: {launch.kernel.kind} {launch.about}{_rounds(launch)}"
+            f"kernel {number}: {launch.kernel.kind} {launch.about}{rounds(launch)}"
             f"{where(launch.location)}"
         )
         for root in group.roots:

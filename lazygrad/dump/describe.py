@@ -72,7 +72,9 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
 
 
 def describe_launch(stages: Stages, number: int) -> dict[str, Any]:
-    """One kernel call, with what it costs at least."""
+    """One kernel call, with what it costs at least: in one step where it is part of loops, which
+    are named from the outermost in.
+    """
     launch = stages.launches[number]
     cost = cost_of(launch.kernel)
     return {
@@ -80,6 +82,7 @@ def describe_launch(stages: Stages, number: int) -> dict[str, Any]:
         "name": stages.names[number],
         "kind": launch.kernel.kind,
         "about": launch.about,
+        "loops": [{"name": repeat.name, "steps": repeat.length} for repeat in launch.repeats],
         "lines": lines_of(launch.location),
         "operations": [_operation(node) for node in members(stages, launch.group)],
         "stored": [_operation(node) for node in launch.group.roots if node in launch.group.outputs],

@@ -35,7 +35,7 @@ pre{margin:0;background:#f7f9fb;border:1px solid #e3e8ef;padding:.5em;overflow:a
 details{margin:.6em 0}summary{cursor:pointer;font-weight:600}
 button{font:inherit;font-size:12px;padding:.1em .7em;margin:.4em .3em .4em 0;cursor:pointer}
 .scroll{overflow:auto;border:1px solid #e3e8ef;max-height:80vh;background:#fff}
-.scroll.fit{max-height:none}.scroll.fit svg{width:100%;height:auto}
+button.zoom.on{background:#2d4f7c;color:#fff}
 .columns{content-visibility:auto;contain-intrinsic-size:auto 65vh;display:grid;
  grid-template-columns:minmax(0,1fr) minmax(0,1.3fr) minmax(0,1fr);gap:.6em}
 .columns h4{margin:.3em 0}.columns pre{height:calc(100vh - 17em);min-height:22em;padding:.5em 0}
@@ -71,6 +71,9 @@ function show() {
   const target = document.getElementById(name) || document.getElementById('start');
   const view = target.closest('.view');
   fill(view);
+  const pictures = [...document.querySelectorAll('.scroll')];
+  for (const picture of pictures) if (picture.clientWidth)
+    picture.dataset.at = picture.scrollLeft + ' ' + picture.scrollTop;
   for (const other of document.querySelectorAll('.view')) {
     other.classList.toggle('shown', other === view);
     other.classList.toggle('passed', other !== view && other.contains(view));
@@ -80,6 +83,8 @@ function show() {
     link.classList.toggle('here', here);
     if (here) link.scrollIntoView({block: 'nearest'});
   }
+  for (const picture of pictures) if (picture.clientWidth && picture.dataset.at)
+    [picture.scrollLeft, picture.scrollTop] = picture.dataset.at.split(' ');
   if (target === view) window.scrollTo(0, 0); else target.scrollIntoView();
 }
 document.body.classList.add('switched');
@@ -92,9 +97,24 @@ function partners(line) {
     return origin && other.dataset.o === origin;
   });
 }
+function zoom(button) {
+  const pictured = button.parentNode, shown = pictured.querySelector('.scroll');
+  const svg = shown.firstElementChild, [, , width, height] = svg.getAttribute('viewBox').split(' ');
+  const middle = [(shown.scrollLeft + shown.clientWidth / 2) / shown.scrollWidth,
+                  (shown.scrollTop + shown.clientHeight / 2) / shown.scrollHeight];
+  const scale = button.dataset.zoom === 'fit'
+    ? Math.min(1, shown.clientWidth / width, window.innerHeight * .8 / height)
+    : +button.dataset.zoom;
+  svg.style.width = width * scale + 'px';
+  svg.style.height = height * scale + 'px';
+  shown.scrollLeft = middle[0] * shown.scrollWidth - shown.clientWidth / 2;
+  shown.scrollTop = middle[1] * shown.scrollHeight - shown.clientHeight / 2;
+  for (const other of pictured.querySelectorAll('.zoom'))
+    other.classList.toggle('on', other === button);
+}
 document.addEventListener('click', event => {
-  const button = event.target.closest('button.fit');
-  if (button) button.nextElementSibling.classList.toggle('fit');
+  const button = event.target.closest('button.zoom');
+  if (button) zoom(button);
   const line = event.target.closest('.columns .l');
   if (!line) return;
   document.querySelectorAll('.on').forEach(other => other.classList.remove('on'));

@@ -19,13 +19,13 @@ from lazygrad_compiler.ir.text import (
     format_shape,
     format_value,
 )
-from lazygrad_compiler.pipeline import Stages
+from lazygrad_compiler.pipeline import Stages, rounds
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """lines: what it says.  kind: of the op, for its colour.  title: said when pointed at.  box:
-    number of the box it is in, -1 for none.
+    number of the box it is in, -1 for none.  link: the kernel that it stands for, if it does.
     """
 
     key: str
@@ -33,15 +33,21 @@ class Item:
     kind: str
     title: str
     box: int = -1
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """title: above it.  note: said when pointed at.  link: the kernel's name."""
+    """title: above it.  note: said when pointed at.  link: the kernel's name, "" for a
+    library's.  kind, about: of the kernel.  numbers: its calls.
+    """
 
     title: str
     note: str
     link: str
+    kind: str
+    about: str
+    numbers: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -96,8 +102,9 @@ def kernel_picture(stages: Stages, kernels: tuple[int, ...]) -> Picture:
         about = "+".join(dict.fromkeys(stages.launches[number].about for number in numbers))
         picture.boxes.append(Box(
             f"{called}: {about if len(about) <= 40 else about[:39] + '…'}",
-            f"{launch.kernel.kind} {about}\n{_where(launch.location, '')}",
-            stages.names[numbers[-1]]))
+            f"{launch.kernel.kind} {about}{rounds(launch)}\n{_where(launch.location, '')}",
+            "" if launch.kernel.kind == "library" else stages.names[numbers[-1]],
+            launch.kernel.kind, about + rounds(launch), (*numbers,)))
         inside = members(stages, launch.group)
         keys = {node: f"k{box}n{place}" for place, node in enumerate(inside)}
         for node in inside:
@@ -112,6 +119,54 @@ def kernel_picture(stages: Stages, kernels: tuple[int, ...]) -> Picture:
     _add_results(picture, [(output, made[output]) for output in stages.opt.outputs
                            if output in made and made[output].startswith("k")])
     return picture
+
+
+def overview(picture: Picture) -> Picture:
+    """A picture of kernels with each box as one item, its operations, inputs and results left out.
+
+    Boxes with the same code that are equally far from the beginning (the updates of all weights of
+    a shape) are one item: folding across distances would close circles.
+    """
+    home = {item.key: item.box for item in picture.items}
+    between = sorted({(home[start], home[end]) for start, end in picture.edges
+                      if 0 <= home[start] < home[end]})
+    before: dict[int, list[int]] = {}
+    for start, end in between:
+        before.setdefault(end, []).append(start)
+    depth: list[int] = []
+    alike: dict[tuple, list[int]] = {}
+    for number, box in enumerate(picture.boxes):
+        depth.append(1 + max((depth[start] for start in before.get(number, ())), default=-1))
+        alike.setdefault((depth[-1], box.link or number, box.about), []).append(number)
+    found = Picture()
+    keys: dict[int, str] = {}
+    for numbers in alike.values():
+        first = picture.boxes[numbers[0]]
+        key = f"b{numbers[0]}"
+        keys.update((number, key) for number in numbers)
+        calls = [call for number in numbers for call in picture.boxes[number].numbers]
+        times = f" ×{len(numbers)}" if len(numbers) > 1 else ""
+        note = "\n".join(dict.fromkeys(picture.boxes[number].note for number in numbers))
+        found.items.append(Item(
+            key, (_clipped(first.about, 30) + times, _clipped(_ranges(calls), 30)), first.kind,
+            f"kernel {_ranges(calls)}\n{note}", link=first.link))
+    found.edges = list(dict.fromkeys((keys[start], keys[end]) for start, end in between))
+    return found
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most - 1] + "…"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """[3, 4, 5, 9] -> 3–5, 9."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
 def _add_results(picture: Picture, outputs: list[tuple[Node, str]]) -> None:

@@ -16,7 +16,7 @@ from html import escape
 
 from lazygrad.dump.options import counted
 from lazygrad.dump.page import SCRIPT, STYLE
-from lazygrad.dump.picture import picture_of
+from lazygrad.dump.picture import Picture, kernel_picture, overview, picture_of
 from lazygrad.dump.stages import EXPLANATIONS, DumpedProgram
 from lazygrad.dump.svg import STYLE as PICTURE_STYLE
 from lazygrad.dump.svg import svg_of
@@ -25,10 +25,15 @@ from lazygrad_compiler.ir.node import Location
 from lazygrad_compiler.llvm.lines import LinkedLine, assembly_lines, llvm_lines
 from lazygrad_compiler.loops.cost import cost_of
 from lazygrad_compiler.loops.kernel import text
-from lazygrad_compiler.pipeline import CompiledKernel, Stages, emit_kernel
+from lazygrad_compiler.pipeline import CompiledKernel, Stages, emit_kernel, rounds
 
 LARGE_PICTURE = 1500
 """Operations; a graph with more is not drawn operation by operation beside its kernels."""
+
+LARGE_PROGRAM = 12
+"""Kernels; of a program with more the kernels are shown as plain boxes first."""
+
+ZOOM_STEPS = (("fit", "fit"), ("0.25", "25 %"), ("0.5", "50 %"), ("1", "100 %"))
 
 
 def html_text(programs: Sequence[DumpedProgram], title: str = "lazygrad dump-ir") -> str:
@@ -82,10 +87,10 @@ def _program(program: DumpedProgram) -> str:
              f"<h2>program {number:03}: {escape(program.about)}</h2>",
              f"<p>{escape(program.summary)}; "
              f"{_bytes(stages.plan.arena_bytes)} of memory between its kernels</p>",
-             _figures(program), _picture(program, "fused", f"#p{number}-")]
+             _figures(program), *_kernels(program)]
     if "graph" in program.texts and len(stages.graph.nodes()) <= LARGE_PICTURE:
         parts.append("<details><summary>the graph as recorded, as a picture</summary>"
-                     f'{_picture(program, "graph", "")}</details>')
+                     f'{_picture(picture_of(stages, "graph"), f"graph-{number}")}</details>')
     parts += [_stage(stage, shown) for stage, shown in program.texts.items()]
     for change in program.changes:
         if change.changed:
@@ -100,11 +105,25 @@ def _shown_kernels(program: DumpedProgram) -> list[CompiledKernel]:
     return [kernel for kernel in program.stages.kernels if kernel.name in shown]
 
 
-def _picture(program: DumpedProgram, stage: str, link: str) -> str:
-    drawn = svg_of(picture_of(program.stages, stage, program.kernels), link, standalone=False,
-                   name=f"tip-{stage}-{program.number}")
-    return ('<button class="fit" type="button">whole picture, or true size</button>'
-            f'<div class="scroll">{drawn}</div>')
+def _kernels(program: DumpedProgram) -> list[str]:
+    """The picture of the kernels; of many, one with boxes alone comes before it."""
+    number, link = program.number, f"#p{program.number}-"
+    picture = picture_of(program.stages, "fused", program.kernels)
+    whole = _picture(picture, f"fused-{number}", link)
+    if len(picture.boxes) <= LARGE_PROGRAM:
+        return [whole]
+    return [_picture(overview(picture), f"overview-{number}", link),
+            '<p class="told">A box is a kernel, ×6 six calls of the same code; a click on it opens '
+            "its page, with its operations.</p>",
+            f"<details><summary>the kernels with their operations, as a picture</summary>{whole}"
+            "</details>"]
+
+
+def _picture(picture: Picture, name: str, link: str = "") -> str:
+    drawn = svg_of(picture, link, standalone=False, name=f"tip-{name}")
+    steps = "".join(f'<button class="zoom" type="button" data-zoom="{scale}">{said}</button>'
+                    for scale, said in ZOOM_STEPS)
+    return f'<div class="pictured">{steps}<div class="scroll">{drawn}</div></div>'
 
 
 def _stage(stage: str, shown: str) -> str:
@@ -133,10 +152,11 @@ def _figures(program: DumpedProgram) -> str:
         name = stages.names[number]
         page = any(kernel.name == name for kernel in stages.kernels)
         about = escape(launch.about)
+        loops = escape(rounds(launch))
         if page:
             about = f'<a href="#p{program.number}-{name}">{about}</a>'
         rows.append(
-            f'<tr><td class="n">{number}</td><td>{launch.kernel.kind}</td><td>{about}</td>'
+            f'<tr><td class="n">{number}</td><td>{launch.kernel.kind}</td><td>{about}{loops}</td>'
             f'<td class="lines">{_lines(launch.location)}</td>{_bar(cost.flops, most_flops)}'
             f'{_bar(cost.read, most_bytes)}{_bar(cost.written, most_bytes)}'
             f'<td class="n">{cost.intensity:.3g}</td></tr>')
@@ -165,17 +185,21 @@ def _kernel(program: DumpedProgram, kernel: CompiledKernel) -> str:
     """A kernel's page."""
     stages = program.stages
     calls = [number for number in program.kernels if stages.names[number] == kernel.name]
-    said = "".join(f"<li>kernel {number}: {escape(stages.launches[number].about)} "
+    said = "".join(f"<li>kernel {number}: {escape(stages.launches[number].about)}"
+                   f"{escape(rounds(stages.launches[number]))} "
                    f'<span class="lines">{_lines(stages.launches[number].location)}</span></li>'
                    for number in calls)
     cost = cost_of(kernel.kernel)
+    each = " in each step" if any(stages.launches[number].repeats for number in calls) else ""
+    inside = _picture(kernel_picture(stages, (calls[0],)), f"{kernel.name}-{program.number}")
     return (f'<section class="view" id="p{program.number}-{kernel.name}">'
             f'<h3><a href="#p{program.number}">program {program.number:03}</a>: '
             f"{kernel.kernel.kind} kernel <code>{kernel.name}</code></h3>"
             f"<ul>{said}</ul><p>{cost.flops:,} flops, {cost.read:,} bytes read, {cost.written:,} "
-            f"written: {cost.intensity:.3g} flops per byte; {counted(kernel.tasks, 'task')}, "
+            f"written{each}: {cost.intensity:.3g} flops per byte; {counted(kernel.tasks, 'task')}, "
             f"{kernel.grain:,} at a time</p>"
             f"<p><code>{escape(str(kernel.schedule))}</code></p>"
+            f"<details><summary>its operations, as a picture</summary>{inside}</details>"
             '<p class="told">Click on a line to see what became of it, or where it comes from.</p>'
             f'<div class="columns" data-code="{kernel.name}"></div></section>')
 

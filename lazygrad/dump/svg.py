@@ -25,6 +25,7 @@ COLOURS = {
     "movement": "#f1f1f1", "reduction": "#e2e4fb", "contraction": "#fbdcdc", "indexed": "#dcf3f1",
     "leaf": "#f6e1f5", "composite": "#fff3d6", "scan": "#e6f0d8", "sort": "#e6f0d8",
     "library": "#ead9c6", "attention": "#fbdcdc",
+    "loop": "#fff3d6", "scatter": "#dcf3f1",
 }
 
 STYLE = """\
@@ -37,7 +38,7 @@ svg.picture .title{font-weight:bold;fill:#2d4f7c}"""
 
 
 def svg_of(picture: Picture, link: str = "", standalone: bool = True, name: str = "tip") -> str:
-    """The picture.  link: what the address of a box begins with, "#p0-" say; "" for no links.
+    """The picture.  link: what the address of a kernel begins with, "#p0-" say; "" for no links.
 
     standalone: as a file of its own, with its own style.  name: of its arrow heads, which must not
     be that of another picture on the same page.
@@ -69,7 +70,7 @@ def svg_of(picture: Picture, link: str = "", standalone: bool = True, name: str 
     parts = []
     for number, box in enumerate(picture.boxes):
         drawn = _box(outer.places[f"box{number}"], units[f"box{number}"], box.title, box.note)
-        if link:
+        if link and box.link:
             drawn = f'<a href="{html.escape(link + box.link)}">{drawn}</a>'
         parts.append(drawn)
     for start, end in dict.fromkeys(picture.edges):
@@ -85,7 +86,11 @@ def svg_of(picture: Picture, link: str = "", standalone: bool = True, name: str 
                 stops += _moved(inner[box_of[end]].stops[TOP, end], corners[box_of[end]])
         begin, finish = (x, y + sizes[start][1] / 2), (to_x, to_y - sizes[end][1] / 2)
         parts.append(_edge([begin, *stops, finish], name))
-    parts += [_item(item, place(item.key), sizes[item.key]) for item in picture.items]
+    for item in picture.items:
+        drawn = _item(item, place(item.key), sizes[item.key])
+        if link and item.link:
+            drawn = f'<a href="{html.escape(link + item.link)}">{drawn}</a>'
+        parts.append(drawn)
     return _document(parts, outer.width, outer.height, standalone, name)
 
 

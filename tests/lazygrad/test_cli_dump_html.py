@@ -20,9 +20,11 @@ import pytest
 
 import lazygrad as lg
 from lazygrad import debug
+from lazygrad.dump.describe import describe_program
 from lazygrad.dump.listen import dumped
 from lazygrad.dump.options import Options
-from lazygrad.dump.report import html_text, linked
+from lazygrad.dump.picture import overview, picture_of
+from lazygrad.dump.report import LARGE_PROGRAM, html_text, linked
 from lazygrad_compiler.llvm.compile import assembly, optimize_text
 from lazygrad_compiler.loops.kernel import text as loop_text
 from lazygrad_compiler.pipeline import Stages, lower
@@ -92,12 +94,12 @@ def stages() -> Stages:
 # ---- structure
 
 
-def test_the_page_is_whole_and_its_links_lead_to_places_in_it(page: str) -> None:
+def test_the_page_is_whole_and_its_links_lead_to_places_in_it(page: str, stages: Stages) -> None:
     parsed = Page(page)
     assert len(parsed.ids) == len(set(parsed.ids))
     assert parsed.addresses and all(address.startswith("#") for address in parsed.addresses)
     assert {address[1:] for address in parsed.addresses} <= set(parsed.ids)
-    assert parsed.tags.count("svg") == 2, "the kernels, and the graph as recorded"
+    assert parsed.tags.count("svg") == 2 + len(stages.kernels), "all, as recorded, and each kernel"
     assert not {"link", "img", "iframe", "object"} & set(parsed.tags)
 
 
@@ -137,6 +139,44 @@ def test_code_that_programs_share_is_in_the_page_once() -> None:
     shown = html_text([program for program in programs if program])
     assert shown.count(f'data-code="{kernel.name}"') == 2
     assert code_of(shown, kernel.name)
+
+
+def test_many_kernels_are_plain_boxes_first_and_those_alike_are_one() -> None:
+    x, weights = lg.rand(8, 8), [lg.rand(5, 3) for _ in range(6)]
+    lg.synchronize()
+    results = []
+    for _ in range(LARGE_PROGRAM + 1):
+        x = lg.cumsum(x, 0)
+        results.append(x)
+    results += [weight.cumsum(1) for weight in weights]
+    program = dumped(lower(debug.recorded_graph(results)[0], host()), Options(stages=("fused",)))
+    assert program is not None
+    whole = picture_of(program.stages, "fused", program.kernels)
+    small = overview(whole)
+    assert len(whole.boxes) == LARGE_PROGRAM + 7
+    assert len(small.items) == LARGE_PROGRAM + 2, "a chain of the same code is not folded"
+    assert [item.lines[0] for item in small.items if "×" in item.lines[0]] == ["scan whole ×6"]
+    assert len(small.edges) == LARGE_PROGRAM
+    shown = html_text([program])
+    parsed = Page(shown)
+    assert {address[1:] for address in parsed.addresses} <= set(parsed.ids)
+    assert "×6" in shown and "the kernels with their operations" in shown
+
+
+def test_kernels_of_loops_say_how_many_steps_they_run() -> None:
+    layer, x = lg.nn.LSTM(3, 4), lg.rand(5, 2, 3)
+    lg.synchronize()
+    program = dumped(lower(debug.recorded_graph([layer(x)[0]])[0], host()),
+                     Options(stages=("fused",)))
+    assert program is not None
+    steps = [kernel["loops"] for kernel in describe_program(program)["kernels"]]
+    inside = [loops for loops in steps if loops]
+    assert 0 < len(inside) < len(steps)
+    assert all(len(loops) == 1 and loops[0]["steps"] == 5 for loops in inside)
+    shown = html_text([program])
+    rows = re.findall(r"<tr>.*?</tr>", shown)
+    assert sum(", in 5 steps of " in row for row in rows) == len(inside)
+    assert "written in each step" in shown
 
 
 # ---- linked lines
@@ -254,9 +294,25 @@ go('p0');
 const wide = widest;
 const drawn = document.querySelector('svg.picture');
 const picture = drawn.getBoundingClientRect();
-document.querySelector('button.fit').click();
-const room = drawn.closest('.scroll').getBoundingClientRect().width;
-if (drawn.getBoundingClientRect().width > room) said.push('wrong: does not fit');
+const scroller = drawn.closest('.scroll'), buttons = drawn.closest('.pictured');
+const press = step => buttons.querySelector(`[data-zoom="${step}"]`).click();
+const middle = () => [(scroller.scrollLeft + scroller.clientWidth / 2) / scroller.scrollWidth,
+                      (scroller.scrollTop + scroller.clientHeight / 2) / scroller.scrollHeight];
+press('fit');
+const fitted = drawn.getBoundingClientRect(), room = scroller.getBoundingClientRect();
+if (fitted.width > room.width || fitted.height > room.height) said.push('wrong: does not fit');
+scroller.style.width = scroller.style.height = '100px';
+press('1');
+if (Math.abs(drawn.getBoundingClientRect().width - picture.width) > 1) said.push('wrong: size');
+scroller.scrollLeft = scroller.scrollWidth * .4;
+scroller.scrollTop = scroller.scrollHeight * .5;
+const at = middle(), place = scroller.scrollTop;
+go('start');
+go('p0');
+if (!place || scroller.scrollTop !== place) said.push('wrong: the place is lost');
+press('0.5');
+if (Math.abs(drawn.getBoundingClientRect().width - picture.width / 2) > 1) said.push('wrong: half');
+if (middle().some((one, axis) => Math.abs(one - at[axis]) > .02)) said.push('wrong: moved');
 document.body.innerHTML = '<p id="found"></p>';
 document.getElementById('found').textContent = JSON.stringify(
   {said, wide, drawn: picture.width > 100 && picture.height > 100});
