@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lazygrad.cli import FINDING, OK, ReaderGone, UsageError
 from lazygrad.cli.running import run_script, why_no_program
-from lazygrad.cli.scripts import check_script
+from lazygrad.cli.scripts import check_folder, check_script
 from lazygrad.dump.options import (
     OptionError,
     UnknownStage,
@@ -79,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     check_script(options.script)
     to_stdout = options.output == "-"
+    if not to_stdout:
+        check_folder(options.output)
     try:
         write = writer(wanted, sys.stdout)
     except OSError as error:

@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import os
 import sys
+import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +25,24 @@ def add_script(parser: argparse.ArgumentParser, what: str = "a Python file") -> 
 
 
 def check_script(script: str) -> None:
-    """UsageError where there is no such file, or it may not be read."""
+    """UsageError where there is no such file, it may not be read, or it is no Python."""
     path = Path(script)
     if path.is_dir():
         raise UsageError(f"{script} is a folder; name a Python file in it")
     if not path.is_file():
         raise UsageError(f"{script}: there is no such file")
-    if not os.access(path, os.R_OK):
-        raise UsageError(f"{script} may not be read by you")
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{script} cannot be read: {error.strerror}") from None
+    try:
+        with warnings.catch_warnings(action="ignore"):  # they come when it runs
+            compile(text, script, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        line = f":{error.lineno}" if error.lineno else ""
+        raise UsageError(f"{script}{line}: SyntaxError: {error.msg}") from None
+    except ValueError as error:
+        raise UsageError(f"{script} is not a Python file: {error}") from None
 
 
 def check_writable(path: str | None) -> None:
@@ -45,6 +57,16 @@ def check_writable(path: str | None) -> None:
         raise UsageError(f"{path} cannot be written: there is no folder {folder}")
     if not os.access(target if target.exists() else folder, os.W_OK):
         raise UsageError(f"{path} cannot be written: you may not write there")
+
+
+def check_folder(path: str) -> None:
+    """UsageError where no files can be made in a folder of that name, which is made if need be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def whole_number(text: str) -> int:

@@ -49,7 +49,7 @@ def layered(sizes: Mapping[Any, tuple[float, float]], edges: Iterable[tuple[Any,
     layers = _ordered(layers, links)
     widths = {key: sizes[key][0] for key in order}
     across = _across(layers, links, widths)
-    left = min(across[key] - widths[key] / 2 for key in order)
+    left = min(x - widths.get(key, 0.0) / 2 for key, x in across.items())
     places: dict[Key, Point] = {}
     top = 0.0
     for layer in layers:
@@ -57,7 +57,7 @@ def layered(sizes: Mapping[Any, tuple[float, float]], edges: Iterable[tuple[Any,
         for key in layer:
             places[key] = (across[key] - left, top + height / 2)
         top += height + LAYER_GAP
-    width = max(places[key][0] + widths[key] / 2 for key in order)
+    width = max(x + widths.get(key, 0.0) / 2 for key, (x, _) in places.items())
     stops = {edge: [places[stop] for stop in chain] for edge, chain in chains.items()}
     return Layout({key: places[key] for key in order}, stops, width, top - LAYER_GAP)
 

@@ -241,7 +241,7 @@ def test_script_error_shows_the_traceback_and_what_was_compiled(script: Path, ru
 
 @pytest.mark.parametrize(("ending", "code"), [
     ("sys.exit()", 0), ("sys.exit(0)", 0), ("sys.exit(3)", 1), ("sys.exit('no data')", 1),
-    ("1 +", 1),
+    ("1 +", 2),
 ])
 def test_how_the_script_ends(script: Path, ending: str, code: int,
                              capsys: pytest.CaptureFixture) -> None:

@@ -331,6 +331,7 @@ def test_layout_puts_nothing_over_something_else(seed: int) -> None:
     edges = [(a, b) for a in sizes for b in sizes if a < b and chance.random() < 0.06]
     layout = layered(sizes, edges)
     assert layout == layered(sizes, edges), "the same each time"
+    assert all(0 <= x <= layout.width for stops in layout.stops.values() for x, _ in stops)
     boxes = {key: (x - sizes[key][0] / 2, x + sizes[key][0] / 2,
                    y - sizes[key][1] / 2, y + sizes[key][1] / 2)
              for key, (x, y) in layout.places.items()}

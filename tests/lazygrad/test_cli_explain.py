@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -490,6 +492,54 @@ def test_what_cannot_work_is_said_before_the_script_runs(
     code, shown, told = call(*(word.format(script=script, folder=tmp_path) for word in arguments))
     assert (code, shown) == (2, "")
     assert message in told and "Traceback" not in told and "Errno" not in told
+
+
+RUNNING = [("dump-ir",), ("explain", "fusion"), ("explain", "memory"), ("explain", "recompile"),
+           ("roofline",), ("profile",), ("bisect",), ("reduce",), ("repro",)]
+
+
+@pytest.mark.parametrize("command", RUNNING, ids=" ".join)
+def test_a_script_that_cannot_be_run_is_one_line(
+    command: tuple[str, ...], tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # what a command writes by default
+    monkeypatch.setattr(peak, "measure_peak", fake_peak)
+    script, folder = tmp_path / "train.py", tmp_path / "folder.py"
+    folder.mkdir()
+
+    def told_of(path: Path) -> str:
+        code, shown, told = call(*command, path)
+        assert (code, shown, told.count("\n")) == (2, "", 1), told
+        return told
+
+    script.write_text("x = 1\nx = (\n")
+    assert "train.py:2: SyntaxError: '(' was never closed" in told_of(script)
+    script.write_bytes(b"\x7fELF\x02\x00\x00\xff")
+    assert "train.py" in told_of(script)
+    assert "is a folder" in told_of(folder)
+    assert "there is no such file" in told_of(tmp_path / "none.py")
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    assert "train.py cannot be read: Permission denied" in told_of(script)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_script_runs(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = write(tmp_path, "raise AssertionError('ran')\n")
+
+    def denied(dir: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), dir)
+
+    monkeypatch.setattr("lazygrad.cli.scripts.tempfile.TemporaryFile", denied)
+    code, shown, told = call("dump-ir", script, "-o", tmp_path / "dump")
+    assert (code, shown, told.count("\n")) == (2, "", 1)
+    assert "dump cannot be written: Permission denied" in told
+    code, shown, told = call("dump-ir", script, "-o", script)
+    assert (code, shown, told.count("\n")) == (2, "", 1)
 
 
 def test_a_script_that_fails_at_once_is_not_called_one_that_looked_at_nothing(
