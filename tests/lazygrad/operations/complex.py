@@ -114,9 +114,9 @@ RECORDS = [
                                                "nn.functional.softsign")),
     *(plain(name, away_from_zero, method=True)
       for name in ("log", "log2", "log10", "log1p", "sqrt", "rsqrt", "asin", "acos", "acosh",
-                   "atanh", "arcsin", "arccos", "arctanh")),
+                   "atanh", "arcsin", "arccos", "arctanh", "arccosh")),
     *(plain(name, two, method=True, inplace=False) for name in (
-        "add", "sub", "mul", "div", "true_divide", "logaddexp")),
+        "add", "sub", "mul", "div", "true_divide", "logaddexp", "multiply", "divide", "subtract")),
     plain("rsub", two), plain("ldexp", two),
     *(plain(name, factors, method=True, inplace=True) for name in ("addcmul", "addcdiv")),
     *(OperationRecord(name, with_real, COMPLEX, ("complex128",), variant="complex with real",
