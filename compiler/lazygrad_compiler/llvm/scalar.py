@@ -138,10 +138,9 @@ def _less(f: Function, dtype: DType, x: Value, y: Value, equal: bool = False) ->
 def _extreme(larger: bool) -> Rule:
     def rule(f: Function, dtype: DType, args: list[Value]) -> Value:
         x, y = args
-        if dtype.is_floating:  # one instruction, which keeps a NaN in x; then a NaN in y
-            kept = f.select(f.fcmp("ogt" if larger else "olt", y, x), y, x)
-            return f.select(f.fcmp("uno", y, y), y, kept)
         better = _less(f, dtype, y, x) if larger else _less(f, dtype, x, y)
+        if dtype.is_floating:
+            better = f.or_(better, f.fcmp("uno", x, x))
         return f.select(better, x, y)
 
     return rule
