@@ -7,6 +7,10 @@ a tree of shuffles), the online softmax its weights, and a register tile adds th
 
 Few heads are cut into chunks of keys, by shape alone: each task then writes the sum of its weighted
 values, their top score and their total, and a second launch combines them.
+
+Taken apart and by this kernel, two threads, heads of 64: 64 heads, one query, 4096 keys 5.3 and 4.9
+ms; 8 heads, 8192 keys 1.19 and 0.92; 8 x 32 heads on 4 of keys, 8192 keys 22.1 and 14.1.  Four
+queries a head gain nothing: 4 x 8 heads, 4096 keys 3.8 and 3.9.
 """
 
 from __future__ import annotations
