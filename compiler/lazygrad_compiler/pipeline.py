@@ -19,7 +19,7 @@ from lazygrad_compiler.artifact import Artifact, Donations, GridLaunch, LibraryL
 from lazygrad_compiler.autodiff.listing import Differentiated, gradient_text
 from lazygrad_compiler.backend import AnyTarget, Backend, Grid, backend_of
 from lazygrad_compiler.binding import Binding, BoundLaunch, binding_of, fixed, in_order
-from lazygrad_compiler.fusion.partition import Partition, partition
+from lazygrad_compiler.fusion.partition import Partition, Reason, partition
 from lazygrad_compiler.in_place import donations
 from lazygrad_compiler.ir.node import Graph, Location, Node
 from lazygrad_compiler.ir.ops import ARRAY_KINDS
@@ -160,7 +160,7 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
         if group.kind == "joined":  # its pieces are stored where they belong
             continue
         if group.kind == "loop":
-            launches += lower_loop(group, partial(lower_body, backend=backend))
+            launches += lower_loop(group, partial(lower_body, parts.refused, backend))
             continue
         if group.kind == "contraction":
             made = [lower_contraction(group, stored)]
@@ -176,9 +176,14 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
     return launches
 
 
-def lower_body(body: Graph, backend: Backend) -> list[Launch]:
-    """The launches of one step of a loop."""
-    return lower_groups(partition(body, backend.columns), backend)
+def lower_body(
+    refused: list[tuple[Node, Node, Reason]], backend: Backend, body: Graph
+) -> list[Launch]:
+    """The launches of one step of a loop; why they are not fewer is added to `refused`."""
+    parts = partition(body, backend.columns)
+    launches = lower_groups(parts, backend)
+    refused += parts.refused
+    return launches
 
 
 def emit_kernels(

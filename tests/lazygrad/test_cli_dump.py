@@ -15,6 +15,7 @@ import lazygrad as lg
 from lazygrad import debug
 from lazygrad.__main__ import main
 from lazygrad_compiler import pipeline
+from lazygrad_compiler.fusion.partition import Reason
 from lazygrad_compiler.ir.text import parse_graph, print_graph
 from lazygrad_compiler.pipeline import STAGES
 from lazygrad_runtime import store
@@ -182,6 +183,16 @@ def test_loops_are_shown_at_every_stage_and_every_kernel_has_a_line() -> None:
     assert all("  # " in line for line in kernels)
     assert "repeat.head" in section(shown, "llvm"), "of the entry"
     assert "cannot be shown" not in shown
+
+
+def test_kernels_of_a_loop_say_why_they_are_not_one() -> None:
+    layer, x = lg.nn.LSTM(3, 4), lg.rand(5, 2, 3)
+    lg.synchronize()
+    fused = lg.dump_ir(layer(x)[0], stage="fused")
+    refused = re.findall(r"^not fused: (\w+) .* -> (\w+) .*: (.*)$", fused, re.MULTILINE)
+    inside = [(producer, why) for producer, reader, why in refused if reader != "loop"]
+    assert inside and {producer for producer, _ in inside} == {"dot"}
+    assert {why for _, why in inside} <= {reason.value for reason in Reason}
 
 
 @pytest.mark.parametrize("format", ["html", "json"])
