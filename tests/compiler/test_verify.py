@@ -22,8 +22,8 @@ def damaged(original: Node, **changes: Any) -> Node:
     """A copy with some fields changed, past the checks of `node`."""
     copy = Node.__new__(Node)
     for name in Node.__slots__:
-        if name in ("__weakref__", "serial", "device"):
-            continue
+        if name in ("__weakref__", "serial", "device") or not hasattr(original, name):
+            continue  # a place that only other kinds of nodes fill
         setattr(copy, name, changes.get(name, getattr(original, name)))
     return copy
 

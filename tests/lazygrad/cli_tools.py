@@ -103,22 +103,27 @@ def plant_on_decision(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     taken = False
     right_partition = pipeline.partition
 
-    def partition(graph: Graph) -> Any:
+    def partition(graph: Graph, *more: Any) -> Any:
         nonlocal taken
-        parts = right_partition(graph)
+        parts = right_partition(graph, *more)
         book = ledger()
         taken = book is None or len(book.taken) >= number
         return parts
 
     monkeypatch.setattr(pipeline, "partition", partition)
-    for name in ("lower_rows", "lower_contraction"):
+    for name in ("lower_row_group", "lower_contraction"):
         right = getattr(pipeline, name)
 
-        def lower(*arguments: Any, right: Callable[..., Launch] = right, **more: Any) -> Launch:
-            launch = right(*arguments, **more)
-            return _with_sine(launch) if taken else launch
+        def lower(*arguments: Any, right: Callable[..., Any] = right, **more: Any) -> Any:
+            made = right(*arguments, **more)
+            return _each(_with_sine, made) if taken else made
 
         monkeypatch.setattr(pipeline, name, lower)
+
+
+def _each(change: Callable[[Launch], Launch], made: Any) -> Any:
+    """A launch, or a list of them, changed."""
+    return [change(launch) for launch in made] if isinstance(made, list) else change(made)
 
 
 def _with_sine(launch: Launch) -> Launch:
@@ -130,14 +135,16 @@ def _with_sine(launch: Launch) -> Launch:
 
 def plant_in_kernels(monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
     """Wrong code for `exp`: in all kernels, or in those only that sum or multiply as well."""
-    for name in ("lower_rows", "lower_contraction"):
+    for name in ("lower_row_group", "lower_contraction"):
         right = getattr(pipeline, name)
 
-        def lower(*arguments: Any, right: Callable[..., Launch] = right, **more: Any) -> Launch:
-            launch = right(*arguments, **more)
+        def wrong(launch: Launch) -> Launch:
             kernel = launch.kernel
             alone = isinstance(kernel, LoopKernel) and not any(
                 stage.reductions for stage in kernel.stages)
             return launch if alone and together else _with_sine(launch)
+
+        def lower(*arguments: Any, right: Callable[..., Any] = right, **more: Any) -> Any:
+            return _each(wrong, right(*arguments, **more))
 
         monkeypatch.setattr(pipeline, name, lower)
