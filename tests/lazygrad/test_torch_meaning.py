@@ -63,8 +63,7 @@ def test_logaddexp_of_infinities():
 
 def test_complex_numbers_are_refused_at_the_users_line():
     z = lg.ones(3, dtype=lg.complex64)
-    for run in (lambda: lg.relu(z), lambda: lg.histc(z), lambda: lg.nn.functional.softsign(z) and
-                lg.nn.functional.hardtanh(z),
+    for run in (lambda: lg.relu(z), lambda: lg.histc(z), lambda: lg.nn.functional.hardtanh(z),
                 lambda: z.scatter(0, lg.tensor([0]), z, reduce="multiply")):
         with pytest.raises(TypeError, match="test_torch_meaning"):
             run()
