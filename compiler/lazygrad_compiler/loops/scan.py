@@ -65,9 +65,9 @@ def accumulator_dtype(dtype: DType) -> DType:
     return dtypes.uint8 if dtype.kind == "bool" else dtype
 
 
-def lower_running(anchor: Node) -> list[Launch]:
+def lower_running(anchor: Node, lines: Lines) -> list[Launch]:
+    """One launch, or three where the lines are cut into chunks; `lines` is the target's cut."""
     source = anchor.inputs[0]
-    lines = lines_of(anchor.shape, anchor.attrs[0])
     if lines.chunks == 1:
         return [array_launch(anchor, [source], [anchor], "scan", "whole")]
     wide = accumulator_dtype(anchor.dtype)
@@ -102,5 +102,7 @@ def lower_compact(anchor: Node) -> list[Launch]:
 def lower_scan(group: Group) -> list[Launch]:
     anchor = group.anchor
     assert anchor is not None
-    return lower_compact(anchor) if anchor.op == "compact" else lower_running(anchor)
+    if anchor.op == "compact":
+        return lower_compact(anchor)
+    return lower_running(anchor, lines_of(anchor.shape, anchor.attrs[0]))
 

@@ -49,34 +49,44 @@ class Unrolled:
 
         A `row` becomes one of its own for each place; data: the kernel's number, the place.
         """
-        found = self._memo.get((number, place))
-        if found is None:
-            found = self._memo[number, place] = self._instantiate(number, place)
-        return found
+        stack = [number]
+        while stack:
+            current = stack[-1]
+            if (current, place) not in self._memo:
+                instr = self._kernel[current]
+                waiting = [] if instr.op == "row" else [
+                    argument for argument in instr.args if (argument, place) not in self._memo
+                ]
+                if waiting:
+                    stack += waiting
+                    continue
+                self._memo[current, place] = self._instantiate(current, place)
+            stack.pop()
+        return self._memo[number, place]
 
     def needed(self, numbers: Iterable[int], known: set[int]) -> list[int]:
         """What has to be computed for the numbers, in order, but for what is known already, which
         it adds to `known`.
         """
         result: list[int] = []
-
-        def visit(number: int) -> None:
-            if number in known:
-                return
-            known.add(number)
-            for argument in self.values[number].args:
-                visit(argument)
-            result.append(number)
-
-        for number in numbers:
-            visit(number)
+        stack = list(numbers)[::-1]
+        while stack:
+            number = stack[-1]
+            waiting = [a for a in self.values[number].args if a not in known]
+            if number in known or not waiting:
+                if number not in known:
+                    known.add(number)
+                    result.append(number)
+                stack.pop()
+            else:
+                stack += waiting[::-1]
         return result
 
     def _instantiate(self, number: int, place: int) -> int:
         instr = self._kernel[number]
         if instr.op == "row":
             return self._add(Instr("row", instr.dtype, (), (number, place)))
-        arguments = tuple(self.at(argument, place) for argument in instr.args)
+        arguments = tuple(self._memo[argument, place] for argument in instr.args)
         data = tuple(
             substitute(item, self._places[place]) if isinstance(item, Affine) else item
             for item in instr.data

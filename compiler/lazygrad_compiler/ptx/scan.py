@@ -29,7 +29,12 @@ from lazygrad_compiler.llvm.scan import OPS_OF, emit_logaddexp, neutral
 from lazygrad_compiler.loops.arrays import array_launch, temporary
 from lazygrad_compiler.loops.kernel import ArrayKernel, Launch
 from lazygrad_compiler.loops.lower import Group
-from lazygrad_compiler.loops.scan import accumulator_dtype, without_attributes
+from lazygrad_compiler.loops.scan import (
+    Lines,
+    accumulator_dtype,
+    lower_running,
+    without_attributes,
+)
 from lazygrad_compiler.ptx.arrays import Row, Step, emit_step
 from lazygrad_compiler.ptx.builder import WARP, KernelFunction, KernelModule, element_bytes
 
@@ -46,21 +51,9 @@ LINES_ENOUGH = 256
 COMPACT_CHUNK = 1 << 13
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Element (o, k, i) lies at (o * length + k) * inner + i.  chunk: positions that one task
-    takes, chunks: how many make a line.
-    """
-
-    outer: int
-    length: int
-    inner: int
-    chunk: int
-    chunks: int
-
-    @property
-    def across(self) -> bool:
-        return self.inner >= ACROSS
+def runs_across(lines: Lines) -> bool:
+    """Whether threads take neighbouring lines rather than share one."""
+    return lines.inner >= ACROSS
 
 
 def lines_of(shape: Shape, axis: int) -> Lines:
@@ -76,22 +69,9 @@ def lines_of(shape: Shape, axis: int) -> Lines:
 def lower_scan(group: Group) -> list[Launch]:
     anchor = group.anchor
     assert anchor is not None
-    return _lower_compact(anchor) if anchor.op == "compact" else _lower_running(anchor)
-
-
-def _lower_running(anchor: Node) -> list[Launch]:
-    source = anchor.inputs[0]
-    lines = lines_of(anchor.shape, anchor.attrs[0])
-    if lines.chunks == 1:
-        return [array_launch(anchor, [source], [anchor], "scan", "whole")]
-    wide = accumulator_dtype(anchor.dtype)
-    cut = (lines.outer, lines.chunks, lines.inner)
-    totals, before = temporary(wide, cut), temporary(wide, cut)
-    return [
-        array_launch(anchor, [source], [totals], "scan", "totals"),
-        array_launch(anchor, [totals], [before], "scan", "prefix"),
-        array_launch(anchor, [source, before], [anchor], "scan", "chunks"),
-    ]
+    if anchor.op == "compact":
+        return _lower_compact(anchor)
+    return lower_running(anchor, lines_of(anchor.shape, anchor.attrs[0]))
 
 
 def _lower_compact(anchor: Node) -> list[Launch]:
@@ -234,7 +214,7 @@ class _Scan:
         return first, f.select(f.icmp("slt", end, lines.length), end, const(I64, lines.length))
 
     def run(self) -> int:
-        return self._across() if self.lines.across else self._along()
+        return self._across() if runs_across(self.lines) else self._along()
 
     # ---- a thread a column
 

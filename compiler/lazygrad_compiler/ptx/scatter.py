@@ -24,8 +24,8 @@ from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_compiler.llvm.points import I64, dependences
 from lazygrad_compiler.llvm.scatter import COMBINE
-from lazygrad_compiler.loops.index import Affine, Dyn
-from lazygrad_compiler.loops.kernel import ScatterKernel
+from lazygrad_compiler.loops.index import Affine
+from lazygrad_compiler.loops.kernel import ScatterKernel, needed
 from lazygrad_compiler.ptx.builder import WARP, KernelFunction, KernelModule
 from lazygrad_compiler.ptx.loops import digits, make_points
 from lazygrad_compiler.ptx.points import ThreadPoints
@@ -179,7 +179,7 @@ class _Owners:
         valid = f.icmp("slt", position, self.count)
         here = self._at(points, f.select(valid, position, const(I64, 0)))
         here.active = valid
-        here.emit(self._needed_for_place())
+        here.emit(needed(self.kernel.values, (), (self.kernel.place,)))
         key = f.udiv(here.scalar_index(self._place_of_position()), self._unit())
         mine = f.icmp("eq", f.urem(key, s.slices), f.wide(f.block("y")))
         mine = f.and_(mine, valid)
@@ -199,22 +199,6 @@ class _Owners:
         with f.when(mine, "note"):
             f.store(position, f.offset(self.positions, rank, I64), 8)
             f.store(f.udiv(key, s.slices), f.offset(self.keys, rank, I64), 8)
-
-    def _needed_for_place(self) -> list[int]:
-        """The instrs behind the place of a position, in order."""
-        values = self.kernel.values
-        wanted = [term.value for term in self.kernel.place.variables() if isinstance(term, Dyn)]
-        found: set[int] = set()
-        while wanted:
-            number = wanted.pop()
-            if number in found:
-                continue
-            found.add(number)
-            wanted += values[number].args
-            for item in values[number].data:
-                if isinstance(item, Affine):
-                    wanted += [t.value for t in item.variables() if isinstance(t, Dyn)]
-        return sorted(found)
 
     def _place_of_position(self) -> Affine:
         """The place without what the elements add to it."""
