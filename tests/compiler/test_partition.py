@@ -20,7 +20,7 @@ from lazygrad_compiler.ir.ops import OPS
 from lazygrad_compiler.passes.optimize import optimize
 from lazygrad_compiler.passes.outputs import separate_outputs
 from tests.compiler.random_graphs import random_graph
-from tests.compiler.test_compiled import run_compiled
+from tests.compiler.test_compiled import check, run_compiled, with_gradients
 
 
 def leaf(index: int, *shape: int, dtype: str = "float32") -> Node:
@@ -289,3 +289,21 @@ def test_fused_programs_run() -> None:
     powers = numpy.exp(scores - scores.max(1, keepdims=True))
     expected = powers / powers.sum(1, keepdims=True) @ inputs[2]
     numpy.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_convolutions_read_joined_images_from_memory() -> None:
+    """Forward and for the weights' gradient; a small product joins as it packs."""
+    left, right, weight = leaf(0, 2, 3, 9, 9), leaf(1, 2, 5, 9, 9), leaf(2, 4, 8, 3, 3)
+    joined = node("concat", left, right, axis=1)
+    conv = node("conv", joined, weight, strides=(1, 1), padding=((1, 1), (1, 1)),
+                left_dilation=(1, 1), right_dilation=(1, 1), groups=1)
+    graph = with_gradients(Graph((node("mul", conv, conv),)))
+    assert graph is not None
+    parts = parts_of(*graph.outputs)
+    assert sum(root.op == "concat" for group in parts.groups for root in group.roots) == 1
+    generator = numpy.random.default_rng(0)
+    check(graph, [generator.standard_normal(leaf.shape).astype("float32")
+                  for leaf in (left, right, weight)])
+    rows = node("concat", leaf(0, 8, 3), leaf(1, 8, 5), axis=1)
+    (group,) = parts_of(matmul(rows, leaf(2, 8, 4))).groups
+    assert group.kind == "contraction"

@@ -25,11 +25,12 @@ from lazygrad_compiler.loops.columns import (
     rows_and_columns,
     statistics_of_columns,
 )
-from lazygrad_compiler.loops.concat import is_joined, placed_pieces
+from lazygrad_compiler.loops.concat import LARGE_PIECE, is_joined, placed_pieces
 from lazygrad_compiler.loops.lower import (
     Group,
     NotAligned,
     is_reduction,
+    is_woven,
     lower_contraction,
     lower_rows,
     positions,
@@ -97,7 +98,7 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
         else:
             for place, value in enumerate(node.inputs):
                 users[value].append((node, place, False))
-    forced = reordered_operands(order) | array_operands(order)
+    forced = reordered_operands(order) | joined_operands(order) | array_operands(order)
     forced |= {piece for node in order if is_joined(node) for piece in node.inputs}
     book = decisions.ledger()
     roots: list[Node] = []
@@ -150,6 +151,29 @@ def reordered_operands(order: Iterable[Node]) -> set[Node]:
                 current = current.inputs[0]
             if repeated >= 4 and current.op in ("permute", "flip"):
                 found.add(current)
+    return found
+
+
+def joined_operands(order: Iterable[Node]) -> set[Node]:
+    """Concatenations that contractions read through windows, or that are large.
+
+    Packing would ask at every element which piece it lies in, and windows ask many times.  (The
+    skip connections of a U-Net, 3x3 over 4x(32 + 32)x64x64 to 32 channels: 3.2 ms instead of 11.6,
+    the gradient of the weights 3.4 instead of 21.5, with about one core of Zen 5.)
+    """
+    found: set[Node] = set()
+    for node in order:
+        if node.op != "dot":
+            continue
+        stack = [(operand, False) for operand in node.inputs]
+        while stack:
+            current, windowed = stack.pop()
+            if current.op == "concat":
+                if (windowed or current.size >= LARGE_PIECE) and not is_woven(current):
+                    found.add(current)
+            elif OPS[current.op].kind == "movement":
+                windowed |= current.op == "window" and current.size > current.inputs[0].size
+                stack += [(value, windowed) for value in current.inputs]
     return found
 
 
