@@ -93,6 +93,21 @@ def test_backends_may_do_without() -> None:
     assert partition(graph).groups[0].columns and not partition(graph, False).groups[0].columns
 
 
+def test_rows_go_abreast_where_memory_is_all_that_they_take() -> None:
+    plain, heavy = leaf(0, 515, 256), norm_backward(515, 256)
+    relu = node("mul", plain, node("cast", node("lt", plain, leaf(1, 515, 256)),
+                                   dtype=DTYPES["float32"]))
+    for graph, expected in ((Graph((node("sum", plain, axes=(0,)),)), 4),
+                            (Graph((relu, node("sum", relu, axes=(0,)))), 4),
+                            (Graph((node("sum", node("exp", plain), axes=(0,)),)), 1),
+                            (heavy, 1)):
+        kernel = launches_of(graph)[1][0].kernel
+        assert default_schedule(kernel).abreast == expected
+        arrays = [numpy.random.default_rng(k).standard_normal(value.shape).astype(numpy.float32)
+                  for k, value in enumerate(graph.inputs())]
+        compare(graph, arrays, run_scheduled(graph, arrays, default_schedule))
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("op", ["sum", "prod", "max", "min"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "int32", "bool"])

@@ -190,6 +190,7 @@ def random_loop_schedule(kernel: LoopKernel, generator: random.Random) -> LoopSc
         tuple(inner_order),
         generator.random() < 0.5,
         generator.randrange(-1, len(kernel.stages)),
+        generator.choice([1, 2, 3, 4]) if kernel.block else 1,
     )
 
 

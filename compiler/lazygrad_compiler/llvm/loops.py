@@ -20,6 +20,8 @@ from lazygrad_compiler.loops.schedule import LoopSchedule
 
 PARAMETERS = [("ptr", "args"), ("i64", "begin"), ("i64", "end"), ("ptr", "scratch")]
 
+_Accumulators = list[list[list[Value]]]  # by row, by reduction
+
 
 def load_arguments(f: Function, count: int) -> tuple[list[Value], Value]:
     """The buffers' addresses, and that of the error block behind them."""
@@ -55,9 +57,12 @@ class _LoopEmitter:
         self.depends = dependences(kernel.values)
         self.pointers, self.error = load_arguments(self.f, len(kernel.buffers))
         scratch = self.f.parameters[3]
-        starts = _row_buffers(kernel, schedule)
+        *starts, end = _row_buffers(kernel, schedule)
         self.blocks: dict[int, Value] = {}  # of the columns' buffers, where the block's part is
-        self.kept = [self.f.offset(scratch, start, "i8") for start in starts[:-1]]
+        self.kept = [  # of each row that is computed together with others
+            [self.f.offset(scratch, number * end + start, "i8") for start in starts]
+            for number in range(schedule.abreast)
+        ]
 
     def run(self) -> None:
         f, kernel, schedule = self.f, self.kernel, self.schedule
@@ -84,7 +89,7 @@ class _LoopEmitter:
                 position = f.udiv(position, chunks)
             bindings = self._digits(position, outer)
             if row_vector is None:
-                self._row(bindings, None, None)
+                self._rows([bindings])
             else:
                 self._vector_rows(bindings, row_vector, chunk_number)
         self._finish()
@@ -115,8 +120,18 @@ class _LoopEmitter:
         for stage in kernel.stages:
             for column in stage.columns:
                 self._start_column(number, stage, column)
-        with f.loop(first, end, 1, hint="row") as row:
-            self._row(self._digits(row.index, kernel.row_axes), None, None)
+        abreast = self.schedule.abreast
+        if abreast > 1:
+            each = f.udiv(f.sub(end, first), abreast)
+            with f.loop(0, each, 1, hint="rows") as loop:
+                row = f.add(first, loop.index)
+                numbers = [f.add(row, f.mul(each, number)) for number in range(abreast)]
+                self._rows([self._digits(number, kernel.row_axes) for number in numbers])
+            if rows % abreast == 0 and kernel.block % abreast == 0:
+                return
+            first = f.add(first, f.mul(each, abreast))
+        with f.loop(first, end, 1, hint="row") as loop:
+            self._rows([self._digits(loop.index, kernel.row_axes)])
 
     def _start_column(self, number: Value, stage: Stage, column: ColumnReduction) -> None:
         """The block's own part of the buffer, with the result of no rows in it."""
@@ -151,30 +166,37 @@ class _LoopEmitter:
                 else end
             )
             with f.loop(begin, limit, lanes, hint="rows") as loop:
-                self._row({**bindings, axis: loop.index}, axis, None)
+                self._rows([{**bindings, axis: loop.index}], axis)
         if axis.extent % lanes:
             last = const("i64", whole)
             active = const_lanes("i1", [lane < axis.extent - whole for lane in range(lanes)])
             with f.when(f.icmp("eq", end, axis.extent), "rest"):
-                self._row({**bindings, axis: last}, axis, active)
+                self._rows([{**bindings, axis: last}], axis, active)
 
-    def _row(self, bindings: dict[Var, Value], vector: Var | None, active: Value | None) -> None:
-        """All stages of one row (or of a vector of rows)."""
-        points = self._points(vector, self.schedule.lanes[0])
-        points.bindings.update(bindings)
-        points.active = active
+    def _rows(
+        self,
+        bindings: Sequence[dict[Var, Value]],
+        vector: Var | None = None,
+        active: Value | None = None,
+    ) -> None:
+        """All stages of one row, of a vector of rows, or of several rows abreast."""
+        rows = []
+        for number, bound in enumerate(bindings):
+            points = self._points(vector, self.schedule.lanes[0])
+            points.kept = self.kept[number]
+            points.bindings.update(bound)
+            points.active = active
+            rows.append(points)
         for number, stage in enumerate(self.kernel.stages):
             order = self.schedule.inner_order[number]
             axes = tuple(stage.axes[p] for p in order)
             ahead = self.schedule.prefetch == number
-            self._stage(points, stage, axes, self.schedule.lanes[number], ahead)
+            self._stage(rows, stage, axes, self.schedule.lanes[number], ahead)
 
     def _points(self, vector: Var | None, lanes: int) -> Points:
-        points = Points(
+        return Points(
             self.f, self.kernel.values, self.pointers, self.error, vector, lanes, aligned=True
         )
-        points.kept = self.kept
-        return points
 
     def _loads_ahead(self, stage: Stage, axis: Var) -> list[tuple[int, Affine, int]]:
         """What the stage reads along the axis that the next row reads elsewhere: buffer, index, and
@@ -196,8 +218,14 @@ class _LoopEmitter:
         return list(found)
 
     def _stage(
-        self, points: Points, stage: Stage, axes: tuple[Var, ...], width: int, ahead: bool
+        self,
+        rows: list[Points],
+        stage: Stage,
+        axes: tuple[Var, ...],
+        width: int,
+        ahead: bool,
     ) -> None:
+        """One stage of the given rows, which go through its loops together."""
         f, kernel = self.f, self.kernel
         inner_vector = axes[-1] if axes and self.schedule.vector == "inner" else None
         fetched = self._loads_ahead(stage, inner_vector) if ahead and inner_vector else []
@@ -209,134 +237,133 @@ class _LoopEmitter:
             depth = max((depth_of.get(var, 0) for var in self.depends[number]), default=0)
             levels[depth].append(number)
         dtypes = [kernel.values[r.value].dtype for r in stage.reductions]
-        lanes = width if inner_vector is not None or points.vector is not None else 1
-        starts = [reduce.start(r, d, lanes) for r, d in zip(stage.reductions, dtypes, strict=True)]
-        results = {r.result for r in stage.reductions}
+        lanes = width if inner_vector is not None or rows[0].vector is not None else 1
+        starts = [
+            [reduce.start(r, d, lanes) for r, d in zip(stage.reductions, dtypes, strict=True)]
+            for _ in rows
+        ]
 
-        def innermost(inside: Points, accumulators: list[list[Value]]) -> list[list[Value]]:
-            woven: dict[tuple[int, Affine], Value] = {}
-            for store in stage.stores:
-                if store.value in results:
-                    continue
-                f.origin(f"b{store.buffer}")
-                dtype = kernel.buffers[store.buffer].dtype
-                pointer, value = inside.pointers[store.buffer], inside.computed[store.value]
-                place = inside.place(store.index)
-                if inside.weaves(place):
-                    before = woven.pop((store.buffer, store.index + -1), None)
-                    if before is None:
-                        woven[store.buffer, store.index] = value
-                    else:
-                        place = inside.place(store.index + -1)
-                        inside.store_woven(dtype, pointer, place, before, value)
-                    continue
-                write = inside.stream if self.schedule.stream else inside.store
-                write(dtype, pointer, place, value)
-            for (buffer, index), value in woven.items():
-                dtype = kernel.buffers[buffer].dtype
-                inside.store(dtype, inside.pointers[buffer], inside.place(index), value)
-            for keep in stage.keeps:
-                value = inside.computed[keep.value]
-                inside.keep(keep.buffer, kernel.kept[keep.buffer], keep.index, value)
+        def innermost(insides: list[Points], accumulators: _Accumulators) -> _Accumulators:
+            for inside in insides:
+                self._store_all(inside, stage)
             for column in stage.columns:
-                self._take_in(inside, column)
-            for number, index, step in fetched:
-                inside.prefetch(
-                    kernel.buffers[number].dtype, inside.pointers[number], index, step
-                )
+                self._take_in(insides, column)
+            for inside in insides:
+                for number, index, step in fetched:
+                    dtype, pointer = kernel.buffers[number].dtype, inside.pointers[number]
+                    inside.prefetch(dtype, pointer, index, step)
             new = []
-            for reduction, dtype, held in zip(stage.reductions, dtypes, accumulators, strict=True):
-                spot = (
-                    inside.index_vector(reduction.position)
-                    if reduction.position is not None
-                    else None
-                )
+            for inside, row in zip(insides, accumulators, strict=True):
                 active = inside.active if inside.vector is inner_vector else None
-                f.origin(f"%{reduction.result}")
-                new.append(
-                    reduce.take_in(
-                        f, reduction, dtype, held, inside.computed[reduction.value], spot, active
-                    )
-                )
+                after = []
+                for reduction, dtype, held in zip(stage.reductions, dtypes, row, strict=True):
+                    spot = None
+                    if reduction.position is not None:
+                        spot = inside.index_vector(reduction.position)
+                    value = inside.computed[reduction.value]
+                    f.origin(f"%{reduction.result}")
+                    after.append(reduce.take_in(f, reduction, dtype, held, value, spot, active))
+                new.append(after)
             f.origin("")
             return new
 
-        def nest(outside: Points, depth: int, accumulators: list[list[Value]]) -> list[list[Value]]:
-            outside.emit(levels[depth])
+        def nest(outsides: list[Points], depth: int, accumulators: _Accumulators) -> _Accumulators:
+            for outside in outsides:
+                outside.emit(levels[depth])
             if depth == len(axes):
-                return innermost(outside, accumulators)
-            if axes[depth] is not inner_vector:
-                later = [number for level in levels[depth + 1 :] for number in level]
-                outside.hoist(later, axes[depth:])
+                return innermost(outsides, accumulators)
             axis = axes[depth]
-            flat = [v for held in accumulators for v in held]
             if axis is not inner_vector:
-                with f.loop(0, axis.extent, 1, flat, axis.name) as loop:
-                    inside = self._child(outside, None, width)
-                    inside.bindings[axis] = loop.index
-                    loop.next = [
-                        v
-                        for held in nest(inside, depth + 1, _like(loop.carried, accumulators))
-                        for v in held
-                    ]
-                return _like(loop.results, accumulators)
-            lanes = width
-            whole = axis.extent // lanes * lanes
-            if whole:
-                with f.loop(0, whole, lanes, flat, axis.name) as loop:
-                    inside = self._child(outside, axis, width)
-                    inside.bindings[axis] = loop.index
-                    loop.next = [
-                        v
-                        for held in nest(inside, depth + 1, _like(loop.carried, accumulators))
-                        for v in held
-                    ]
+                later = [number for level in levels[depth + 1 :] for number in level]
+                for outside in outsides:
+                    outside.hoist(later, axes[depth:])
+            vector = axis if axis is inner_vector else None
+            step = width if vector is not None else 1
+            whole = axis.extent // step * step
+            flat = _flat(accumulators)
+            if whole or vector is None:
+                with f.loop(0, whole, step, flat, axis.name) as loop:
+                    insides = [self._child(outside, vector, width) for outside in outsides]
+                    for inside in insides:
+                        inside.bindings[axis] = loop.index
+                    loop.next = _flat(nest(insides, depth + 1, _like(loop.carried, accumulators)))
                 flat = loop.results
-            if axis.extent % lanes:
-                inside = self._child(outside, axis, width)
-                inside.bindings[axis] = const("i64", whole)
-                inside.active = const_lanes(
-                    "i1", [lane < axis.extent - whole for lane in range(lanes)]
-                )
-                flat = [
-                    v for held in nest(inside, depth + 1, _like(flat, accumulators)) for v in held
-                ]
+            if axis.extent % step:
+                insides = [self._child(outside, vector, width) for outside in outsides]
+                for inside in insides:
+                    inside.bindings[axis] = const("i64", whole)
+                    inside.active = const_lanes(
+                        "i1", [lane < axis.extent - whole for lane in range(step)]
+                    )
+                flat = _flat(nest(insides, depth + 1, _like(flat, accumulators)))
             return _like(flat, accumulators)
 
-        final = nest(points, 0, starts)
-        for reduction, dtype, held in zip(stage.reductions, dtypes, final, strict=True):
-            f.origin(f"%{reduction.result}")
-            if points.vector is None:
-                held = reduce.across_lanes(f, reduction.op, dtype, held)
-            points.computed[reduction.result] = reduce.finish(f, reduction, dtype, held)
-        for store in stage.stores:
-            if store.value in results:
-                f.origin(f"b{store.buffer}")
-                buffer = kernel.buffers[store.buffer]
-                points.store(
-                    buffer.dtype,
-                    points.pointers[store.buffer],
-                    points.place(store.index),
-                    points.computed[store.value],
-                )
+        for points, row in zip(rows, nest(rows, 0, starts), strict=True):
+            for reduction, dtype, held in zip(stage.reductions, dtypes, row, strict=True):
+                f.origin(f"%{reduction.result}")
+                if points.vector is None:
+                    held = reduce.across_lanes(f, reduction.op, dtype, held)
+                points.computed[reduction.result] = reduce.finish(f, reduction, dtype, held)
+            self._store_results(points, stage)
         f.origin("")
 
-    def _take_in(self, points: Points, column: ColumnReduction) -> None:
+    def _store_all(self, points: Points, stage: Stage) -> None:
+        """The stage's stores and keeps at one point, but for the reductions' results."""
+        f, kernel = self.f, self.kernel
+        results = {reduction.result for reduction in stage.reductions}
+        woven: dict[tuple[int, Affine], Value] = {}
+        for store in stage.stores:
+            if store.value in results:
+                continue
+            f.origin(f"b{store.buffer}")
+            dtype = kernel.buffers[store.buffer].dtype
+            pointer, value = points.pointers[store.buffer], points.computed[store.value]
+            place = points.place(store.index)
+            if points.weaves(place):
+                before = woven.pop((store.buffer, store.index + -1), None)
+                if before is None:
+                    woven[store.buffer, store.index] = value
+                else:
+                    place = points.place(store.index + -1)
+                    points.store_woven(dtype, pointer, place, before, value)
+                continue
+            write = points.stream if self.schedule.stream else points.store
+            write(dtype, pointer, place, value)
+        for (buffer, index), value in woven.items():
+            dtype = kernel.buffers[buffer].dtype
+            points.store(dtype, points.pointers[buffer], points.place(index), value)
+        for keep in stage.keeps:
+            value = points.computed[keep.value]
+            points.keep(keep.buffer, kernel.kept[keep.buffer], keep.index, value)
+
+    def _store_results(self, points: Points, stage: Stage) -> None:
+        """The results of the stage's reductions that are stored."""
+        results = {reduction.result for reduction in stage.reductions}
+        for store in stage.stores:
+            if store.value not in results:
+                continue
+            self.f.origin(f"b{store.buffer}")
+            dtype, pointer = self.kernel.buffers[store.buffer].dtype, points.pointers[store.buffer]
+            points.store(dtype, pointer, points.place(store.index), points.computed[store.value])
+
+    def _take_in(self, rows: list[Points], column: ColumnReduction) -> None:
+        """The column's sums after one point of each row: read and written once for all of them."""
         f, buffer = self.f, self.kernel.buffers[column.buffer]
         f.origin(f"b{column.buffer}")
+        points, dtype = rows[0], self.kernel.values[column.value].dtype
         place, pointer = points.place(column.index), self.blocks[column.buffer]
-        before = points.load(buffer.dtype, pointer, place, None)
-        dtype = self.kernel.values[column.value].dtype
-        value = f.splat(scalar.widen(f, points.computed[column.value], dtype), points.lanes)
-        before = f.splat(before, points.lanes)
-        (after,) = reduce.combine(f, column.op, buffer.dtype, [before], [value])
-        points.store(buffer.dtype, pointer, place, after)
+        held = [f.splat(points.load(buffer.dtype, pointer, place, None), points.lanes)]
+        for row in rows:
+            value = f.splat(scalar.widen(f, row.computed[column.value], dtype), points.lanes)
+            held = reduce.combine(f, column.op, buffer.dtype, held, [value])
+        points.store(buffer.dtype, pointer, place, held[0])
 
     def _child(self, outside: Points, vector: Var | None, lanes: int) -> Points:
         """A copy of the state for the inside of a loop: what is computed there is not
         seen outside.
         """
         inside = self._points(vector or outside.vector, lanes)
+        inside.kept = outside.kept
         inside.bindings.update(outside.bindings)
         inside.computed.update(outside.computed)
         inside.hoisted.update(outside.hoisted)
@@ -359,12 +386,14 @@ def _row_buffers(kernel: LoopKernel, schedule: LoopSchedule) -> list[int]:
 
 def scratch_bytes(kernel: LoopKernel, schedule: LoopSchedule) -> int:
     """The scratch memory that each thread needs."""
-    return _row_buffers(kernel, schedule)[-1]
+    return _row_buffers(kernel, schedule)[-1] * schedule.abreast
 
 
-def _like(flat: list[Value], shape: list[list[Value]]) -> list[list[Value]]:
-    result, position = [], 0
-    for held in shape:
-        result.append(flat[position : position + len(held)])
-        position += len(held)
-    return result
+def _flat(accumulators: _Accumulators) -> list[Value]:
+    return [value for row in accumulators for held in row for value in held]
+
+
+def _like(flat: Sequence[Value], shape: _Accumulators) -> _Accumulators:
+    """Values in the nesting of `shape`."""
+    following = iter(flat)
+    return [[[next(following) for _ in held] for held in row] for row in shape]

@@ -76,7 +76,7 @@ MOST_BLOCKS = 128
 
 def block_rows(rows: int) -> int:
     """Of a kernel that reduces over rows: how many rows share their sums, by the shape alone."""
-    return max(LEAST_BLOCK, -(-rows // MOST_BLOCKS))
+    return max(LEAST_BLOCK, -(-rows // (4 * MOST_BLOCKS)) * 4)
 
 
 NEVER_PULLED = ARRAY_KINDS | {"reduction", "contraction"}

@@ -80,6 +80,14 @@ PREFETCH_BYTES = (1024, 256 * 1024)
 """
 
 
+ABREAST, ABREAST_COST = 4, 10
+"""Rows of a block that are computed together where a point costs no more than this.  Each is the
+next row of a stretch of its own, so memory is read in as many long runs, and what is summed over
+rows is loaded and stored once for all.  A sum over the rows of 8192 x 2048 takes 1.38 ms instead of
+1.80 on two cores of Zen 5, relu's gradient of 8192 x 3072 with its bias's 8.7 instead of 11.5;
+gelu's takes 16.0 instead of 14.5, a layer norm's as long.
+"""
+
 STRIDED_CHUNK = 64
 """Elements of a chunk whose loads are far apart: few enough that the cache lines they touch are
 still there for the next index along which those loads are neighbours.
@@ -92,7 +100,7 @@ class LoopSchedule:
     each stage; all the same for vectors of rows.  chunk: elements of a vectorised row axis in one
     task.  grain: tasks that a thread takes at a time. order: the row axes, the vectorised one last.
     stream: stores go past the caches where they can.  prefetch: the stage that fetches what it
-    reads for the next row, too; -1 for none.
+    reads for the next row, too; -1 for none.  abreast: rows of a block that are computed together.
     """
 
     vector: str
@@ -104,6 +112,7 @@ class LoopSchedule:
     inner_order: tuple[tuple[int, ...], ...]
     stream: bool = False
     prefetch: int = -1
+    abreast: int = 1
 
 
 def instr_cost(instr: Instr) -> int:
@@ -234,8 +243,16 @@ def schedule_loops(kernel: LoopKernel, target: Target) -> LoopSchedule:
     stream = nbytes >= STREAM_BYTES
     ahead = _fetching_stage(kernel) if stream and vector == "inner" else -1
     return LoopSchedule(
-        vector, tuple(lanes), chunk, strided, grain, order, tuple(inner_order), stream, ahead
+        vector, tuple(lanes), chunk, strided, grain, order, tuple(inner_order), stream, ahead,
+        _abreast(kernel),
     )
+
+
+def _abreast(kernel: LoopKernel) -> int:
+    """Several rows of a block at a time where all that they take is memory."""
+    first, *later = kernel.stages
+    light = not later and not first.reductions and _inner_cost(kernel, first) <= ABREAST_COST
+    return ABREAST if kernel.block and light else 1
 
 
 def _inner_cost(kernel: LoopKernel, stage: Stage) -> int:
