@@ -19,7 +19,8 @@ from lazygrad_compiler.artifact import Artifact, Donations, GridLaunch, LibraryL
 from lazygrad_compiler.autodiff.listing import Differentiated, gradient_text
 from lazygrad_compiler.backend import AnyTarget, Backend, Grid, backend_of
 from lazygrad_compiler.binding import Binding, BoundLaunch, binding_of, fixed, in_order
-from lazygrad_compiler.fusion.partition import Partition, Reason, partition
+from lazygrad_compiler.fusion.partition import Body, Partition, Reason, partition
+from lazygrad_compiler.fusion.seams import refusals
 from lazygrad_compiler.in_place import donations
 from lazygrad_compiler.ir.node import Graph, Location, Node
 from lazygrad_compiler.ir.ops import ARRAY_KINDS
@@ -31,7 +32,7 @@ from lazygrad_compiler.loops.arrays import lower_array
 from lazygrad_compiler.loops.columns import lower_row_group
 from lazygrad_compiler.loops.concat import comes_in_pieces, lower_pieces
 from lazygrad_compiler.loops.kernel import ArrayKernel, Kernel, Launch, text
-from lazygrad_compiler.loops.lower import lower_contraction
+from lazygrad_compiler.loops.lower import Group, lower_contraction
 from lazygrad_compiler.loops.rebase import rebase
 from lazygrad_compiler.loops.repeat import Repeat, lower_loop
 from lazygrad_compiler.loops.scatter import lower_scatter
@@ -80,6 +81,15 @@ class Stages:
     def render(self, stage: str) -> str:
         """The stage as text.  KeyError for an unknown name."""
         return _RENDER[stage](self)
+
+    def refusals(self) -> list[tuple[Node, Node, Reason]]:
+        """Neighbours that are not one kernel, and why, those in the steps of loops at the end."""
+        return refusals(self.opt, self.partition, self.has_attention)
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether the target has a kernel for attention."""
+        return "attention" in backend_of(self.target).emitters
 
 
 def stages_of(target: AnyTarget) -> tuple[str, ...]:
@@ -160,7 +170,7 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
         if group.kind == "joined":  # its pieces are stored where they belong
             continue
         if group.kind == "loop":
-            launches += lower_loop(group, partial(lower_body, parts.refused, backend))
+            launches += lower_loop(group, partial(lower_body, parts, group, backend))
             continue
         if group.kind == "contraction":
             made = [lower_contraction(group, stored)]
@@ -176,14 +186,11 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
     return launches
 
 
-def lower_body(
-    refused: list[tuple[Node, Node, Reason]], backend: Backend, body: Graph
-) -> list[Launch]:
-    """The launches of one step of a loop; why they are not fewer is added to `refused`."""
+def lower_body(outer: Partition, group: Group, backend: Backend, body: Graph) -> list[Launch]:
+    """The launches of one step of a loop; how it is partitioned is noted in `outer`."""
     parts = partition(body, backend.columns)
-    launches = lower_groups(parts, backend)
-    refused += parts.refused
-    return launches
+    outer.bodies.append(Body(group, body, parts))
+    return lower_groups(parts, backend)
 
 
 def emit_kernels(
@@ -352,7 +359,7 @@ def _render_fused(stages: Stages) -> str:
             lines.append(
                 f"  {root.op} {root.dtype.name}{list(root.shape)} {kept}{where(root.location)}"
             )
-    for producer, consumer, reason in stages.partition.refused:
+    for producer, consumer, reason in stages.refusals():
         lines.append(
             f"not fused: {producer.op}{where(producer.location)} -> "
             f"{consumer.op}{where(consumer.location)}: {reason.value}"

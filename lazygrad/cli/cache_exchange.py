@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lazygrad.cli import FINDING, OK, UsageError, human_bytes
 from lazygrad.cli.cache_list import find_entry, print_json, unusable
+from lazygrad.cli.scripts import check_writable, written
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,9 @@ def export(options: argparse.Namespace) -> int:
     from lazygrad_runtime.cache_entry import CacheDamage
     from lazygrad_runtime.cache_exchange import export_entries
     from lazygrad_runtime.cache_target import is_program
+    if options.file == "-":
+        raise UsageError("an archive is no text for standard output; name a file")
+    check_writable(options.file)
     cache = CompileCache()
     if unusable(cache):
         return FINDING
@@ -41,10 +45,8 @@ def export(options: argparse.Namespace) -> int:
             sound.append(entry)
         except (CacheDamage, OSError) as error:
             damaged[entry.key] = str(error)
-    try:
+    with written(options.file):
         size = export_entries(sound, Path(options.file))
-    except OSError as error:
-        raise UsageError(f"{options.file} cannot be written: {error.strerror or error}") from None
     if options.json:
         print_json({"file": options.file, "entries": len(sound), "bytes": size,
                     "left_out": damaged})

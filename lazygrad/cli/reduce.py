@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from lazygrad.cli import FINDING
 from lazygrad.cli.failing import add_failing, failing_case
-from lazygrad.cli.scripts import check_writable, whole_number, write_text
+from lazygrad.cli.scripts import check_writable, whole_number, write_text, written
 
 DESCRIPTION = """\
 Shrinks a graph whose compiled result is wrong (or that does not compile) as long as it fails in the
@@ -41,7 +40,9 @@ def run(options: argparse.Namespace) -> int:
     from lazygrad.explain.graphs import write_inputs
     from lazygrad.explain.reduce import reduce_case
     from lazygrad_compiler.ir.text import print_graph
-    check_writable(options.output)
+    to_files = options.output not in (None, "-")
+    arrays = f"{options.output}.npz" if to_files else None
+    check_writable(options.output, arrays)
     case, _, code = failing_case(options, "reduce")
     if case is None:
         return code
@@ -52,11 +53,10 @@ def run(options: argparse.Namespace) -> int:
         return code
     small, failure, tests = reduced
     text = f"# {failure}\n{print_graph(small.graph)}"
-    if options.output is None:
-        print(text, end="")
-    else:
-        write_text(options.output, text)
-        write_inputs(str(Path(options.output + ".npz")), small.inputs)
+    write_text(options.output or "-", text)
+    if arrays is not None:
+        with written(arrays):
+            write_inputs(arrays, small.inputs)
     print(f"lazygrad reduce: {case.operations} operations -> {small.operations}, "
           f"{tests} candidates tried", file=sys.stderr)
     return FINDING

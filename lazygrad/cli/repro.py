@@ -29,8 +29,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add_failing(parser)
-    parser.add_argument("-o", "--output", metavar="FILE.py", default="lazygrad-repro.py",
-                        help="where it goes (default: lazygrad-repro.py)")
+    parser.add_argument("-o", "--output", metavar="FILE.py|-", default="lazygrad-repro.py",
+                        help="where it goes (default: lazygrad-repro.py); - is standard output")
     parser.add_argument("--reduce", action="store_true", help="shrink the program first")
     parser.set_defaults(run=run)
 
@@ -52,5 +52,6 @@ def run(options: argparse.Namespace) -> int:
         if reduced is not None:
             case, found, _ = reduced
     write_text(options.output, source(case, found, options.tolerance))
-    print(f"lazygrad repro: {found}; written to {options.output}", file=sys.stderr)
+    where = "" if options.output == "-" else f"; written to {options.output}"
+    print(f"lazygrad repro: {found}{where}", file=sys.stderr)
     return FINDING

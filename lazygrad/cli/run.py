@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from lazygrad.cli import FINDING, OK, SCHEMA_VERSION, UsageError
+from lazygrad.cli import FINDING, OK, SCHEMA_VERSION
 from lazygrad.cli.cache import print_json
 from lazygrad.cli.graphs import add_inputs, legal_graph, load_inputs
+from lazygrad.cli.scripts import check_writable, written
 
 DESCRIPTION = """\
 Compiles a graph (the stages graph and opt of `lazygrad dump-ir`), runs it, and prints the results.
@@ -42,17 +43,19 @@ def run(options: argparse.Namespace) -> int:
 
     from lazygrad.explain.compare import compiled
     from lazygrad_compiler.ir.interpret import interpret
+    path = options.output
+    if path is not None and path != "-" and not path.endswith(".npz"):
+        path += ".npz"  # as numpy.savez calls it
+    check_writable(path)
     graph = legal_graph(options.file)
     if graph is None:
         return FINDING
     inputs = load_inputs(options, graph)
     results = (interpret if options.interpret else compiled)(graph, inputs)
-    if options.output is not None:
-        try:
-            numpy.savez(options.output, **{f"output{number}": result for number, result
-                                           in enumerate(results)})  # type: ignore[arg-type]
-        except OSError as error:
-            raise UsageError(f"-o {options.output}: {error.strerror}") from None
+    if path not in (None, "-"):
+        with written(path):
+            numpy.savez(path, **{f"output{number}": result for number, result
+                                 in enumerate(results)})  # type: ignore[arg-type]
         return OK
     names = [f"{node.dtype.name}{list(node.shape)}" for node in graph.outputs]
     if options.json:

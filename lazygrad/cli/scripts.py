@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,18 +46,33 @@ def check_script(script: str) -> None:
         raise UsageError(f"{script} is not a Python file: {error}") from None
 
 
-def check_writable(path: str | None) -> None:
-    """UsageError where a file of that name cannot be made: said before the script runs."""
-    if path in (None, "-"):
-        return
-    target = Path(path)  # type: ignore[arg-type]
-    folder = target.parent
-    if target.is_dir():
-        raise UsageError(f"{path} is a folder; name a file")
-    if not folder.is_dir():
-        raise UsageError(f"{path} cannot be written: there is no folder {folder}")
-    if not os.access(target if target.exists() else folder, os.W_OK):
-        raise UsageError(f"{path} cannot be written: you may not write there")
+def check_writable(*paths: str | None) -> None:
+    """UsageError where one of the files cannot be made: said before any work is done.  None and
+    `-`, which is standard output, are no files.
+    """
+    for path in paths:
+        if path not in (None, "-"):
+            _check_file(str(path))
+
+
+def _check_file(path: str) -> None:
+    """Opens the file as writing it would, which changes none that is there and leaves none behind.
+    """
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise UsageError(f"{path} is a folder; name a file")
+        if not target.parent.is_dir():
+            raise UsageError(f"{path} cannot be written: there is no folder {target.parent}")
+        there = os.path.lexists(target)
+        if target.exists() and not target.is_file():
+            return  # a device or a pipe: opening it may wait, or do something
+        with open(target, "ab"):
+            pass
+        if not there:
+            target.unlink()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def check_folder(path: str) -> None:
@@ -84,11 +100,21 @@ def run_watched(options: argparse.Namespace, watch: Watch) -> bool:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a file that the command line names."""
-    try:
+    """Writes a file that the command line names, or to standard output for `-`."""
+    if path == "-":
+        print(text, end="")
+        return
+    with written(path):
         Path(path).write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def written(path: str) -> Iterator[None]:
+    """Around the writing of a file that the command line names: UsageError where it fails."""
+    try:
+        yield
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def no_program(command: str, succeeded: bool = True) -> None:

@@ -48,7 +48,7 @@ def describe_program(program: DumpedProgram) -> dict[str, Any]:
         "kernels": [describe_launch(stages, number) for number in program.kernels],
         "seams": [{"producer": _operation(producer), "reader": _operation(reader),
                    "reason": reason.name, "words": reason.value}
-                  for producer, reader, reason in stages.partition.refused],
+                  for producer, reader, reason in stages.refusals()],
     }
     if program.changes:
         found["passes"] = [_describe_change(change) for change in program.changes]

@@ -26,6 +26,7 @@ from lazygrad_compiler.pipeline import Stages, rounds
 class Item:
     """lines: what it says.  kind: of the op, for its colour.  title: said when pointed at.  box:
     number of the box it is in, -1 for none.  link: the kernel that it stands for, if it does.
+    folded: how many boxes it stands for.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Item:
     title: str
     box: int = -1
     link: str = ""
+    folded: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ def overview(picture: Picture) -> Picture:
         note = "\n".join(dict.fromkeys(picture.boxes[number].note for number in numbers))
         found.items.append(Item(
             key, (_clipped(first.about, 30) + times, _clipped(_ranges(calls), 30)), first.kind,
-            f"kernel {_ranges(calls)}\n{note}", link=first.link))
+            f"kernel {_ranges(calls)}\n{note}", link=first.link, folded=len(numbers)))
     found.edges = list(dict.fromkeys((keys[start], keys[end]) for start, end in between))
     return found
 

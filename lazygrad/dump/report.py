@@ -112,8 +112,11 @@ def _kernels(program: DumpedProgram) -> list[str]:
     whole = _picture(picture, f"fused-{number}", link)
     if len(picture.boxes) <= LARGE_PROGRAM:
         return [whole]
-    return [_picture(overview(picture), f"overview-{number}", link),
-            '<p class="told">A box is a kernel, ×6 six calls of the same code; a click on it opens '
+    small = overview(picture)
+    folded = max(item.folded for item in small.items)
+    alike = f" (×{folded}: {folded} with the same code)" if folded > 1 else ""
+    return [_picture(small, f"overview-{number}", link),
+            f'<p class="told">A box is a kernel{alike}; a click on it opens '
             "its page, with its operations.</p>",
             f"<details><summary>the kernels with their operations, as a picture</summary>{whole}"
             "</details>"]

@@ -106,7 +106,7 @@ def _fused(stages: Stages, selection: Selection, numbers: set[int]) -> str:
     kept: list[str] = []
     inside = False
     lines = stages.render("fused").splitlines()
-    seams = iter(stages.partition.refused)
+    seams = iter(stages.refusals())
     for line in lines:
         begins = re.match(r"kernel (\d+):", line)
         if begins:

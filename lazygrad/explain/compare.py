@@ -7,16 +7,15 @@ Integers and booleans must be equal, not-a-numbers and infinities in the same pl
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
 
+from lazygrad.explain.rounding import rounding_noise
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.interpret import evaluate, interpret
-from lazygrad_compiler.ir.node import Graph, Node, topological
-from lazygrad_compiler.ir.ops import OPS
+from lazygrad_compiler.ir.node import Graph
 from lazygrad_compiler.pipeline import compile_graph
 from lazygrad_compiler.target import host
 from lazygrad_runtime.memory import Buffer
@@ -26,9 +25,8 @@ TOLERANCE = {"float64": 1e-9, "complex128": 1e-9, "float32": 1e-4, "complex64": 
              "float16": 2e-2, "bfloat16": 1e-1}
 """By dtype; what is not listed (float8) gets the widest."""
 
-EPSILON = {"float64": 2.0**-52, "complex128": 2.0**-52, "float32": 2.0**-23, "complex64": 2.0**-23,
-           "float16": 2.0**-10, "bfloat16": 2.0**-7}
-ROUNDINGS = 16
+ROUNDINGS = 32
+"""So many times what random rounding moves a result by is rounding, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,55 +55,11 @@ class Difference:
 
 def interpreted(graph: Graph, inputs: Sequence[numpy.ndarray]) -> list[Expected]:
     """What the graph's outputs should be.  Raises what `interpret` raises."""
-    order = topological(graph.outputs)
     known = {leaf: inputs[leaf.attrs[0]] for leaf in graph.inputs()}
-    values = dict(zip(order, evaluate(order, known), strict=True))
-    errors = rounding_errors(order, values)
-    return [Expected(values[node], ROUNDINGS * errors[node]) for node in graph.outputs]
-
-
-def rounding_errors(order: Sequence[Node],
-                    values: Mapping[Node, numpy.ndarray]) -> dict[Node, float]:
-    """About how far rounding can move any element of each value, to first order: a rounding of the
-    largest element for each operation, carried on as the operation carries differences on.
-    """
-    with numpy.errstate(all="ignore"):
-        size = {node: _largest(values[node]) for node in order}
-    errors: dict[Node, float] = {}
-    for node in order:
-        sizes = [size[value] for value in node.inputs]
-        carried = [errors[value] for value in node.inputs]
-        own = EPSILON.get(node.dtype.name, 0.0) * size[node]
-        if not node.inputs or OPS[node.op].kind in ("movement", "marker"):
-            error = max(carried, default=0.0)
-        elif node.op in ("add", "sub"):
-            error = own + sum(carried)
-        elif node.op in ("mul", "dot", "conv"):
-            terms = math.sqrt(max(_terms(node), 1))
-            step = EPSILON.get(node.dtype.name, 0.0) * sizes[0] * sizes[1]
-            error = terms * (carried[0] * sizes[1] + carried[1] * sizes[0] + step)
-        elif node.op in ("sum", "cumsum"):
-            terms = math.sqrt(max(_terms(node), 1))
-            error = terms * (carried[0] + EPSILON.get(node.dtype.name, 0.0) * sizes[0])
-        elif node.op == "exp":
-            error = own + carried[0] * size[node]
-        else:
-            relative = max((error / largest for error, largest in zip(carried, sizes, strict=True)
-                            if largest), default=0.0)
-            error = own + relative * size[node]
-        errors[node] = error if math.isfinite(error) else 0.0
-    return errors
-
-
-def _terms(node: Node) -> int:
-    """How many numbers are added up for one element of the result."""
-    if node.op == "mul":
-        return 1
-    if node.op == "dot":
-        return math.prod(node.inputs[0].shape[axis] for axis in node.attr("left_contract"))
-    if node.op == "conv":
-        return math.prod(node.inputs[1].shape[1:])
-    return node.inputs[0].size // max(node.size, 1) if node.op == "sum" else node.size
+    values = evaluate(graph.outputs, known)
+    noise = rounding_noise(graph.outputs, known, values)
+    return [Expected(value, ROUNDINGS * moved)
+            for value, moved in zip(values, noise, strict=True)]
 
 
 def _largest(value: numpy.ndarray) -> float:

@@ -80,3 +80,19 @@ def failure(graph: Graph, inputs: Sequence[numpy.ndarray],
     expected = interpreted(graph, inputs)
     return (rewriting_failure(graph, inputs, expected, tolerance)
             or compiled_failure(graph, inputs, expected, tolerance))
+
+
+def failure_of_kind(kind: str, graph: Graph, inputs: Sequence[numpy.ndarray],
+                    tolerance: float | None = None) -> Failure | None:
+    """The failure if it is of that kind; no more is done than to find out."""
+    expected = interpreted(graph, inputs)
+    found = None
+    if kind == "wrong":  # the likeliest first: most of what `reduce` tries is right
+        found = compiled_failure(graph, inputs, expected, tolerance)
+        if found is None:
+            return None
+    rewriting = rewriting_failure(graph, inputs, expected, tolerance)
+    if rewriting is None and kind not in ("wrong", "opt", "verify"):
+        found = compiled_failure(graph, inputs, expected, tolerance)
+    found = rewriting or found
+    return found if found is not None and found.kind == kind else None

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lazygrad.cli import human_bytes
 from lazygrad.explain.lines import lines_of
+from lazygrad_compiler.fusion.partition import Partition
 from lazygrad_compiler.fusion.seams import Seam, seams
+from lazygrad_compiler.loops.lower import Group
 from lazygrad_compiler.pipeline import Stages
 
 
 def describe(stages: Stages) -> list[dict[str, Any]]:
-    """Every seam of a program, as plain data."""
-    return [_described(seam) for seam in seams(stages.opt, stages.partition)]
+    """Every seam of a program, as plain data.
+
+    kernel: the number that `dump-ir` gives it, of several the first; None for a joining, which no
+    kernel does.  saved_bytes: in a run of the program; of a loop, in all steps.
+    """
+    numbers: dict[int, int] = {}
+    for number, launch in enumerate(stages.launches):
+        numbers.setdefault(id(launch.group), number)
+    _number_loops(stages.partition, numbers)
+    return [_described(seam, numbers)
+            for seam in seams(stages.opt, stages.partition, stages.has_attention)]
 
 
-def _described(seam: Seam) -> dict[str, Any]:
-    def value(node: Any, kernel: int) -> dict[str, Any]:
-        return {"op": node.op, "type": f"{node.dtype.name}{list(node.shape)}", "kernel": kernel,
-                "lines": lines_of(node.location)}
+def _number_loops(parts: Partition, numbers: dict[int, int]) -> None:
+    """A loop has the number of the first kernel of its steps."""
+    for body in parts.bodies:
+        _number_loops(body.parts, numbers)
+        inside = [numbers[id(each)] for each in body.parts.groups if id(each) in numbers]
+        if inside:
+            numbers[id(body.group)] = min(inside)
+
+
+def _described(seam: Seam, numbers: dict[int, int]) -> dict[str, Any]:
+    def value(node: Any, group: Group) -> dict[str, Any]:
+        return {"op": node.op, "type": f"{node.dtype.name}{list(node.shape)}",
+                "kernel": numbers.get(id(group)), "lines": lines_of(node.location)}
 
     return {
-        "producer": value(seam.producer, seam.kernels[0]),
-        "consumer": value(seam.consumer, seam.kernels[1]),
+        "producer": value(seam.producer, seam.groups[0]),
+        "consumer": value(seam.consumer, seam.groups[1]),
+        "loops": [{"name": name, "steps": steps} for name, steps in seam.loops],
         "reason": seam.reason.name.lower() if seam.reason else "unknown",
         "because": seam.reason.value if seam.reason else "unknown",
-        "saved_bytes": seam.saved_bytes,
+        "saved_bytes": seam.saved_bytes * math.prod(steps for _, steps in seam.loops),
     }
 
 
@@ -35,6 +57,7 @@ def text(described: list[dict[str, Any]]) -> str:
     for seam in described:
         ends = [f"{end['op']} {end['type']} ({', '.join(end['lines']) or 'no line'})"
                 for end in (seam["producer"], seam["consumer"])]
+        rounds = "".join(f" in {loop['steps']} steps of {loop['name']}" for loop in seam["loops"])
         parts.append(f"{ends[0]} | {ends[1]}\n    {seam['because']}; "
-                     f"fusing would save {human_bytes(seam['saved_bytes'])}")
+                     f"fusing would save {human_bytes(seam['saved_bytes'])}{rounds}")
     return "\n".join(parts) or "no seam: one kernel, or kernels that share no value"

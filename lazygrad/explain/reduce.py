@@ -1,24 +1,33 @@
 """`reduce`: a failing graph made small, the class of its failure kept.
 
-Three moves, each kept if the graph still fails in the same way: fewer outputs; a value in the
-middle becomes the only output (what comes after it goes); values become inputs that hold what the
-interpreter computes for them (what comes before goes).  They are tried on many values at once, then
-on half as many, down to one (Zeller, Hildebrandt: Simplifying and isolating failure-inducing input,
-2002).  Last, an operation gives way to an operand of its type.
+A program of thousands of operations is halved first: its first half alone (every value that the
+second one reads is wanted), or the second alone (those values are inputs that hold what the
+interpreter computes).  So all halvings together cost as much as trying the whole a few times.
+
+Then four moves, each kept if the graph still fails in the same way: fewer outputs; a value in the
+middle becomes the only output (what comes after it goes); values become inputs (what comes before
+goes).  They are tried on many values at once, then on half as many, down to one (Zeller,
+Hildebrandt: Simplifying and isolating failure-inducing input, 2002).  Last, an operation gives way
+to an operand of its type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy
 
-from lazygrad.explain.failures import Failure, failure
+from lazygrad.explain.failures import Failure, failure, failure_of_kind
 from lazygrad_compiler.ir.interpret import interpret
 from lazygrad_compiler.ir.node import Graph, Node, node, substitute
 
 LEAVES = ("input", "const", "iota")
+
+HALVED = 40
+"""Operations above which a program is halved first."""
+CUTS = (0.5, 0.25, 0.75)
+"""Where it is cut, as a share of its operations: at the next place where neither half fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +44,12 @@ class Case:
 
 
 class Reducer:
-    """tests: how often a candidate was tried so far.  most: where to stop."""
+    """tests: how often a candidate was tried so far.  most: where to stop.  fails(kind, graph,
+    inputs, tolerance): the failure, if it is of that kind.
+    """
 
     def __init__(self, kind: str, tolerance: float | None, most: int,
-                 fails: Callable[..., Failure | None] = failure) -> None:
+                 fails: Callable[..., Failure | None] = failure_of_kind) -> None:
         self.kind = kind
         self.tolerance = tolerance
         self.most = most
@@ -49,13 +60,13 @@ class Reducer:
         """Whether the case fails in the class that is kept."""
         self.tests += 1
         try:
-            found = self.fails(case.graph, case.inputs, self.tolerance)
+            return self.fails(self.kind, case.graph, case.inputs, self.tolerance) is not None
         except Exception:  # the interpreter does not run it: no case at all
             return False
-        return found is not None and found.kind == self.kind
 
     def run(self, case: Case) -> Case:
         """The case reduced until no move makes it smaller."""
+        case = self.halves(case)
         while self.tests < self.most:
             before = _size(case)
             for move in (self.fewer_outputs, self.earlier_output, self.cut_inputs, self.bypass):
@@ -64,12 +75,30 @@ class Reducer:
                 break
         return case
 
+    def halves(self, case: Case) -> Case:
+        """A part of the program between two places in its order, as long as one half fails alone.
+        """
+        while case.operations > HALVED and self.tests < self.most:
+            order = [each for each in case.graph.nodes() if each.op not in LEAVES]
+            parts = (part for share in CUTS for part in _parts(case, order, int(share * len(order)))
+                     if part is not None and part.operations < case.operations)
+            smaller = next((part for part in parts if self.same(part)), None)
+            if smaller is None:
+                break
+            case = smaller
+        return case
+
     def fewer_outputs(self, case: Case) -> Case:
-        outputs = case.graph.outputs
-        for output in dict.fromkeys(outputs) if len(outputs) > 1 else ():
-            candidate = _case(Graph((output,)), case.inputs)
-            if self.same(candidate):
-                return candidate
+        """One output, or a few: halves of them are tried, then quarters, down to single ones."""
+        outputs = list(dict.fromkeys(case.graph.outputs))
+        size = len(outputs) // 2
+        while size >= 1 and self.tests < self.most:
+            for start in range(0, len(outputs), size):
+                candidate = _case(Graph(tuple(outputs[start:start + size])), case.inputs)
+                if self.same(candidate):
+                    case, outputs = candidate, list(candidate.graph.outputs)
+                    break
+            size = min(size, len(outputs)) // 2
         return case
 
     def earlier_output(self, case: Case) -> Case:
@@ -128,6 +157,18 @@ class Reducer:
         return case
 
 
+def _parts(case: Case, order: Sequence[Node], place: int) -> Iterator[Case | None]:
+    """The operations before a place in the order, and those from there on."""
+    first, second = order[:place], set(order[place:])
+    outputs = dict.fromkeys(case.graph.outputs)
+    read = {value for each in second for value in each.inputs}.union(outputs)
+    across = [each for each in first if each in read]
+    behind = tuple(each for each in outputs if each in second)
+    if across and behind:
+        yield _case(Graph(tuple(across)), case.inputs)
+        yield cut(Case(Graph(behind), case.inputs), across)
+
+
 def _size(case: Case) -> tuple[int, int, int]:
     return case.operations, len(case.graph.outputs), len(case.graph.nodes())
 
@@ -155,15 +196,15 @@ def cut(case: Case, values: Sequence[Node]) -> Case | None:
     return _case(Graph(substitute(case.graph.outputs, leaves)), (*case.inputs, *arrays))
 
 
-def reduce_case(case: Case, tolerance: float | None = None, most: int = 2000,
-                fails: Callable[..., Failure | None] = failure) -> tuple[Case, Failure, int] | None:
+def reduce_case(case: Case, tolerance: float | None = None,
+                most: int = 2000) -> tuple[Case, Failure, int] | None:
     """The smallest case found with a failure of the same class, that failure, and how many
     candidates were tried; None where the case does not fail.
     """
-    found = fails(case.graph, case.inputs, tolerance)
+    found = failure(case.graph, case.inputs, tolerance)
     if found is None:
         return None
-    reducer = Reducer(found.kind, tolerance, most, fails)
+    reducer = Reducer(found.kind, tolerance, most)
     small = reducer.run(_case(case.graph, case.inputs))
-    last = fails(small.graph, small.inputs, tolerance)
+    last = failure(small.graph, small.inputs, tolerance)
     return small, last or found, reducer.tests

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 
 from lazygrad._core import graph
 from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.inference_attention import FEWEST_QUERIES_FOUND, FEWEST_SCORES_FOUND
 from lazygrad_compiler.ir.node import Node
-
-FEWEST_QUERIES = 32
-FEWEST_SCORES = 1 << 11
-"""Scores of one head below which products and a softmax are as fast as attention."""
 
 
 def _with_heads(node: Node, batch: tuple[int, ...], heads: int) -> Node:
@@ -83,7 +80,8 @@ def attention_of_product(weights: Node, values: Node) -> Node | None:
     if weights.op != "div" or weights.ndim < 2 or weights.ndim != values.ndim:
         return None
     queries, keys = weights.shape[-2:]
-    if queries < FEWEST_QUERIES or queries * keys < FEWEST_SCORES or 0 in values.shape:
+    few = queries < FEWEST_QUERIES_FOUND or queries * keys < FEWEST_SCORES_FOUND
+    if few or 0 in values.shape:
         return None
     scores = _softmax_of(weights)
     parts = None if scores is None else _parts(scores)

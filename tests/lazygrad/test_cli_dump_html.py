@@ -160,7 +160,13 @@ def test_many_kernels_are_plain_boxes_first_and_those_alike_are_one() -> None:
     shown = html_text([program])
     parsed = Page(shown)
     assert {address[1:] for address in parsed.addresses} <= set(parsed.ids)
-    assert "×6" in shown and "the kernels with their operations" in shown
+    assert "A box is a kernel (×6: 6 with the same code); " in shown
+    assert "the kernels with their operations" in shown
+    unfolded = dumped(lower(debug.recorded_graph(results[:LARGE_PROGRAM + 1])[0], host()),
+                      Options(stages=("fused",)))
+    assert unfolded is not None
+    shown = html_text([unfolded])
+    assert "A box is a kernel; " in shown and "×" not in shown, "nothing is folded"
 
 
 def test_kernels_of_loops_say_how_many_steps_they_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import itertools
 import json
@@ -482,16 +483,64 @@ def test_a_script_that_fails_is_a_finding(command: tuple[str, ...], tmp_path: Pa
     (("cache", "ls", "more"), "cache ls does not take more"),
     (("cache", "ls", "--limit", "-1"), "'-1' is not a whole number from 0 on"),
     (("cache", "import", "{folder}/none.zip"), "none.zip: No such file or directory"),
-    (("cache", "export", "{folder}/none/x.zip"), "x.zip cannot be written: No such file"),
+    (("cache", "export", "{folder}/none/x.zip"), "there is no folder"),
+    (("cache", "export", "-"), "name a file"),
+    (("reduce", "{script}", "-o", "{folder}/taken"), "taken.npz is a folder; name a file"),
+    (("reduce", "{script}", "-o", "{folder}/none/x"), "there is no folder"),
+    (("run", "{folder}/no.txt", "-o", "{folder}/taken"), "taken.npz is a folder; name a file"),
+    (("run", "{folder}/no.txt", "-o", "{folder}/none/x.npz"), "there is no folder"),
+    (("repro", "{script}", "-o", "{folder}/" + 300 * "x"), "cannot be written: File name too long"),
+    (("repro", "{script}", "-o", "{folder}/lost"), "lost cannot be written: No such file"),
+    (("dump-ir", "{script}", "-o", "{script}/dump"), "cannot be written: Not a directory"),
 ])
 def test_what_cannot_work_is_said_before_the_script_runs(
     arguments: tuple[str, ...], message: str, tmp_path: Path, call: Call
 ) -> None:
     script = tmp_path / "train.py"
     script.write_text("raise AssertionError('ran')\n")
+    (tmp_path / "taken.npz").mkdir()
+    (tmp_path / "lost").symlink_to(tmp_path / "none" / "there")
+    before = {*tmp_path.iterdir(), tmp_path / "cache"}
     code, shown, told = call(*(word.format(script=script, folder=tmp_path) for word in arguments))
     assert (code, shown) == (2, "")
     assert message in told and "Traceback" not in told and "Errno" not in told
+    assert before >= set(tmp_path.iterdir()), "nothing is left behind"
+
+
+WRITING = [
+    ("reduce {script} -o {file}", ("", ".npz")), ("repro {script} -o {file}", ("",)),
+    ("profile {script} -o {file}", ("",)), ("roofline {script} --svg {file}", ("",)),
+    ("explain memory {script} --svg {file}", ("",)), ("run {folder}/no.txt -o {file}", (".npz",)),
+    ("cache export {file}", ("",)),
+]
+
+
+@pytest.mark.parametrize("command, endings", WRITING, ids=lambda value: str(value).split(" {")[0])
+def test_a_file_that_may_not_be_written_is_said_before_the_work(
+    command: str, endings: tuple[str, ...], tmp_path: Path, call: Call,
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it there or not: another user's, or on a disk that is read-only."""
+    script = write(tmp_path, "raise AssertionError('ran')\n")
+    opened = builtins.open
+
+    def denied(name: object, mode: str = "r", *more: object, **options: object) -> object:
+        if str(name) == str(refused) and set(mode) & set("wax+"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+        return opened(name, mode, *more, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(builtins, "open", denied)
+    words = command.format(script=script, folder=tmp_path, file=tmp_path / "out").split()
+    for ending in endings:
+        refused = tmp_path / f"out{ending}"
+        for there in (False, True):
+            if there:
+                refused.write_bytes(b"kept")
+            code, shown, told = call(*words)
+            assert (code, shown, told.count("\n")) == (2, "", 1), told
+            assert told.endswith(f"{refused} cannot be written: Permission denied\n")
+            assert not there or refused.read_bytes() == b"kept"
+        refused.unlink()
 
 
 RUNNING = [("dump-ir",), ("explain", "fusion"), ("explain", "memory"), ("explain", "recompile"),

@@ -14,7 +14,7 @@ from lazygrad_compiler.autodiff.vjp import BLOCKING, pull_back
 from lazygrad_compiler.autodiff.vjp_build import Builder
 from lazygrad_compiler.autodiff.vjp_loop import pull_back_loop
 from lazygrad_compiler.ir.loop import Key, Loop, siblings
-from lazygrad_compiler.ir.node import IRError, Node, topological
+from lazygrad_compiler.ir.node import IRError, Node, merge_locations, topological
 from lazygrad_compiler.ir.ops import listed
 
 listeners: list[Callable[[Sequence[Node], Sequence[Node | None]], None]] = []
@@ -122,7 +122,8 @@ def add_up(contributions: Sequence[Node], forward: Node) -> Node:
     """Their sum, first to last; where they are zero but for parts of an axis which do not overlap
     and leave nothing out, as the gradients of a tensor cut into pieces are, the parts joined.
     """
-    at = Builder(forward.location)
+    lines = forward.location  # what goes into the steps of a loop has none
+    at = Builder(lines or merge_locations(*(each.location for each in contributions)))
     joined = _parts_of_an_axis(contributions)
     if joined is not None:
         axis, parts = joined

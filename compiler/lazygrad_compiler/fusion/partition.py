@@ -55,15 +55,33 @@ class Reason(enum.Enum):
     TAKEN = "the reader is fused with another of the values that it reads"
     LIMIT = "the kernel would become too large"
     HELD_BACK = "a search for a wrong decision keeps them apart"
+    ATTENTION_SMALL = "attention of few queries or keys: products and a softmax are the faster way"
+    ATTENTION_READ = "attention whose scores or weights are wanted, too: they are stored anyway"
+    ATTENTION_TARGET = "attention, for which this target has no kernel"
+    ATTENTION_SCORES = "nearly attention, but its scores are no product that is scaled, then masked"
+    ATTENTION_WEIGHTS = "nearly attention, but its weights are changed before they meet the values"
+    ATTENTION_FORM = "nearly attention, but not in a form that is recognised"
 
 
 @dataclass(slots=True)
 class Partition:
-    """groups: in execution order.  refused: (producer root, consumer root, reason)."""
+    """groups: in execution order.  refused: (producer root, consumer root, reason).  bodies: of the
+    groups that are loops, once they are lowered.
+    """
 
     groups: list[Group]
     stored: set[Node]
     refused: list[tuple[Node, Node, Reason]] = field(default_factory=list)
+    bodies: list[Body] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What is done in each step of a loop.  group: the loop's."""
+
+    group: Group
+    graph: Graph
+    parts: Partition
 
 
 def is_free(node: Node) -> bool:

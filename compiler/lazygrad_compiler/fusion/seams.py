@@ -1,51 +1,81 @@
 """Seams: where a value goes through memory from one kernel to another, why, and what that costs.
 
 In: a partition.  Out: one `Seam` for each pair of values that are neighbours (the second is
-computed from the first, with nothing stored in between) and live in different kernels.
+computed from the first, with nothing stored in between) and live in different kernels; of a loop,
+those of one step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lazygrad_compiler.fusion.near_attention import regions
 from lazygrad_compiler.fusion.partition import Partition, Reason
+from lazygrad_compiler.ir.loop import Loop
 from lazygrad_compiler.ir.node import Graph, Node
+from lazygrad_compiler.loops.lower import Group
 
 
 @dataclass(frozen=True, slots=True)
 class Seam:
-    """producer, consumer: values of two kernels, by number in `kernels`.  reason: None would be a
-    gap in the partition's notes; tests assert that there is none.  saved_bytes: memory traffic that
-    fusing the two would save: the read, and the write where nobody else needs the value.
+    """producer, consumer: values of two kernels, which are lowered from `groups`.  reason: None
+    would be a gap in the partition's notes; tests assert that there is none.  saved_bytes: memory
+    traffic that fusing the two would save: the read, and the write where nobody else needs the
+    value.  loops: (name, steps) of those that it is in, the outermost first; the bytes are those of
+    one step.
     """
 
     producer: Node
     consumer: Node
-    kernels: tuple[int, int]
+    groups: tuple[Group, Group]
     reason: Reason | None
     saved_bytes: int
+    loops: tuple[tuple[str, int], ...] = ()
 
 
-def seams(graph: Graph, parts: Partition) -> list[Seam]:
-    """All seams, in the order of the reading kernels."""
-    home = {root: number for number, group in enumerate(parts.groups) for root in group.roots}
+def refusals(
+    graph: Graph, parts: Partition, has_attention: bool = True
+) -> list[tuple[Node, Node, Reason]]:
+    """The pairs that the partition did not fuse, then those of its loops' steps; within what is
+    attention but has no kernel of it, the reason is that.  has_attention: the target has kernels
+    of attention.
+    """
+    found = list(parts.refused)
+    for region in regions(graph, has_attention):
+        found = [
+            (producer, consumer, region.reason if region.has(producer, consumer) else reason)
+            for producer, consumer, reason in found
+        ]
+    for body in parts.bodies:
+        found += refusals(body.graph, body.parts, has_attention)
+    return found
+
+
+def seams(graph: Graph, parts: Partition, has_attention: bool = True) -> list[Seam]:
+    """All seams, in the order of the reading kernels; those of the loops' steps at the end."""
+    home = {root: group for group in parts.groups for root in group.roots}
     reasons: dict[tuple[Node, Node], Reason] = {}
-    for producer, consumer, reason in parts.refused:
+    for producer, consumer, reason in refusals(graph, parts, has_attention):
         reasons.setdefault((producer, consumer), reason)
-    pairs = [(producer, root, (home[producer], number))
-             for number, group in enumerate(parts.groups) for root in group.roots
-             for producer in _reads(root, home) if home[producer] != number]
+    pairs = [(producer, root, (home[producer], group))
+             for group in parts.groups for root in group.roots
+             for producer in _reads(root, home) if home[producer] is not group]
     readers: dict[Node, set[int]] = {}
     for producer, _, (_, reader) in pairs:
-        readers.setdefault(producer, set()).add(reader)
+        readers.setdefault(producer, set()).add(id(reader))
     outputs = set(graph.outputs)
-    return [
-        Seam(producer, consumer, kernels, reasons.get((producer, consumer)),
+    found = [
+        Seam(producer, consumer, groups, reasons.get((producer, consumer)),
              producer.nbytes * (
                  2 if len(readers[producer]) == 1 and producer not in outputs else 1))
-        for producer, consumer, kernels in pairs
+        for producer, consumer, groups in pairs
     ]
+    for body in parts.bodies:
+        loop = Loop.of(body.group.roots[0])
+        found += [replace(seam, loops=((loop.body.name, loop.length), *seam.loops))
+                  for seam in seams(body.graph, body.parts, has_attention)]
+    return found
 
 
 def _reads(root: Node, home: Iterable[Node]) -> list[Node]:

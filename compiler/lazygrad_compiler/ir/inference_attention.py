@@ -18,6 +18,12 @@ from lazygrad_compiler.ir.node import Node, Shape
 GRADIENTS = ("q", "k", "v")
 """What `attention_grad` gives, by its attribute `part`."""
 
+FEWEST_QUERIES_FOUND = 32
+FEWEST_SCORES_FOUND = 1 << 11
+"""Queries and scores of a head from which on products with a softmax between are made the op:
+below that they are as fast.
+"""
+
 
 def statistics_dtype(dtype: DType) -> DType:
     """What scores, weights and sums are held in: float32 for 16-bit floats."""

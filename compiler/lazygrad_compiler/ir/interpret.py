@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy
 
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.reference import REFERENCE
+
+Step = Callable[[Node, list[numpy.ndarray], Callable[..., Any]], Any]
+"""(operation, values of its operands, its reference) -> its value."""
 
 
 def interpret(graph: Graph, inputs: Sequence[numpy.ndarray]) -> list[numpy.ndarray]:
@@ -15,8 +19,12 @@ def interpret(graph: Graph, inputs: Sequence[numpy.ndarray]) -> list[numpy.ndarr
     return evaluate(graph.outputs, {leaf: inputs[leaf.attrs[0]] for leaf in graph.inputs()})
 
 
-def evaluate(outputs: Sequence[Node], known: Mapping[Node, numpy.ndarray]) -> list[numpy.ndarray]:
+def evaluate(
+    outputs: Sequence[Node], known: Mapping[Node, numpy.ndarray], step: Step | None = None
+) -> list[numpy.ndarray]:
     """Values of nodes, given the values of some; each has the node's dtype and shape.
+
+    step: what does each operation, in place of its reference, which it is given.
 
     Raises IndexOutOfRange where a gather or scatter leaves its axis, ValueError where a known value
     does not fit.
@@ -29,7 +37,11 @@ def evaluate(outputs: Sequence[Node], known: Mapping[Node, numpy.ndarray]) -> li
     with numpy.errstate(all="ignore"):
         for current in topological(outputs, stop=lambda n: n in values):
             if current not in values:
-                result = REFERENCE[current.op](current, [values[value] for value in current.inputs])
+                operands = [values[value] for value in current.inputs]
+                reference = REFERENCE[current.op]
+                result = (
+                    step(current, operands, reference) if step else reference(current, operands)
+                )
                 values[current] = (
                     numpy.asarray(result)
                     .astype(current.dtype.numpy, copy=False)
