@@ -238,8 +238,11 @@ class _LoopEmitter:
             levels[depth].append(number)
         dtypes = [kernel.values[r.value].dtype for r in stage.reductions]
         lanes = width if inner_vector is not None or rows[0].vector is not None else 1
+        together = rows[0].vector is None
+        marks = [reduce.marking_lanes(dtype, lanes, together) for dtype in dtypes]
         starts = [
-            [reduce.start(r, d, lanes) for r, d in zip(stage.reductions, dtypes, strict=True)]
+            [reduce.start(r, d, lanes, m)
+             for r, d, m in zip(stage.reductions, dtypes, marks, strict=True)]
             for _ in rows
         ]
 

@@ -76,7 +76,8 @@ two arrays of 16M float32 takes 2.1 ms instead of 4.3 on two cores of Zen 5, lay
 """
 PREFETCH_BYTES = (1024, 256 * 1024)
 """Least and most bytes of a row whose successor is fetched while it is computed with: softmax of
-4096 x 4096 takes 2.9 ms instead of 3.9.
+4096 x 4096 takes 2.9 ms instead of 3.9, a sum of 16M float32 on one core 1.40 instead of 1.65, a
+matrix of 4096 x 4096 times a vector 1.73 instead of 2.38.
 """
 
 
@@ -273,8 +274,9 @@ def _inner_cost(kernel: LoopKernel, stage: Stage) -> int:
 
 
 def _fetching_stage(kernel: LoopKernel) -> int:
-    """The stage in which memory has time to send the next row: the dearest that reads the row again
-    after a first pass over it; -1 where rows are too short or too long for that to help.
+    """The stage in which memory has time to send the next row: the dearest that reduces the row or
+    reads it again after a first pass over it; -1 where rows are too short or too long for that to
+    help.
     """
     itemsize = max((buffer.dtype.itemsize for buffer in kernel.buffers), default=1)
     best, most = -1, 0
@@ -286,7 +288,7 @@ def _fetching_stage(kernel: LoopKernel) -> int:
         passes += 1
         cost = _inner_cost(kernel, stage)
         reads = any(kernel.values[value].op == "load" for value in stage.values)
-        if passes > 1 and reads and cost >= most:
+        if (passes > 1 or stage.reductions) and reads and cost >= most:
             best, most = number, cost
     return best
 
