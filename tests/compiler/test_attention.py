@@ -320,17 +320,24 @@ def test_batching() -> None:
 # ---- operands in place, small ones taken apart
 
 
+def heads_of(joint: Node, heads: int) -> list[Node]:
+    """q, k and v as parts of a joint projection."""
+    batches, rows, columns = joint.shape
+    own, parts = columns // 3, []
+    for number in range(3):
+        part = node("slice", joint, starts=(0, 0, number * own),
+                    stops=(batches, rows, (number + 1) * own), steps=(1, 1, 1))
+        part = node("reshape", part, shape=(batches, rows, heads, own // heads))
+        parts.append(node("permute", part, order=(0, 2, 1, 3)))
+    return parts
+
+
 def test_projections_are_not_copied() -> None:
     """Heads of a joint projection are read where they lie: no kernel but the one."""
     rows, heads, width = 50, 3, 8
     array = numpy.random.default_rng(7).standard_normal((2, rows, 3 * heads * width))
     joint = leaf(0, array, "float64")
-    parts = []
-    for number in range(3):
-        part = node("slice", joint, starts=(0, 0, number * heads * width),
-                    stops=(2, rows, (number + 1) * heads * width), steps=(1, 1, 1))
-        part = node("reshape", part, shape=(2, rows, heads, width))
-        parts.append(node("permute", part, order=(0, 2, 1, 3)))
+    parts = heads_of(joint, heads)
     output = node("attention", *parts, scale=0.3, causal=True, empty_is_zero=False, views=())
     graph = Graph((output,))
     stages = lower(graph, host())

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from lazygrad_compiler.autodiff.attention_parts import composed
 from lazygrad_compiler.ir.inference_attention import operand_shapes
@@ -40,30 +41,36 @@ def _decodes(attention: Node) -> bool:
     return decodes(q, k, attention.attrs[1])
 
 
-def take_apart(graph: Graph) -> Graph:
-    """The graph with attention as products and reductions where it is small, or where the program
-    has the scores anyway, since something else reads them.
+def apart_where(
+    small: Callable[[Node], bool], decodes: Callable[[Node], bool] = lambda attention: False
+) -> Callable[[Graph], Graph]:
+    """A pass that writes attention as products and reductions where it is small, or where the
+    program has the scores anyway, since something else reads them.
+
+    decodes: whether there is a kernel for it although it is small.  Such a kernel has no
+    statistics: what asks for them, or for gradients, shares scores.
     """
-    order = topological(graph.outputs)
-    found = [each for each in order if OPS[each.op].kind == "attention"]
-    if not found:
-        return graph
-    products = {(origin(a), origin(b)) for a, b in (d.inputs for d in order if d.op == "dot")}
-    # a kernel of decoding has no statistics: what asks for them, or for gradients, shares scores
-    readers = Counter(each.inputs[:3] for each in found)
-    apart = {
-        each
-        for each in found
-        if (small(each) and not (_decodes(each) and readers[each.inputs[:3]] == 1))
-        or (origin(each.inputs[0]), origin(each.inputs[1])) in products
-    }
-    return _composed(graph, apart)
+
+    def take_apart(graph: Graph) -> Graph:
+        order = topological(graph.outputs)
+        found = [each for each in order if OPS[each.op].kind == "attention"]
+        if not found:
+            return graph
+        products = {(origin(a), origin(b)) for a, b in (d.inputs for d in order if d.op == "dot")}
+        readers = Counter(each.inputs[:3] for each in found)
+        apart = {
+            each
+            for each in found
+            if (small(each) and not (decodes(each) and readers[each.inputs[:3]] == 1))
+            or (origin(each.inputs[0]), origin(each.inputs[1])) in products
+        }
+        return _composed(graph, apart)
+
+    return take_apart
 
 
-def take_all_apart(graph: Graph) -> Graph:
-    """The graph without attention, for a target that has no kernel for it."""
-    order = topological(graph.outputs)
-    return _composed(graph, {each for each in order if OPS[each.op].kind == "attention"})
+take_apart = apart_where(small, _decodes)
+"""For a CPU."""
 
 
 def _composed(graph: Graph, apart: set[Node]) -> Graph:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from lazygrad_compiler.backend import Backend
 from lazygrad_compiler.cuda_target import CudaTarget
-from lazygrad_compiler.fusion.attention import take_all_apart
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.fusion.split_products import Slicing, split_products
 from lazygrad_compiler.passes.complex import split_complex
 from lazygrad_compiler.passes.loops import loops_pass
 from lazygrad_compiler.passes.optimize import PASSES
 from lazygrad_compiler.passes.outputs import separate_outputs
+from lazygrad_compiler.ptx.attention import emit_attention, lower_attention, take_apart
 from lazygrad_compiler.ptx.builder import KernelModule
 from lazygrad_compiler.ptx.compile import compile_ptx, optimize_text, ptx_text
 from lazygrad_compiler.ptx.contraction import emit_contraction
@@ -31,14 +31,14 @@ BACKEND = Backend(
     stages=("graph", "grad", "opt", "fused", "loops", "llvm", "llvm-opt", "ptx"),
     passes=(
         ("split-complex", split_complex),
-        ("take-apart", take_all_apart),
-        ("loops", loops_pass(take_all_apart)),
+        ("take-apart", take_apart),
+        ("loops", loops_pass(take_apart)),
         *PASSES,
         ("prepare", prepare),
         ("split-products", split_products(SLICING)),
         ("separate-outputs", separate_outputs),
     ),
-    lowerings={"scan": lower_scan, "sort": lower_sort},
+    lowerings={"attention": lower_attention, "scan": lower_scan, "sort": lower_sort},
     module=_module,
     emitters={
         "loops": emit_loops,
@@ -46,6 +46,7 @@ BACKEND = Backend(
         "scatter": emit_scatter,
         "scan": emit_scan,
         "sort": emit_sort,
+        "attention": emit_attention,
     },
     optimize=optimize_text,
     assemble=ptx_text,

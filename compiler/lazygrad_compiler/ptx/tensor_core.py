@@ -49,6 +49,12 @@ def copy_async(f: KernelFunction, target: Value, source: Value) -> None:
     f.intrinsic("llvm.nvvm.cp.async.cg.shared.global.16", "void", target, source)
 
 
+def copy_async_or_zero(f: KernelFunction, target: Value, source: Value, present: Value) -> None:
+    """The same, or 16 zero bytes where nothing is present; then the source is not read."""
+    size = f.select(present, const("i32", 16), const("i32", 0))
+    f.intrinsic("llvm.nvvm.cp.async.cg.shared.global.16.s", "void", target, source, size)
+
+
 def commit_copies(f: KernelFunction) -> None:
     """What was asked for since the last time becomes one group."""
     f.intrinsic("llvm.nvvm.cp.async.commit.group", "void")
