@@ -25,6 +25,7 @@ from lazygrad.cli import (
     repro,
     roofline,
     run,
+    tune,
     verify,
 )
 
@@ -45,8 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="store_true", help="show the version and end")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (dump, explain, roofline, profile, opt, run, verify, bisect, reduce, repro, cache,
-                   doctor):
+    for module in (dump, explain, roofline, profile, tune, opt, run, verify, bisect, reduce, repro,
+                   cache, doctor):
         module.add_parser(commands)
     return parser
 

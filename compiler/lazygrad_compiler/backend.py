@@ -48,8 +48,10 @@ class Emitted:
     grid: Grid | None = None
 
 
-Emitter = Callable[[Any, str, Any, Any], Emitted]
-"""(module, function name, kernel, target): writes the function into the module."""
+Emitter = Callable[..., Emitted]
+"""(module, function name, kernel, target): writes the function into the module.  Those of kinds
+that have schedules on the CPU (`loops/candidates.py`) take one as a fifth argument.
+"""
 
 
 @dataclass(frozen=True, slots=True)

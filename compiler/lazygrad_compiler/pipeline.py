@@ -15,7 +15,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from lazygrad_compiler.artifact import Artifact, Donations, GridLaunch, LibraryLaunch
+from lazygrad_compiler.artifact import (
+    Artifact,
+    Donations,
+    GridLaunch,
+    LibraryLaunch,
+    Tuned,
+    Tuning,
+)
 from lazygrad_compiler.autodiff.listing import Differentiated, gradient_text
 from lazygrad_compiler.backend import AnyTarget, Backend, Grid, backend_of
 from lazygrad_compiler.binding import Binding, BoundLaunch, binding_of, fixed, in_order
@@ -28,6 +35,7 @@ from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import compile_text
 from lazygrad_compiler.llvm.entry import LIBRARY_SYMBOL, emit_entry
+from lazygrad_compiler.loops import candidates
 from lazygrad_compiler.loops.arrays import lower_array
 from lazygrad_compiler.loops.columns import lower_row_group
 from lazygrad_compiler.loops.concat import comes_in_pieces, lower_pieces
@@ -49,7 +57,9 @@ KernelCompiler = Callable[[str, str, Any], bytes]
 
 @dataclass(slots=True)
 class CompiledKernel:
-    """A distinct kernel: its loop IR, schedule, and LLVM text."""
+    """A distinct kernel: its loop IR, schedule, and LLVM text.  tuned: where the schedule is not
+    the default.
+    """
 
     name: str
     kernel: Kernel
@@ -59,6 +69,7 @@ class CompiledKernel:
     grain: int
     scratch: int
     grid: Grid | None = None
+    tuned: Tuned | None = None
 
 
 @dataclass(slots=True)
@@ -98,16 +109,21 @@ def stages_of(target: AnyTarget) -> tuple[str, ...]:
 
 
 def compile_graph(
-    graph: Graph, target: AnyTarget, compile_kernel: KernelCompiler | None = None
+    graph: Graph,
+    target: AnyTarget,
+    compile_kernel: KernelCompiler | None = None,
+    tuning: Tuning | None = None,
 ) -> Artifact:
-    """Compiles a canonical graph (inputs numbered from 0)."""
+    """Compiles a canonical graph (inputs numbered from 0).  tuning: schedules other than the
+    defaults.
+    """
     started = time.perf_counter()
-    stages = lower(graph, target)
+    stages = lower(graph, target, tuning)
     objects = emit_objects(stages, compile_kernel)
     return make_artifact(stages, objects, time.perf_counter() - started)
 
 
-def lower(graph: Graph, target: AnyTarget) -> Stages:
+def lower(graph: Graph, target: AnyTarget, tuning: Tuning | None = None) -> Stages:
     """Everything up to LLVM text."""
     times: dict[str, float] = {}
     backend = backend_of(target)
@@ -121,7 +137,7 @@ def lower(graph: Graph, target: AnyTarget) -> Stages:
     separate = timed("opt", optimized, graph, None, target)
     parts = timed("fused", partition, separate, backend.columns)
     launches = timed("loops", lower_groups, parts, backend)
-    kernels, names = timed("llvm", emit_kernels, launches, target)
+    kernels, names = timed("llvm", emit_kernels, launches, target, tuning)
     count = input_count(graph)
     plan, bound = timed("plan", bind, separate, count, launches, kernels, names)
     entry = ""
@@ -131,6 +147,16 @@ def lower(graph: Graph, target: AnyTarget) -> Stages:
         entry = module.text()
     return Stages(
         target, graph, separate, parts, launches, kernels, names, plan, entry, bound, times
+    )
+
+
+def with_kernels(stages: Stages, kernels: Sequence[CompiledKernel], names: Sequence[str]) -> Stages:
+    """The same program by other kernels: those of another tuning.  It has no entry of its own."""
+    plan, bound = bind(
+        stages.opt, input_count(stages.graph), stages.launches, kernels, names
+    )
+    return replace(
+        stages, kernels=list(kernels), names=list(names), plan=plan, entry="", bound=bound
     )
 
 
@@ -193,8 +219,15 @@ def lower_body(outer: Partition, group: Group, backend: Backend, body: Graph) ->
     return lower_groups(parts, backend)
 
 
+def kernel_name(kernel: Kernel, target: AnyTarget, schedule: str = "") -> str:
+    """By which a kernel is known: a hash of target, loop IR, and schedule if it is not the default.
+    """
+    digest = hashlib.sha256(f"{target}\n{text(kernel)}{schedule}".encode())
+    return f"k_{digest.hexdigest()[:16]}"
+
+
 def emit_kernels(
-    launches: Sequence[Launch], target: AnyTarget
+    launches: Sequence[Launch], target: AnyTarget, tuning: Tuning | None = None
 ) -> tuple[list[CompiledKernel], list[str]]:
     """The distinct kernels, and the name of each launch's."""
     kernels: dict[str, CompiledKernel] = {}
@@ -203,24 +236,33 @@ def emit_kernels(
         if launch.kernel.kind == "library":  # no code of ours: the entry calls the runtime
             names.append(LIBRARY_SYMBOL)
             continue
-        kernel_text = text(launch.kernel)
-        digest = hashlib.sha256(f"{target}\n{kernel_text}".encode()).hexdigest()[:16]
-        name = f"k_{digest}"
+        name = kernel_name(launch.kernel, target)
+        tuned = tuning.get(name) if tuning else None
+        if tuned is not None:
+            name = kernel_name(launch.kernel, target, tuned.schedule)
         names.append(name)
         if name not in kernels:
-            kernels[name] = emit_kernel(name, launch.kernel, target)
+            kernels[name] = emit_kernel(name, launch.kernel, target, tuned=tuned)
     return list(kernels.values()), names
 
 
 def emit_kernel(
-    name: str, kernel: Kernel, target: AnyTarget, annotated: bool = False
+    name: str,
+    kernel: Kernel,
+    target: AnyTarget,
+    annotated: bool = False,
+    tuned: Tuned | None = None,
 ) -> CompiledKernel:
-    """annotated: with comments on what of the loop IR each instruction is for (`llvm/lines.py`)."""
+    """annotated: with comments on what of the loop IR each instruction is for (`llvm/lines.py`).
+    tuned: another schedule than the default.
+    """
     backend = backend_of(target)
     module = backend.module(target, annotated)
-    made = backend.emitters[kernel.kind](module, name, kernel, target)
+    given = () if tuned is None else (candidates.read(tuned.schedule),)
+    made = backend.emitters[kernel.kind](module, name, kernel, target, *given)
     return CompiledKernel(
-        name, kernel, made.schedule, module.text(), made.tasks, made.grain, made.scratch, made.grid
+        name, kernel, made.schedule, module.text(), made.tasks, made.grain, made.scratch, made.grid,
+        tuned,
     )
 
 
@@ -292,7 +334,17 @@ def make_artifact(stages: Stages, objects: dict[str, bytes], seconds: float) -> 
         donations_of(stages),
         stages.target.kind,
         grid_launches(stages) if stages.target.kind == "cuda" else (),
+        tuning_of_stages(stages),
     )
+
+
+def tuning_of_stages(stages: Stages) -> Tuning:
+    """The schedules that are not the defaults."""
+    return {
+        kernel_name(kernel.kernel, stages.target): kernel.tuned
+        for kernel in stages.kernels
+        if kernel.tuned is not None
+    }
 
 
 def grid_launches(stages: Stages) -> tuple[GridLaunch, ...]:
@@ -378,6 +430,12 @@ def _per_kernel(stages: Stages, show: Callable[[CompiledKernel], str]) -> str:
     return "\n\n".join(parts)
 
 
+def _scheduled(kernel: CompiledKernel) -> str:
+    """The schedule as comment lines."""
+    found = "" if kernel.tuned is None else f"; schedule: {kernel.tuned}\n"
+    return f"{found}; {kernel.schedule}"
+
+
 def _render_entry(stages: Stages) -> str:
     return "\n\n; entry\n" + stages.entry if stages.entry else ""
 
@@ -398,7 +456,7 @@ _RENDER: dict[str, Callable[[Stages], str]] = {
     "grad": lambda s: gradient_text(s.gradients),
     "opt": lambda s: print_graph(s.opt),
     "fused": _render_fused,
-    "loops": lambda s: _per_kernel(s, lambda k: f"; {k.schedule}\n{text(k.kernel)}"),
+    "loops": lambda s: _per_kernel(s, lambda k: f"{_scheduled(k)}\n{text(k.kernel)}"),
     "llvm": lambda s: _per_kernel(s, lambda k: k.llvm) + _render_entry(s),
     "llvm-opt": lambda s: _per_kernel(s, lambda k: _optimized_text(s, k)),
     "asm": lambda s: _render_assembly(s),

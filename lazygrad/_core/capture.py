@@ -48,13 +48,15 @@ def recording() -> Recording | None:
     return now.recording
 
 
-def compile(model: Any = None, **options: Any) -> Any:
+def compile(model: Any = None, *, tune: bool = False, **options: Any) -> Any:
     """A function (or module) that is recorded once per signature and then replayed as one native
     program.
 
-    model: the function or `nn.Module`; without it, a decorator.  options: accepted for PyTorch's
-    sake and ignored.  Tensor arguments are told apart by shape, dtype and whether they require
-    gradients, all others by value (or identity, where they are objects).
+    model: the function or `nn.Module`; without it, a decorator.  tune: before the first replay time
+    other schedules of the program's kernels, and keep the fastest (docs/tuning.md); takes seconds
+    to minutes once, and changes no result.  options: accepted for PyTorch's sake and ignored.
+    Tensor arguments are told apart by shape, dtype and whether they require gradients, all others
+    by value (or identity, where they are objects).
 
     Recorded anew: when the function's own closure and global variables, the attributes of modules
     that it calls, or the settings of optimisers (but for the learning rate, which replays follow)
@@ -65,8 +67,8 @@ def compile(model: Any = None, **options: Any) -> Any:
     runs as recorded code each time: right, with cached programs, but without replay.
     """
     if model is None:
-        return functools.partial(compile, **options)
-    return CompiledFunction(model)
+        return functools.partial(compile, tune=tune, **options)
+    return CompiledFunction(model, tune)
 
 
 class CompiledFunction:
@@ -74,9 +76,10 @@ class CompiledFunction:
     replayed, with the line.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], tune: bool = False) -> None:
         functools.update_wrapper(self, function, updated=())
         self._function = function
+        self._tune = tune
         self._entries: dict[Any, list[Entry]] = {}
         self.reasons: list[str] = []
         self._plain: set[Any] = set()
@@ -131,6 +134,7 @@ class CompiledFunction:
             for callback in recorded_callbacks:
                 callback(self, key, tensors)
             entry = record(self._function, arguments, keywords, tensors)
+            entry.untuned = self._tune
         except NotCapturable:
             self._plain.add(key)
             self._entries.pop(key, None)

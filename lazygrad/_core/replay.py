@@ -48,6 +48,7 @@ class Entry:
         self.unchanged = merged(recorded.guards)
         self.before = recorded.before
         self.after = recorded.after
+        self.untuned = False  # whether the program is to be tuned before it first runs
         self.donors = donors(program, sources, kinds, effects)
         # Weak, but checked: the identity of a dead cell is given out again.
         self.conflicting = {id(cell): ref(cell) for cell in conflicting}
@@ -84,12 +85,26 @@ class Entry:
 
     def _run(self, inputs: list[Buffer], donated: dict[int, Buffer] | None) -> list[Buffer]:
         assert self.program is not None and self.graph is not None
+        if self.untuned:
+            self._tune(inputs)
         try:
             return self.program.run(inputs, donated)
         except programs.FAILED_LAUNCHES as error:
             raise programs.recorded(error, self.program, self.graph) from None
         except MemoryError as error:
             raise programs.out_of_memory(error, self.graph) from None
+
+    def _tune(self, inputs: list[Buffer]) -> None:
+        from lazygrad.explain.tuning import Progress
+        from lazygrad_runtime.tune import tuned_program
+
+        assert self.program is not None and self.graph is not None
+        progress = Progress()
+        try:
+            self.program = tuned_program(self.program, self.graph, inputs, progress)
+        finally:
+            progress.clear()
+        self.untuned = False
 
     def _donated(self) -> dict[int, Buffer]:
         """The buffers of cells that this replay writes, where nobody else holds their values."""

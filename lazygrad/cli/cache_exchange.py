@@ -28,7 +28,7 @@ def export(options: argparse.Namespace) -> int:
     from lazygrad_runtime.cache import CompileCache
     from lazygrad_runtime.cache_entry import CacheDamage
     from lazygrad_runtime.cache_exchange import export_entries
-    from lazygrad_runtime.cache_target import is_program
+    from lazygrad_runtime.cache_target import is_program, is_tuned
     if options.file == "-":
         raise UsageError("an archive is no text for standard output; name a file")
     check_writable(options.file)
@@ -36,7 +36,7 @@ def export(options: argparse.Namespace) -> int:
     if unusable(cache):
         return FINDING
     entries = [find_entry(cache, key) for key in options.keys] or [
-        entry for entry in cache.entries() if is_program(entry)]
+        entry for entry in cache.entries() if is_program(entry) and not is_tuned(entry)]
     sound, damaged = [], {}
     for entry in entries:
         try:

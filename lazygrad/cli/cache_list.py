@@ -81,9 +81,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="newest first (age), or by last use, size, hits, ...")
     parser.add_argument("--reverse", action="store_true", help="the other way round")
     parser.add_argument("--filter", metavar="RE", default="",
-                        help="only programs with it in their key, lines, target or kernels")
+                        help="only entries with it in their key, kind, lines, target or kernels")
     parser.add_argument("--unused-for", metavar="AGE", help="only those unused so long: 12h, 30d")
     parser.add_argument("--limit", type=whole_number, metavar="N", help="only the first N")
+
+
+def kind_of(entry: CacheEntry) -> str:
+    """program, tuned program, schedule (what tuning found for a kernel), or machine code."""
+    from lazygrad_runtime.cache_target import is_program, is_tuned
+    from lazygrad_runtime.tuned_schedules import is_schedule
+    if is_program(entry):
+        return "tuned program" if is_tuned(entry) else "program"
+    return "schedule" if is_schedule(entry) else "machine code"
 
 
 def described(cache: CompileCache) -> list[dict[str, Any]]:
@@ -98,6 +107,7 @@ def described(cache: CompileCache) -> list[dict[str, Any]]:
         hits = cache.hits_of(entry, totals)
         found.append({
             "key": entry.key,
+            "kind": kind_of(entry),
             "bytes": entry.blob_bytes,
             "hits": hits,
             "age_seconds": max(round(now - (entry.created or used), 3), 0.0),
@@ -125,7 +135,8 @@ def selected(entries: list[dict[str, Any]], options: argparse.Namespace) -> list
         each for each in entries
         if each["unused_seconds"] >= least and any(
             pattern.search(text)
-            for text in (each["key"], each["target"], *each["lines"], *each["compute"]))
+            for text in (each["key"], each["kind"], each["target"], *each["lines"],
+                         *each["compute"]))
     ]
     chosen.sort(key=lambda each: each["key"])
     chosen.sort(key=SORT_KEYS[options.sort], reverse=options.reverse)
@@ -153,6 +164,7 @@ def print_table(entries: list[dict[str, Any]]) -> None:
         print(f"{entry['key'][:12]}  {human_bytes(entry['bytes']):>10}  {entry['hits']:>5}  "
               f"{human_age(entry['age_seconds']):>6}  {entry['saved_seconds']:>7.3f} s  "
               f"{entry['kernels']:>7}  {entry['target'].split()[0]:10}  "
+              f"{'' if entry['kind'] == 'program' else entry['kind'] + ', '}"
               f"{short_lines(entry['lines'])}")
 
 

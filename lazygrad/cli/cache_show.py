@@ -8,12 +8,20 @@ bytes again, and whether it did is checked and said.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from lazygrad.cli import FINDING, OK, UsageError, human_age, human_bytes
-from lazygrad.cli.cache_list import find_entry, lines_of, print_json, short_lines, unusable
+from lazygrad.cli.cache_list import (
+    find_entry,
+    kind_of,
+    lines_of,
+    print_json,
+    short_lines,
+    unusable,
+)
 
 if TYPE_CHECKING:
     from lazygrad_runtime.cache import CompileCache
@@ -83,6 +91,8 @@ def facts(cache: CompileCache, entry: CacheEntry) -> dict[str, Any]:
     meta = entry.meta
     return {
         "key": entry.key,
+        "kind": kind_of(entry),
+        "winner": _winner(entry),
         "manifest": str(cache.path / "entries" / f"{entry.key}.json"),
         "created": entry.created,
         "age_seconds": max(round(now - entry.created, 3), 0.0),
@@ -106,10 +116,37 @@ def facts(cache: CompileCache, entry: CacheEntry) -> dict[str, Any]:
     }
 
 
+def _winner(entry: CacheEntry) -> dict[str, Any] | None:
+    """Of an entry that is a kernel's schedule, what tuning found."""
+    from lazygrad_runtime.tuned_schedules import is_schedule, winner_of
+    winner = winner_of(entry) if is_schedule(entry) else None
+    if winner is None:
+        return None
+    return {"schedule": json.loads(winner.tuned.schedule), "default": json.loads(winner.default),
+            "speedup": winner.tuned.speedup if winner.is_better else 1.0,
+            "default_seconds": winner.seconds[0], "seconds": winner.seconds[1],
+            "tried": winner.tried}
+
+
+def _print_winner(winner: dict[str, Any]) -> None:
+    from lazygrad.explain.roofline import duration
+    kind, schedule = winner["schedule"]
+    found = (f"tuned, {winner['speedup']:.2f}x over the default"
+             if winner["schedule"] != winner["default"] else "the default is the fastest")
+    print(f"schedule   {found}, of {winner['tried']} that were timed: "
+          f"{duration(winner['default_seconds'])} -> {duration(winner['seconds'])}")
+    default = winner["default"][1] if winner["default"][0] == kind else {}
+    for name, value in schedule.items():
+        was = default.get(name, value)
+        print(f"  {name:16} {value}" + (f" (default {was})" if was != value else ""))
+
+
 def print_facts(values: dict[str, Any]) -> None:
     blobs = values["blobs"]
     size = sum(record["size"] for record in blobs.values())
     print(f"key        {values['key']}")
+    if values["kind"] != "program":
+        print(f"kind       {values['kind']}")
     print(f"manifest   {values['manifest']}")
     print(f"age        {human_age(values['age_seconds'])}; "
           f"last used {human_age(values['unused_seconds'])} ago")
@@ -124,11 +161,14 @@ def print_facts(values: dict[str, Any]) -> None:
         print(f"imported   native code made for {there.get('cpu') or there.get('arch')} "
               f"{there.get('triple')}")
     print(f"lines      {short_lines(values['lines'], most=12)}")
+    if values["winner"] is not None:
+        _print_winner(values["winner"])
     outputs = values["outputs"]
     more = f" and {len(outputs) - 3} more" if len(outputs) > 3 else ""
-    print(f"memory     {values['inputs']} inputs; outputs {', '.join(outputs[:3])}{more}; "
-          f"arena {human_bytes(values['arena_bytes'])}, "
-          f"scratch {human_bytes(values['scratch_bytes'])} a thread")
+    if outputs:
+        print(f"memory     {values['inputs']} inputs; outputs {', '.join(outputs[:3])}{more}; "
+              f"arena {human_bytes(values['arena_bytes'])}, "
+              f"scratch {human_bytes(values['scratch_bytes'])} a thread")
     print("fields of the key")
     for name, value in values["fields"].items():
         print(f"  {name:10} {value}")
@@ -143,6 +183,7 @@ def print_facts(values: dict[str, Any]) -> None:
 
 def render(entry: CacheEntry, wanted: tuple[str, ...]) -> tuple[dict[str, str], str]:
     """The stages' texts, and how the assembly relates to the stored code.  Raises CacheDamage."""
+    from lazygrad_compiler.artifact import tuning_of
     from lazygrad_compiler.pipeline import lower
     from lazygrad_runtime import store
     from lazygrad_runtime.cache_entry import CacheDamage
@@ -159,7 +200,7 @@ def render(entry: CacheEntry, wanted: tuple[str, ...]) -> tuple[dict[str, str], 
     later = [stage for stage in wanted if stage != "graph"]
     if not later:
         return texts, ""
-    stages = lower(graph, target_of(built_for(entry)))
+    stages = lower(graph, target_of(built_for(entry)), tuning_of(entry.meta.get("tuning", [])))
     texts |= {stage: stages.render(stage) for stage in later}
     if "asm" not in later:
         return texts, ""

@@ -103,7 +103,8 @@ class Dump:
         if stages is None:
             self.from_disk += 1
         if stages is None or self.options.target:
-            stages = lower(graph, find_target(self.options.target))
+            tuning = None if self.options.target else artifact.tuning
+            stages = lower(graph, find_target(self.options.target), tuning)
         stages.gradients = tuple(self._backward.calls)
         number, self.count = self.count, self.count + 1
         if self.options.selection:

@@ -201,7 +201,8 @@ def _kernel(program: DumpedProgram, kernel: CompiledKernel) -> str:
             f"<ul>{said}</ul><p>{cost.flops:,} flops, {cost.read:,} bytes read, {cost.written:,} "
             f"written{each}: {cost.intensity:.3g} flops per byte; {counted(kernel.tasks, 'task')}, "
             f"{kernel.grain:,} at a time</p>"
-            f"<p><code>{escape(str(kernel.schedule))}</code></p>"
+            f"<p><code>{escape(str(kernel.schedule))}</code>"
+            f"{f' ({kernel.tuned})' if kernel.tuned else ''}</p>"
             f"<details><summary>its operations, as a picture</summary>{inside}</details>"
             '<p class="told">Click on a line to see what became of it, or where it comes from.</p>'
             f'<div class="columns" data-code="{kernel.name}"></div></section>')
@@ -225,7 +226,8 @@ def linked(stages: Stages, kernel: CompiledKernel
            ) -> tuple[list[LinkedLine], list[LinkedLine], list[LinkedLine]]:
     """A kernel's loop IR, LLVM and assembly, line by line, with what links them."""
     loop = [LinkedLine(line, 0, _loop_origin(line)) for line in text(kernel.kernel).splitlines()]
-    annotated = emit_kernel(kernel.name, kernel.kernel, stages.target, annotated=True)
+    annotated = emit_kernel(kernel.name, kernel.kernel, stages.target, annotated=True,
+                            tuned=kernel.tuned)
     llvm = llvm_lines(annotated.llvm)
     return loop, llvm, assembly_lines(llvm, stages.target)
 

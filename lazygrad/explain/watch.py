@@ -37,7 +37,7 @@ class Seen:
     def stages(self) -> Stages:
         """A program from the disk is lowered again, which gives the same kernels."""
         if self.lowered is None:
-            self.lowered = lower(self.graph, host())
+            self.lowered = lower(self.graph, host(), self.artifact.tuning)
         return self.lowered
 
     @property

@@ -163,17 +163,25 @@ class CompileCache:
     # -- looking up -------------------------------------------------------------------------
 
     def lookup(
-        self, fields: Mapping[str, FieldValue], fit: Callable[[CacheEntry], bool] | None = None
+        self,
+        fields: Mapping[str, FieldValue],
+        fit: Callable[[CacheEntry], bool] | None = None,
+        counted: bool = True,
     ) -> CacheEntry | None:
         """The entry for these fields with all its blobs read and checked, or None.
 
         fit: asked whether this processor can run the entry; one that does not fit is a miss.
+        counted: among hits and misses; what is not there as a rule should not be.
         """
         key = key_of(fields)
-        return self._guarded(lambda folder: self._lookup(folder, key, fit), None)
+        return self._guarded(lambda folder: self._lookup(folder, key, fit, counted), None)
 
     def _lookup(
-        self, folder: TrustedFolder, key: str, fit: Callable[[CacheEntry], bool] | None
+        self,
+        folder: TrustedFolder,
+        key: str,
+        fit: Callable[[CacheEntry], bool] | None,
+        counted: bool,
     ) -> CacheEntry | None:
         for _ in range(RETRIES):
             entry = None
@@ -198,9 +206,11 @@ class CompileCache:
                 break
             with contextlib.suppress(OSError):
                 folder.touch("entries", key + SUFFIX)
-            self._count(folder, "hits", key=key, seconds=entry.seconds)
+            if counted:
+                self._count(folder, "hits", key=key, seconds=entry.seconds)
             return entry
-        self._count(folder, "misses", key=key)
+        if counted:
+            self._count(folder, "misses", key=key)
         return None
 
     def _quarantine(self, folder: TrustedFolder, key: str) -> None:

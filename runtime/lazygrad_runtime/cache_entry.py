@@ -26,6 +26,7 @@ REASONS = (
     "unreadable",  # a link, a pipe or a folder lies in the file's place
     "features",  # sound, but for a processor that can do more than this one
     "graph",  # sound, but its graph does not parse, or is not the one of its key
+    "schedule",  # sound, but what tuning found is not for the kernel that it names
     "recompiled",  # sound, but compiling again gives other bytes
 )
 # Errors that say that a file is not what it should be (None: `TrustedFolder.read` found it so).

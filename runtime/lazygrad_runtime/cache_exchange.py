@@ -40,6 +40,7 @@ from lazygrad_runtime.cache_entry import (
 )
 from lazygrad_runtime.cache_target import (
     built_for,
+    is_tuned,
     machine_features,
     needed_features,
     target_of,
@@ -182,6 +183,8 @@ def _import_one(
             raise CacheDamage("key", f"{key!r} is not a key")
         content = _member(archive, f"entries/{key}{SUFFIX}", LARGEST_MANIFEST)
         entry = _ArchivedEntry(key, parse_manifest(key, content), archive)
+        if is_tuned(entry):
+            raise CacheDamage("key", "its schedules were timed on another machine")
         graph = _graph_of(entry)
         fields = store.key_fields(print_graph(graph, locations=False), _target(entry))
         local_key = key_of(fields)

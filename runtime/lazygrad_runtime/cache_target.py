@@ -60,6 +60,13 @@ def is_program(entry: CacheEntry) -> bool:
     return "graph" in entry.fields
 
 
+def is_tuned(entry: CacheEntry) -> bool:
+    """Whether the entry is a program with schedules that were timed on this machine: the one with
+    the default schedules lies beside it.
+    """
+    return "schedules" in entry.fields
+
+
 def target_of(fields: Mapping[str, Any]) -> Target | CudaTarget:
     """The target that fields name.  KeyError where one is absent."""
     if fields["triple"] == CudaTarget.triple:

@@ -10,13 +10,15 @@ import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from lazygrad_compiler.artifact import tuning_of
 from lazygrad_compiler.ir.node import Graph
 from lazygrad_compiler.ir.text import parse_graph, print_graph
-from lazygrad_runtime import store
+from lazygrad_runtime import store, tuned_schedules
 from lazygrad_runtime.cache import RETRIES, CompileCache
 from lazygrad_runtime.cache_entry import DAMAGE_ERRORS, SUFFIX, CacheDamage, CacheEntry, is_sha256
 from lazygrad_runtime.cache_folder import TEMPORARY, TrustedFolder
 from lazygrad_runtime.cache_target import built_for, target_of
+from lazygrad_runtime.tuned_schedules import is_schedule
 
 Progress = Callable[[int, int], None]
 
@@ -122,6 +124,8 @@ def made_by_this_compiler(entry: CacheEntry) -> str:
 
 def _check_program(entry: CacheEntry, report: Report, recompile: bool) -> None:
     """Checks that mean something for programs only; an entry without a graph is none."""
+    if is_schedule(entry):
+        _check_schedule(entry, report)
     if store.GRAPH_BLOB not in entry.manifest["blobs"]:
         return
     other = made_by_this_compiler(entry)
@@ -139,6 +143,15 @@ def _check_program(entry: CacheEntry, report: Report, recompile: bool) -> None:
         report.findings.append(Finding(entry.key, error.reason, str(error)))
 
 
+def _check_schedule(entry: CacheEntry, report: Report) -> None:
+    if made_by_this_compiler(entry):
+        return
+    try:
+        tuned_schedules.check(entry)
+    except CacheDamage as error:
+        report.findings.append(Finding(entry.key, error.reason, str(error)))
+
+
 def check_graph_field(entry: CacheEntry, graph: Graph) -> None:
     """Raises CacheDamage unless the graph is the one that the key names."""
     digest = hashlib.sha256(print_graph(graph, locations=False).encode()).hexdigest()
@@ -148,7 +161,8 @@ def check_graph_field(entry: CacheEntry, graph: Graph) -> None:
 
 def compare_recompiled(entry: CacheEntry, graph: Graph) -> None:
     """Compiles the graph again for the entry's target.  Raises CacheDamage where code differs."""
-    artifact, _ = store.compile_for(graph, target_of(built_for(entry)))
+    tuning = tuning_of(entry.meta.get("tuning", []))
+    artifact, _ = store.compile_for(graph, target_of(built_for(entry)), tuning=tuning)
     names = sorted(artifact.objects.keys() | set(entry.meta["objects"]))
     different = [
         name

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lazygrad_compiler.artifact import Artifact
+from lazygrad_compiler.artifact import Artifact, Tuning, described_tuning
 from lazygrad_compiler.ir.node import Graph
 from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.target import Target, host
+from lazygrad_runtime import tuned_schedules
 from lazygrad_runtime.cache import CompileCache
 from lazygrad_runtime.cache_target import fits, machine_features
 from lazygrad_runtime.loader import LoadedCode, load_object
@@ -78,11 +79,17 @@ def source_hash() -> str:
 
 def key_fields(graph_text: str, target: AnyTarget) -> dict[str, Any]:
     """The named fields that identify a program on disk."""
+    return {
+        "graph": hashlib.sha256(graph_text.encode()).hexdigest(), **environment_fields(target)
+    }
+
+
+def environment_fields(target: AnyTarget) -> dict[str, Any]:
+    """The target, and what compiles for it."""
     import llvmlite
     import llvmlite.binding as llvm
 
     return {
-        "graph": hashlib.sha256(graph_text.encode()).hexdigest(),
         **target_fields(target),
         "llvm": ".".join(map(str, llvm.llvm_version_info)),
         "llvmlite": llvmlite.__version__,
@@ -113,38 +120,69 @@ def artifact_for(graph: Graph, target: AnyTarget | None = None) -> Artifact:
     target: this machine's processor unless given.
     """
     with _lock:
+        artifact, stages = find(graph, target)
+        for callback in compile_callbacks:
+            callback(graph, stages, artifact)
+        return artifact
+
+
+def find(graph: Graph, target: AnyTarget | None = None) -> tuple[Artifact, Stages | None]:
+    """The artifact, and its stages where it had to be compiled.
+
+    Whether a kernel has been tuned is known by the kernels of the program with default schedules,
+    so that one is always there, too.
+    """
+    with _lock:
         target = target or host()
-        graph_text = print_graph(graph, locations=False)
-        fields = key_fields(graph_text, target)
-        entry = disk().lookup(fields, fits)
-        if entry is not None:
-            described = entry.manifest["meta"]
-            artifact = Artifact.from_description(
-                described, {name: entry.read(name) for name in described["objects"]}
-            )
+        fields = key_fields(print_graph(graph, locations=False), target)
+        artifact, stages = _found(fields, graph, target)
+        tuning = winners(artifact, target)
+        if tuning:
+            artifact, stages = _found(with_tuning(fields, tuning), graph, target, tuning)
+        if stages is None:
             counters.disk_hits += 1
-            for callback in compile_callbacks:
-                callback(graph, None, artifact)
-            return artifact
-        return _compile(graph, graph_text, target, fields)
+        return artifact, stages
 
 
-def _compile(
-    graph: Graph, graph_text: str, target: AnyTarget, fields: dict[str, Any]
-) -> Artifact:
+def _found(
+    fields: dict[str, Any], graph: Graph, target: AnyTarget, tuning: Tuning | None = None
+) -> tuple[Artifact, Stages | None]:
+    """The artifact of those fields; its stages where it had to be compiled."""
+    entry = disk().lookup(fields, fits)
+    if entry is not None:
+        described = entry.manifest["meta"]
+        return Artifact.from_description(
+            described, {name: entry.read(name) for name in described["objects"]}
+        ), None
     native = isinstance(target, Target)
-    artifact, stages = compile_for(graph, target, _kernel_object if native else None)
+    artifact, stages = compile_for(graph, target, kernel_object if native else None, tuning)
     counters.compiles += 1
     counters.compile_seconds += artifact.seconds
     keep(disk(), fields, graph, artifact)
-    for callback in compile_callbacks:
-        callback(graph, stages, artifact)
-    return artifact
+    return artifact, stages
+
+
+def winners(artifact: Artifact, target: AnyTarget) -> Tuning:
+    """The schedules that tuning has found for the kernels of a program with the default ones."""
+    if not isinstance(target, Target) or not tuned_schedules.are_used():
+        return {}
+    names = dict.fromkeys(name for name, _, _ in artifact.launches)
+    present = environment_fields(target)
+    found = {name: tuned_schedules.lookup(disk(), name, present) for name in names}
+    return {name: winner.tuned for name, winner in found.items() if winner and winner.is_better}
+
+
+def with_tuning(fields: dict[str, Any], tuning: Tuning) -> dict[str, Any]:
+    """The fields of a program with those schedules."""
+    written = json.dumps([[name, schedule] for name, schedule, _ in described_tuning(tuning)])
+    return {**fields, "schedules": hashlib.sha256(written.encode()).hexdigest()}
 
 
 def compile_for(
-    graph: Graph, target: AnyTarget,
-    kernel_object: Callable[[str, str, Target], bytes] | None = None,
+    graph: Graph,
+    target: AnyTarget,
+    objects_by: Callable[[str, str, Target], bytes] | None = None,
+    tuning: Tuning | None = None,
 ) -> tuple[Artifact, Stages]:
     """A graph's program and what a dump shows of it; nothing is looked up, counted or kept."""
     import time
@@ -152,8 +190,8 @@ def compile_for(
     from lazygrad_compiler.pipeline import emit_objects, lower, make_artifact
 
     started = time.perf_counter()
-    stages = lower(graph, target)
-    artifact = make_artifact(stages, emit_objects(stages, kernel_object), 0.0)
+    stages = lower(graph, target, tuning)
+    artifact = make_artifact(stages, emit_objects(stages, objects_by), 0.0)
     described = {
         **json.loads(json.dumps(artifact.description())),
         "seconds": time.perf_counter() - started,
@@ -182,7 +220,7 @@ def launches_of(graph: Graph, target: AnyTarget | None = None) -> list[Launch]:
     return lower(graph, target or host()).launches
 
 
-def _kernel_object(name: str, llvm_text: str, target: Target) -> bytes:
+def kernel_object(name: str, llvm_text: str, target: Target) -> bytes:
     """A kernel's object code; kernels of programs compiled before are taken as they are."""
     from lazygrad_compiler.llvm.compile import compile_text
 

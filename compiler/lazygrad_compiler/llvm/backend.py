@@ -17,9 +17,13 @@ from lazygrad_compiler.llvm.sort import emit_sort
 from lazygrad_compiler.loops.attention import lower_attention
 from lazygrad_compiler.loops.kernel import ArrayKernel, ContractionKernel, LoopKernel, ScatterKernel
 from lazygrad_compiler.loops.scan import lower_scan
-from lazygrad_compiler.loops.schedule import schedule_loops
-from lazygrad_compiler.loops.schedule_contraction import schedule_contraction, scratch_bytes
-from lazygrad_compiler.loops.schedule_tiles import schedule_tiles
+from lazygrad_compiler.loops.schedule import LoopSchedule, schedule_loops
+from lazygrad_compiler.loops.schedule_contraction import (
+    ContractionSchedule,
+    schedule_contraction,
+    scratch_bytes,
+)
+from lazygrad_compiler.loops.schedule_tiles import TileSchedule, schedule_tiles
 from lazygrad_compiler.loops.sort import lower_sort
 from lazygrad_compiler.passes.complex import split_complex
 from lazygrad_compiler.passes.loops import loops_pass
@@ -41,19 +45,30 @@ def _module(target: Target, annotated: bool) -> Module:
     )
 
 
-def _loops(module: Module, name: str, kernel: LoopKernel, target: Target) -> Emitted:
-    tiled = schedule_tiles(kernel, target)
-    if tiled is not None:
-        tiles.emit_tiles(module, name, kernel, tiled, target.function_attributes)
-        return Emitted(tiled, tiles.task_count(kernel, tiled), tiled.grain)
-    schedule = schedule_loops(kernel, target)
+def _loops(
+    module: Module,
+    name: str,
+    kernel: LoopKernel,
+    target: Target,
+    chosen: TileSchedule | LoopSchedule | None = None,
+) -> Emitted:
+    schedule = chosen or schedule_tiles(kernel, target) or schedule_loops(kernel, target)
+    if isinstance(schedule, TileSchedule):
+        tiles.emit_tiles(module, name, kernel, schedule, target.function_attributes)
+        return Emitted(schedule, tiles.task_count(kernel, schedule), schedule.grain)
     loops.emit_loops(module, name, kernel, schedule, target.function_attributes)
     tasks, scratch = loops.task_count(kernel, schedule), loops.scratch_bytes(kernel, schedule)
     return Emitted(schedule, tasks, schedule.grain, scratch)
 
 
-def _contraction(module: Module, name: str, kernel: ContractionKernel, target: Target) -> Emitted:
-    schedule = schedule_contraction(kernel, target)
+def _contraction(
+    module: Module,
+    name: str,
+    kernel: ContractionKernel,
+    target: Target,
+    chosen: ContractionSchedule | None = None,
+) -> Emitted:
+    schedule = chosen or schedule_contraction(kernel, target)
     contraction.emit_contraction(module, name, kernel, schedule, target.function_attributes)
     tasks = contraction.task_count(kernel, schedule)
     return Emitted(schedule, tasks, schedule.grain, scratch_bytes(kernel, schedule))

@@ -201,17 +201,24 @@ SHORTEST_PART = 256
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     schedule: ContractionSchedule
     cycles: float  # of all threads, until the last is done
 
 
 def schedule_contraction(kernel: ContractionKernel, target: Target) -> ContractionSchedule:
     """The schedule with the fewest cycles by our count."""
-    return plan_contraction(kernel, target).schedule
+    return min(contraction_plans(kernel, target), key=lambda plan: plan.cycles).schedule
 
 
-def plan_contraction(kernel: ContractionKernel, target: Target) -> _Plan:
+TILE_SLACK = 1.01
+"""Register tiles are looked at whose own cycles exceed the least by this factor at most."""
+
+
+def contraction_plans(
+    kernel: ContractionKernel, target: Target, slack: float = TILE_SLACK
+) -> list[Plan]:
+    """Every way to block the contraction whose register tile is not beyond the slack."""
     wide = accumulator_dtype(kernel.dtype)
     lanes, itemsize = target.lanes(wide.bits), wide.itemsize
     natural, run = _is_swapped(kernel), run_along(kernel, lanes)
@@ -228,12 +235,12 @@ def plan_contraction(kernel: ContractionKernel, target: Target) -> _Plan:
         least = min(tiling.cycles for tiling in tilings)
         apart = 0.0 if swapped == natural else STORE_APART * kernel.batch.extent * m * n
         for tiling in tilings:
-            if tiling.cycles <= least * 1.01:
+            if tiling.cycles <= least * slack:
                 planner = _Planner(
                     kernel, target, swapped, left, right, tiling, lanes, itemsize, run
                 )
                 plans += [replace(plan, cycles=plan.cycles + apart) for plan in planner.plans()]
-    return min(plans, key=lambda plan: plan.cycles)
+    return plans
 
 
 def _is_swapped(kernel: ContractionKernel) -> bool:
@@ -282,7 +289,7 @@ class _Planner:
         self.kc = max(tiling.kc // run * run, run)
         self.parts = ceil_div(self.k, self.kc)
 
-    def plans(self) -> Iterator[_Plan]:
+    def plans(self) -> Iterator[Plan]:
         for left in self._left_ways():
             for right in self._right_ways():
                 for way in self._parts_of(left, right):
@@ -368,7 +375,7 @@ class _Planner:
             and is_plain(self.kernel, self.right)
         )
 
-    def _plan(self, left: _Way, right: _Way, block: int, panels: int) -> _Plan | None:
+    def _plan(self, left: _Way, right: _Way, block: int, panels: int) -> Plan | None:
         strips, kc, nc = self.tiling.strips, right.kc, panels * self.nr
         parts = ceil_div(self.k, kc)
         rows = block * self.rows
@@ -394,7 +401,7 @@ class _Planner:
             idle = max(ceil_div(tasks, threads) * threads / tasks - 1, HELD_UP * threads / tasks)
             cycles += total * (1 + idle * tail / block) / len(THREADS)
         grain = max(1, int(GRAIN_CYCLES * tasks / total))
-        return _Plan(
+        return Plan(
             ContractionSchedule(
                 self.swapped, self.lanes, strips, self.tiling.vectors, block, blocks, tail, nc, kc,
                 left.how, right.how, grain, right.phases, self.run,
