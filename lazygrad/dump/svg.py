@@ -24,7 +24,7 @@ COLOURS = {
     "input": "#e8edf3", "const": "#f4f4f4", "result": "#d8ecd9", "elementwise": "#fff3d6",
     "movement": "#f1f1f1", "reduction": "#e2e4fb", "contraction": "#fbdcdc", "indexed": "#dcf3f1",
     "leaf": "#f6e1f5", "composite": "#fff3d6", "scan": "#e6f0d8", "sort": "#e6f0d8",
-    "library": "#ead9c6", "attention": "#fbdcdc",
+    "library": "#ead9c6", "attention": "#fbdcdc", "winograd": "#fbdcdc",
     "loop": "#fff3d6", "scatter": "#dcf3f1",
 }
 

@@ -48,6 +48,23 @@ def convolution(channels: int, wider: int, groups: int) -> Graph:
                        right_dilation=(1, 1), groups=groups),))
 
 
+def winograd() -> Graph:
+    """All parts of the op, around products of 10 and 5 tiles."""
+    def part(name: str, value: Node, *geometry: int) -> Node:
+        return node("winograd", value, part=name, geometry=geometry)
+
+    windows = part("windows", leaf(0, 2, 32, 5, 19), 1, 1, 2, 5, 21)
+    weights = part("weights", leaf(1, 48, 32, 3, 3), 0)
+    turned = part("weights", leaf(1, 48, 32, 3, 3), 1)
+    tiles = part("tiles", leaf(2, 2, 16, 8, 8), 0, 0, 2, 2, 9)
+    small = part("windows", leaf(3, 2, 32, 8, 8), 1, 1, 2, 2, 9)
+    products = node("dot", windows, weights, left_batch=(0,), right_batch=(0,), left_contract=(2,),
+                    right_contract=(1,))
+    summed = node("dot", tiles, small, left_batch=(0,), right_batch=(0,), left_contract=(1,),
+                  right_contract=(1,))
+    return Graph((part("image", products, 2, 5, 19), part("taps", summed), turned))
+
+
 def pointwise() -> Graph:
     x, y = leaf(0, 61, 677), leaf(1, 61, 677)
     value = node("mul", node("exp", node("neg", node("mul", x, x))), node("tanh", y))
@@ -97,6 +114,7 @@ def graphs() -> dict[str, Graph]:
         "contraction bfloat16": product(66, 300, 70, "bfloat16"),
         "convolution": convolution(19, 37, 1),
         "tiles": convolution(6, 6, 6),
+        "winograd": winograd(),
         "scatter and gather": scatter(),
         "scan": scans(),
         "sort": sorts(),

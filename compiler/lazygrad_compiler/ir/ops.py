@@ -6,7 +6,7 @@ infers dtype and shape and refuses what does not fit.  The NumPy meaning of each
 generation).  Adding an op is adding rows to those tables.
 
 Kinds: leaf, elementwise, movement, reduction, contraction, indexed (gather/scatter), scan, sort,
-library, attention, loop, marker.  Movement ops never move data by themselves: they become
+library, attention, winograd, loop, marker.  Movement ops never move data by themselves: they become
 index maps.
 The kinds in `ARRAY_KINDS` work on whole arrays: their operands lie in memory, row-major, before
 they run.  Composites and markers are gone before anything is compiled.
@@ -66,6 +66,7 @@ from lazygrad_compiler.ir.inference_sort import (
 from lazygrad_compiler.ir.library import infer_library
 from lazygrad_compiler.ir.loop import infer_loop
 from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.winograd import infer_winograd
 
 __all__ = [
     "ARRAY_KINDS",
@@ -82,7 +83,7 @@ __all__ = [
 
 OPS: dict[str, OpDef] = {}
 
-ARRAY_KINDS = frozenset({"scan", "sort", "library", "attention", "loop"})
+ARRAY_KINDS = frozenset({"scan", "sort", "library", "attention", "loop", "winograd"})
 """Kinds of ops that read and write whole arrays in an order of their own."""
 
 
@@ -522,6 +523,20 @@ define(
     infer_attention_grad,
     "inputs (q, k, v, g, logsumexp, delta) and perhaps a mask: what the cotangent g gives q, k or "
     "v (part), where delta is the sum of g * attention over each row; all parts are one kernel",
+)
+
+
+# ---- Winograd's convolution: what is around its products
+
+
+define(
+    "winograd",
+    "winograd",
+    1,
+    "part geometry",
+    infer_winograd,
+    "one of the linear maps around the products of a 3x3 convolution by tiles, as told in "
+    "`winograd.py`; made from conv before fusion",
 )
 
 

@@ -20,6 +20,7 @@ from lazygrad_compiler.ir import (
     reference_scan,
     reference_sort,
     reference_special,
+    winograd,
 )
 from lazygrad_compiler.ir.library import run_library
 from lazygrad_compiler.ir.node import Named, Node
@@ -586,6 +587,7 @@ REFERENCE.update(reference_loop.RULES)
 
 REFERENCE.update(reference_sort.RULES)
 REFERENCE.update(reference_attention.RULES)
+REFERENCE["winograd"] = winograd.reference
 
 
 @rule("variable", "stop_gradient", "transfer")

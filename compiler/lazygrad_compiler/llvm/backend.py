@@ -7,6 +7,7 @@ from lazygrad_compiler.fusion.attention import take_apart
 from lazygrad_compiler.fusion.panels import with_panels
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.fusion.split_products import Slicing, split_products
+from lazygrad_compiler.fusion.winograd import with_winograd
 from lazygrad_compiler.llvm import contraction, loops, scatter, tiles
 from lazygrad_compiler.llvm.arrays import Emitter as ArrayEmitter
 from lazygrad_compiler.llvm.attention import emit_attention
@@ -14,6 +15,7 @@ from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import assembly, compile_text, optimize_text
 from lazygrad_compiler.llvm.scan import emit_scan
 from lazygrad_compiler.llvm.sort import emit_sort
+from lazygrad_compiler.llvm.winograd import emit_winograd
 from lazygrad_compiler.loops.attention import lower_attention
 from lazygrad_compiler.loops.kernel import ArrayKernel, ContractionKernel, LoopKernel, ScatterKernel
 from lazygrad_compiler.loops.scan import lower_scan
@@ -94,6 +96,7 @@ BACKEND = Backend(
         ("take-apart", take_apart),
         ("loops", loops_pass(take_apart)),
         *PASSES,
+        ("winograd", with_winograd),
         ("prepare", prepare),
         ("split-products", split_products(SLICING)),
         ("panels", with_panels),
@@ -108,6 +111,7 @@ BACKEND = Backend(
         "scan": _array(emit_scan),
         "sort": _array(emit_sort),
         "attention": _array(emit_attention),
+        "winograd": _array(emit_winograd),
     },
     optimize=optimize_text,
     assemble=assembly,
