@@ -34,6 +34,10 @@ class Target:
         bits = self.simd_bytes * 8
         return f'nounwind "prefer-vector-width"="{bits}" "min-legal-vector-width"="{bits}"'
 
+    def has(self, feature: str) -> bool:
+        """Whether the processor has a feature, by LLVM's name."""
+        return "+" + feature in self.features.split(",")
+
     def lanes(self, bits: int) -> int:
         """Elements of so many bits in one vector register."""
         return max(self.simd_bytes * 8 // bits, 1)

@@ -111,7 +111,8 @@ def graphs() -> dict[str, Graph]:
         "contraction in parts of k": product(17, 6001, 33),
         "matrix and vector": product(1, 700, 650),
         "contraction float64": product(66, 300, 70, "float64"),
-        "contraction bfloat16": product(66, 300, 70, "bfloat16"),
+        "contraction bfloat16": product(66, 301, 70, "bfloat16"),
+        "contraction int8": product(66, 301, 70, "int8"),
         "convolution": convolution(19, 37, 1),
         "tiles": convolution(6, 6, 6),
         "winograd": winograd(),
@@ -126,7 +127,8 @@ def drawn(graph: Graph) -> list[numpy.ndarray]:
     generator = numpy.random.default_rng(5)
     leaves = sorted(graph.inputs(), key=lambda each: each.attrs[0])
     return [generator.standard_normal(each.shape).astype(each.dtype.numpy)
-            if each.dtype.is_floating else generator.integers(0, 64, each.shape) for each in leaves]
+            if each.dtype.is_floating
+            else generator.integers(0, 64, each.shape).astype(each.dtype.numpy) for each in leaves]
 
 
 def cases() -> dict[str, Case]:

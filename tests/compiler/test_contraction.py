@@ -24,6 +24,7 @@ from lazygrad_compiler.llvm.compile import assembly, optimize_text
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.kernel import ContractionKernel, Kernel
 from lazygrad_compiler.loops.operands import accumulator_dtype, direct, is_plain, operands
+from lazygrad_compiler.loops.products import forms, packed_operands
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
     Strips,
@@ -32,7 +33,7 @@ from lazygrad_compiler.loops.schedule_contraction import (
     scratch_bytes,
     scratch_parts,
 )
-from lazygrad_compiler.target import Target
+from lazygrad_compiler.target import Target, host
 from tests.compiler.error_bounds import check as compare
 from tests.compiler.test_compiled import run_compiled
 from tests.compiler.test_schedule import default_schedule, launches_of, run_scheduled
@@ -118,15 +119,16 @@ def test_schedule_invariants(target: Target, dtype: str) -> None:
         m, n = left.free.extent, right.free.extent
         wide = accumulator_dtype(kernel.dtype)
         assert s.lanes == target.lanes(wide.bits) and s.nr == s.lanes * s.vectors
-        assert s.nc % s.nr == 0 and s.kc % s.lanes == 0
+        assert s.nc % s.nr == 0 and s.kc % (s.lanes * s.form.group) == 0
+        words = s.kc // s.form.group
         assert min(s.strips, s.vectors, s.block, s.tail, s.nc, s.kc, s.grain) >= 1
         assert s.tail <= s.block <= s.strips <= m and s.nc < n + s.nr
         rows = Strips.of(m, s.strips).rows
         # the accumulators, one column of vectors and a broadcast stay in registers
         assert rows * s.vectors + s.vectors + 1 <= target.registers
         panel, strips, tiles = scratch_parts(kernel, s)
-        assert panel >= (round_up(s.kc, s.lanes) * s.nr if s.right != "direct" else 0)
-        assert strips >= (s.kc * rows * s.block if s.left != "direct" else 0)
+        assert panel >= (round_up(words, s.lanes) * s.nr if s.right != "direct" else 0)
+        assert strips >= (words * rows * s.block if s.left != "direct" else 0)
         assert tiles >= rows * (s.nr if kernel.k.extent <= s.kc else s.block * s.nc)
         assert scratch_bytes(kernel, s) >= (panel + strips + tiles) * wide.itemsize
 
@@ -200,16 +202,19 @@ def test_spills_would_be_seen() -> None:
 def random_schedule(kernel: Kernel, generator: random.Random) -> Any:
     if not isinstance(kernel, ContractionKernel):
         return default_schedule(kernel)
-    lanes, vectors = generator.choice([2, 4, 8, 16]), generator.choice([1, 2, 3])
     swapped = generator.random() < 0.5
-    left, right = operands(kernel, swapped)
+    form = generator.choice(forms(kernel, host(), swapped))
+    lanes, vectors = generator.choice([2, 4, 8, 16]), generator.choice([1, 2, 3])
+    if form.instruction:
+        lanes = host().lanes(32)
+    left, right = packed_operands(kernel, swapped, form)
     strips = generator.randint(1, left.free.extent)
     block = generator.randint(1, strips)
     lefts, rights = ["rows", "columns"], ["columns"]
-    if direct(kernel, left) is not None:
+    if direct(kernel, left, form.left, form.group) is not None:
         lefts.append("direct")
-    place = direct(kernel, right)
-    if place is not None and place.free_step == 1:
+    place = direct(kernel, right, form.right, form.group)
+    if place is not None and form.group == place.free_step == 1:
         rights.append("direct")
     if is_plain(kernel, right):
         rights.append("transposed")
@@ -222,10 +227,11 @@ def random_schedule(kernel: Kernel, generator: random.Random) -> Any:
         blocks=generator.randint(0, strips // block),
         tail=generator.randint(1, block),
         nc=vectors * lanes * generator.choice([1, 2, 3]),
-        kc=lanes * generator.choice([1, 2, 4, 50]),
+        kc=lanes * form.group * generator.choice([1, 2, 4, 50]),
         left=generator.choice(lefts),
         right=generator.choice(rights),
         grain=1,
+        form=form,
     )
 
 
@@ -233,7 +239,7 @@ def random_schedule(kernel: Kernel, generator: random.Random) -> Any:
 def test_any_schedule_stays_in_its_scratch_and_is_right(seed: int) -> None:
     generator = random.Random(seed)
     b, m, n, k = (generator.choice(choice) for choice in ([1, 2], *[[2, 5, 17, 33, 64]] * 3))
-    dtype = generator.choice(["float32", "float64", "bfloat16", "int32", "int8"])
+    dtype = generator.choice(["float32", "float64", "bfloat16", "int32", "int8", "uint8", "int16"])
     product = matmul(b, m, n, k, dtype, (seed % 2 == 0, seed % 3 == 0))
     row = node("expand", leaf(2, 1, 1, n, dtype=dtype), shape=product.shape)
     column = node("expand", leaf(3, 1, m, 1, dtype=dtype), shape=product.shape)

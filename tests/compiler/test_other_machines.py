@@ -29,12 +29,14 @@ CASES = cases()
 
 @pytest.mark.skipif(not IS_X86, reason="the lists are of x86's features")
 @pytest.mark.parametrize("features, never, used",
-                         [(AVX2, {"zmm"}, {"ymm"}), ("sse2", {"zmm", "ymm"}, set())],
-                         ids=["avx2", "sse2"])
+                         [(AVX2, {"zmm"}, {"ymm"}), (AVX2 + ",avxvnni", {"zmm"}, {"ymm"}),
+                          ("sse2", {"zmm", "ymm"}, set())],
+                         ids=["avx2", "avx2 and vnni", "sse2"])
 def test_older_processors(features: str, never: set[str], used: set[str]) -> None:
     """Equal to the interpreter, without a register that the processor would not have."""
-    if "avx2" in features and not llvm.get_host_cpu_features().get("avx2"):
-        pytest.skip("this processor has no AVX2")
+    for feature in {"avx2", "avxvnni"} & set(features.split(",")):
+        if not llvm.get_host_cpu_features().get(feature):
+            pytest.skip(f"this processor has no {feature}")
     path = os.pathsep.join([ROOT, f"{ROOT}/compiler", f"{ROOT}/runtime"])
     done = subprocess.run(
         [sys.executable, "-m", "tests.compiler.every_kind"], cwd=ROOT, capture_output=True,

@@ -83,7 +83,7 @@ def test_a_contraction_reads_panels_in_place(target: Target, m: int, k: int, n: 
     ((kernel, schedule),) = schedules_of(graph, target)
     assert schedule.right == "direct" and not schedule.swapped
     if n > 64:
-        place = direct(kernel, operands(kernel, False)[1])
+        place = direct(kernel, operands(kernel, False)[1], kernel.dtype)
         assert place is not None and place.width == 64 and place.width % schedule.nr == 0
     inputs = draw(graph)
     compare(graph, inputs, run_compiled(graph, inputs))
@@ -107,7 +107,7 @@ def recurrence(length: int, size: int) -> Graph:
 def test_weights_of_a_loop_come_in_panels(length: int, size: int, packed: bool) -> None:
     """Both products of a step, of the weight and of its transpose, each with panels of its own."""
     graph = recurrence(length, size)
-    found = [direct(kernel, operands(kernel, schedule.swapped)[1])
+    found = [direct(kernel, operands(kernel, schedule.swapped)[1], kernel.dtype)
              for kernel, schedule in schedules_of(graph, host())]
     widths = {place.width for place in found if place is not None}
     assert (64 in widths) is packed

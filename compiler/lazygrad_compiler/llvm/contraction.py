@@ -100,7 +100,8 @@ class _Blocks:
         if self.parts.left_place is not None:
             place = self.parts.left_place
             self.left_base = self.f.offset(
-                points.pointers[place.buffer], points.scalar_index(place.start), self.parts.element
+                points.pointers[place.buffer], points.scalar_index(place.start),
+                self.parts.packed_left,
             )
         if self.parts.right_place is not None:
             place = self.parts.right_place
@@ -119,7 +120,7 @@ class _Blocks:
         """Where a packed strip lies."""
         elements = strip_elements(self.kernel, self.s)
         place = self.f.mul(self.f.sub(strip, self.s0), elements)
-        return self.f.offset(self.strips, place, self.parts.element)
+        return self.f.offset(self.strips, place, self.parts.word)
 
     def _panels(self, n_block: Value, n_blocks: int) -> None:
         """All panels of the task: the whole ones, then the one at the end of the rows."""
@@ -135,8 +136,11 @@ class _Blocks:
                 self._panel(const(I64, whole), vectors, n - whole - (vectors - 1) * s.lanes)
 
     def _panel(self, n: Value, vectors: int, last: int) -> None:
-        f, strips = self.f, self.parts.strips
+        f, parts, strips = self.f, self.parts, self.parts.strips
         right = self._right(n)
+        count = f.sub(self.k_end, self.k0)
+        if parts.group > 1:
+            count = f.udiv(f.add(count, parts.group - 1), parts.group)
         for begin, end, rows in (
             (self.s0, least(f, self.s1, strips.large), strips.rows),
             (most(f, self.s0, strips.large), self.s1, strips.rows - 1),
@@ -145,11 +149,10 @@ class _Blocks:
                 continue
             function = self._tile_function(Shape(rows, vectors, last))
             with f.loop(begin, end, 1, hint="strip") as loop:
-                m = self.parts.row_of(f, loop.index)
+                m = parts.row_of(f, loop.index)
                 f.call(
                     function, "void", self.args, self._left(loop.index, m), right,
-                    self._tile(loop.index, n), f.sub(self.k_end, self.k0), self.batch, m, n,
-                    self.k0,
+                    self._tile(loop.index, n), count, self.batch, m, n, self.k0,
                 )
 
     def _tile_function(self, shape: Shape) -> str:
@@ -177,7 +180,7 @@ class _Blocks:
         if place is None:
             return self._strip(strip)
         index = f.add(f.mul(m, place.free_step), f.mul(self.k0, place.k_step))
-        return f.offset(self.left_base, index, self.parts.element)
+        return f.offset(self.left_base, index, self.parts.packed_left)
 
     def _tile(self, strip: Value, n: Value) -> Value:
         """Where the tile's sums rest."""

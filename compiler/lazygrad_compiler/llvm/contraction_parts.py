@@ -8,12 +8,21 @@ of their own they get all registers, and one text serves every place that needs 
 from __future__ import annotations
 
 from lazygrad_compiler.llvm import scalar
-from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const_lanes
+from lazygrad_compiler.llvm.builder import (
+    Function,
+    Module,
+    Value,
+    const,
+    const_lanes,
+    lanes_of,
+    vector_of,
+)
 from lazygrad_compiler.llvm.loops import load_arguments
 from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.loops.index import Var
 from lazygrad_compiler.loops.kernel import ContractionKernel
-from lazygrad_compiler.loops.operands import accumulator_dtype, direct, operands
+from lazygrad_compiler.loops.operands import Operand, accumulator_dtype, direct
+from lazygrad_compiler.loops.products import form_of, packed_operands
 from lazygrad_compiler.loops.schedule_contraction import ContractionSchedule, Strips
 
 I64 = "i64"
@@ -38,17 +47,28 @@ class Parts:
         self.wide = accumulator_dtype(kernel.dtype)
         self.element = scalar.register_type(self.wide)
         self.itemsize = self.wide.itemsize
+        self.form = form_of(kernel, schedule.swapped, schedule.instruction)
+        self.group = self.form.group
+        # what is packed: words are as wide as sums
+        self.word = "i32" if self.group > 1 else self.element
+        # elements of a row of packed words
+        self.packed_left = scalar.register_type(self.form.left)
         self.depends = dependences(kernel.values)
-        self.left, self.right = operands(kernel, schedule.swapped)
+        self.left, self.right = packed_operands(kernel, schedule.swapped, self.form)
         self.m, self.n, self.k = self.left.free, self.right.free, kernel.k
         self.strips = Strips.of(self.m.extent, schedule.strips)
         self.single = self.k.extent <= schedule.kc
+        # lanes of a vector of neighbours along k, before they are words
+        self.along = schedule.lanes * self.group
         # some part of k does not end with a whole vector
         self.has_partial_vector = bool(
-            self.k.extent % schedule.lanes or (not self.single and schedule.kc % schedule.lanes)
+            self.k.extent % self.along or (not self.single and schedule.kc % self.along)
         )
-        self.left_place = direct(kernel, self.left) if schedule.left == "direct" else None
-        self.right_place = direct(kernel, self.right) if schedule.right == "direct" else None
+        self.left_place = self.right_place = None
+        if schedule.left == "direct":
+            self.left_place = direct(kernel, self.left, self.form.left, self.group)
+        if schedule.right == "direct":
+            self.right_place = direct(kernel, self.right, self.form.right, self.group)
 
     def function(self, part: str, parameters: list[str]) -> Function:
         """An internal function; its parameters are `ptr args` and numbers, or pointers after *."""
@@ -65,11 +85,35 @@ class Parts:
             f, self.kernel.values, pointers, error, vector, lanes or self.s.lanes, aligned
         )
 
-    def widened(self, points: Points, number: int) -> Value:
-        """The operand's value as the dtype that is summed in, one a lane."""
-        value = points.computed[number]
-        value = scalar.emit_cast(points.f, value, self.kernel.dtype, self.wide)
+    def packed(self, points: Points, operand: Operand) -> Value:
+        """The operand's value as the dtype that it is packed in, one a lane."""
+        value = points.computed[operand.value]
+        packed = self.form.left if operand is self.left else self.form.right
+        value = scalar.emit_cast(points.f, value, self.kernel.values[operand.value].dtype, packed)
         return points.f.splat(value, points.lanes)
+
+    def along_k(self, points: Points, operand: Operand) -> Value:
+        """The same for neighbours along k, as words; nothing where no lane is active."""
+        value = self.packed(points, operand)
+        if self.group == 1:
+            return value
+        if points.active is not None:
+            # a last word that is not full must not hold a NaN
+            value = points.f.select(points.active, value, const(value.type, 0))
+        return points.f.bitcast(value, vector_of(self.word, lanes_of(value.type) // self.group))
+
+    def woven(self, f: Function, values: list[Value]) -> Value:
+        """Words of what lies at the same place in each of `group` vectors; of fewer, and zeros."""
+        if self.group == 1:
+            return values[0]
+        zero = const(values[0].type, 0)
+        values = values + [zero] * (self.group - len(values))
+        while len(values) > 1:
+            half = len(values) // 2
+            values = [
+                _interleaved(f, a, b) for a, b in zip(values[:half], values[half:], strict=True)
+            ]
+        return f.bitcast(values[0], vector_of(self.word, self.s.lanes))
 
     def row_of(self, f: Function, strip: Value) -> Value:
         """The first row of a strip."""
@@ -78,10 +122,14 @@ class Parts:
             return row
         return f.sub(row, most(f, f.sub(strip, self.strips.large), 0))
 
-    def first_lanes(self, f: Function, count: Value) -> Value:
+    def first_lanes(self, f: Function, count: Value, lanes: int) -> Value:
         """A mask of the first `count` lanes."""
-        lanes = self.s.lanes
         return f.icmp("slt", const_lanes(I64, list(range(lanes))), f.splat(count, lanes))
+
+
+def _interleaved(f: Function, a: Value, b: Value) -> Value:
+    lanes = lanes_of(a.type)
+    return f.shuffle(a, b, [lane // 2 + lane % 2 * lanes for lane in range(2 * lanes)])
 
 
 def least(f: Function, value: Value, limit: Value | int) -> Value:

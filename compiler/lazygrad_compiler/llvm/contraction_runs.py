@@ -25,7 +25,7 @@ class Runs:
 
     def __init__(self, parts: Parts, operand: Operand) -> None:
         self.parts, self.operand = parts, operand
-        self.run, self.lanes = parts.s.run, parts.s.lanes
+        self.run, self.lanes = parts.s.run, parts.along
         self.quotient = quotient_of(parts.k, self.run)
         self.place = place_of(parts.k, self.run)
         self.values = [self._in_run(instr) for instr in parts.kernel.values]
@@ -56,12 +56,12 @@ class Runs:
         return points
 
     def vector(self, at_run: Points, place: Value, active: Value | None) -> Value:
-        """`lanes` neighbours from a place of the run on, as the dtype that is summed in."""
+        """`lanes` neighbours from a place of the run on, packed: one vector of words."""
         points = self._copy(at_run)
         points.bindings[self.place] = place
         points.active = active
         points.emit(self.operand.values)
-        return self.parts.widened(points, self.operand.value)
+        return self.parts.along_k(points, self.operand)
 
     def _copy(self, points: Points) -> Points:
         made = Points(
@@ -103,8 +103,8 @@ def pack_row(
         inside = runs.at_run(outside, q)
         for begin, active in runs.vectors():
             value = runs.vector(inside, const(I64, begin), active)
-            place = f.offset(target, f.add(first, begin), parts.element)
-            f.store(value, place, parts.itemsize)
+            place = f.offset(target, f.add(first, begin), parts.packed_left)
+            f.store(value, place, parts.form.left.itemsize)
 
 
 def pack_columns(
@@ -118,6 +118,9 @@ def pack_columns(
         inside = [runs.at_run(points, q) for points in outside]
         for begin, active in runs.vectors():
             rows = [runs.vector(points, const(I64, begin), active) for points in inside]
-            for lane, row in enumerate(transpose(f, rows)[: runs.run - begin]):
-                place = f.mul(f.add(first, begin + lane), parts.s.nr)
-                f.store(row, f.offset(target, place, parts.element), parts.itemsize)
+            word = f.add(first, begin)
+            if parts.group > 1:
+                word = f.udiv(word, parts.group)
+            for lane, row in enumerate(transpose(f, rows)[: parts.s.words(runs.run - begin)]):
+                place = f.mul(f.add(word, lane), parts.s.nr)
+                f.store(row, f.offset(target, place, parts.word), parts.itemsize)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Function, Value, const, const_lanes, vector_of
 from lazygrad_compiler.llvm.contraction_parts import I64, Parts
+from lazygrad_compiler.llvm.contraction_words import add_products, rounded
 from lazygrad_compiler.llvm.points import Place, Points
 from lazygrad_compiler.loops.index import Affine
 from lazygrad_compiler.loops.operands import is_regular
@@ -21,6 +22,8 @@ from lazygrad_compiler.loops.schedule_contraction import strip_steps
 
 UNROLLED_SUMS = 112
 """Multiply-adds in one turn of the micro-kernel's loop: enough to hide its control."""
+FLIP = 0x80808080
+"""The highest bits of four bytes."""
 LIGHT = 250
 """Instructions of an epilogue that are worth repeating for every vector of a tile."""
 
@@ -35,8 +38,8 @@ class Shape:
 
 
 def emit_tile(parts: Parts, shape: Shape) -> str:
-    """A function that adds k0..k0+count-1 to one tile: left and right point to its first elements
-    there, `tile` to where its sums rest between parts of k.
+    """A function that adds `count` words from k0 on to one tile: left and right point to its first
+    elements there, `tile` to where its sums rest between parts of k.
     """
     label = f"tile_{shape.rows}x{shape.vectors}_{shape.last}"
     f = parts.function(
@@ -53,11 +56,14 @@ class _Tile:
             f.parameters
         )
         self.vector = vector_of(parts.element, self.s.lanes)
+        self.words = vector_of(parts.word, self.s.lanes)
         self.size = shape.rows * shape.vectors
         if parts.left_place is not None:
-            self.left_steps = parts.left_place.free_step, parts.left_place.k_step
+            steps = parts.left_place.free_step, parts.left_place.k_step * parts.group
+            self.left_steps, self.left_element = steps, parts.packed_left
         else:
             self.left_steps = strip_steps(parts.kernel, parts.s)
+            self.left_element = parts.word
         self.right_step = parts.right_place.k_step if parts.right_place is not None else self.s.nr
         whole = shape.last == self.s.lanes
         self.mask = (
@@ -75,8 +81,7 @@ class _Tile:
                 self._rest(totals)
             self._epilogue(totals, light)
         else:
-            end = f.add(self.k0, self.count)
-            last = f.icmp("sge", end, parts.k.extent)
+            last = f.icmp("sge", f.add(self.k0, self.s.kc), parts.k.extent)
             if light:
                 done, go_on = f.new_block("done"), f.new_block("go_on")
                 f.branch_if(last, done, go_on)
@@ -101,7 +106,26 @@ class _Tile:
             self.f.store(total, self._resting_place(number), self.parts.itemsize)
 
     def _begin(self) -> list[Value]:
-        """Zeros, or the sums of the parts of k before."""
+        """Zeros, or the sums of the parts of k before; and what the form starts from."""
+        f, firsts = self.f, self._first_sums()
+        sums = self._sums_before()
+        if firsts:
+            sums = [f.add(total, first) for total, first in zip(sums, firsts, strict=True)]
+        return sums
+
+    def _first_sums(self) -> list[Value]:
+        """Of a form that takes signed bytes for unsigned; the panel has them."""
+        f, parts, s, shape = self.f, self.parts, self.s, self.shape
+        if not parts.form.flipped:
+            return []
+        behind = f.offset(self.right, s.words(s.kc) * s.nr, parts.word)
+        columns = [
+            f.load(self.vector, f.offset(behind, v * s.lanes, parts.word), parts.itemsize)
+            for v in range(shape.vectors)
+        ]
+        return columns * shape.rows
+
+    def _sums_before(self) -> list[Value]:
         f, zero = self.f, const(self.vector, 0)
         if self.parts.single:
             return [zero] * self.size
@@ -120,11 +144,11 @@ class _Tile:
     # ---- the micro-kernel
 
     def _micro_kernel(self, start: list[Value]) -> list[Value]:
-        f, k = self.f, self.parts.k.extent
+        f, k, kc = self.f, self.s.words(self.parts.k.extent), self.s.words(self.s.kc)
         unroll = 1
         while unroll < 8 and 2 * unroll * self.size <= UNROLLED_SUMS and 2 * unroll <= k:
             unroll *= 2
-        if k % unroll == 0 and (self.parts.single or self.s.kc % unroll == 0):
+        if k % unroll == 0 and (self.parts.single or kc % unroll == 0):
             return self._k_loop(const(I64, 0), self.count, unroll, start)
         whole = f.mul(f.udiv(self.count, unroll), unroll)
         main = self._k_loop(const(I64, 0), whole, unroll, start)
@@ -132,7 +156,7 @@ class _Tile:
 
     def _k_loop(self, begin: Value, end: Value, unroll: int, start: list[Value]) -> list[Value]:
         f, shape, parts = self.f, self.shape, self.parts
-        element, itemsize = parts.element, parts.itemsize
+        itemsize = parts.form.left.itemsize if parts.left_place else parts.itemsize
         free_step, k_step = self.left_steps
         left_line, right_line = (
             "contraction" if place is None else f"%{operand.value}"
@@ -140,28 +164,28 @@ class _Tile:
         )
         with f.loop(begin, end, unroll, start, "k") as loop:
             sums = list(loop.carried)
-            right = f.offset(self.right, f.mul(loop.index, self.right_step), element)
-            left = f.offset(self.left, f.mul(loop.index, k_step), element)
+            right = f.offset(self.right, f.mul(loop.index, self.right_step), parts.word)
+            left = f.offset(self.left, f.mul(loop.index, k_step), self.left_element)
             for step in range(unroll):
                 f.origin(right_line)
-                row_of_panel = f.offset(right, step * self.right_step, element)
+                row_of_panel = f.offset(right, step * self.right_step, parts.word)
                 columns = [
                     self._column(
-                        f.offset(row_of_panel, v * self.s.lanes, element), v == shape.vectors - 1
+                        f.offset(row_of_panel, v * self.s.lanes, parts.word), v == shape.vectors - 1
                     )
                     for v in range(shape.vectors)
                 ]
                 for row in range(shape.rows):
                     f.origin(left_line)
-                    place = f.offset(left, row * free_step + step * k_step, element)
-                    factor = f.splat(f.load(element, place, itemsize), self.s.lanes)
+                    place = f.offset(left, row * free_step + step * k_step, self.left_element)
+                    factor = f.splat(f.load(parts.word, place, itemsize), self.s.lanes)
+                    if parts.form.flipped:
+                        factor = f.xor(factor, const(self.words, FLIP))
                     f.origin("contraction")
                     for v, column in enumerate(columns):
                         at = row * shape.vectors + v
-                        sums[at] = (
-                            f.fma(factor, column, sums[at])
-                            if parts.wide.is_floating
-                            else f.add(f.mul(factor, column), sums[at])
+                        sums[at] = add_products(
+                            f, parts.form.instruction, sums[at], factor, column
                         )
             f.origin("")
             loop.next = sums
@@ -171,8 +195,8 @@ class _Tile:
         """A vector of the right operand; where it lies in place, nothing beyond its end is read."""
         f, itemsize = self.f, self.parts.itemsize
         if self.parts.right_place is None or self.mask is None or not is_last:
-            return f.load(self.vector, place, itemsize)
-        return f.masked_load(self.vector, place, itemsize, self.mask, const(self.vector, 0))
+            return f.load(self.words, place, itemsize)
+        return f.masked_load(self.words, place, itemsize, self.mask, const(self.words, 0))
 
     # ---- what follows
 
@@ -217,7 +241,9 @@ class _Tile:
     def _finish(self, points: Points, total: Value) -> None:
         """The epilogue for one vector of sums."""
         f, kernel, epilogue = self.f, self.parts.kernel, self.parts.kernel.epilogue
-        result = scalar.emit_cast(f, total, self.parts.wide, kernel.dtype)
+        result = rounded(f, self.parts.form.instruction, total) if kernel.dtype.bits < 32 else None
+        if result is None:
+            result = scalar.emit_cast(f, total, self.parts.wide, kernel.dtype)
         for number in epilogue.values:
             if kernel.values[number].op == "accumulator":
                 points.computed[number] = result

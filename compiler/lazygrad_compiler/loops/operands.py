@@ -59,10 +59,14 @@ class Direct:
     panel_step: int = 0
 
 
-def direct(kernel: ContractionKernel, operand: Operand) -> Direct | None:
-    """How the operand can be read where it lies; None where it has to be packed."""
+def direct(
+    kernel: ContractionKernel, operand: Operand, dtype: DType, group: int = 1
+) -> Direct | None:
+    """How the operand can be read where it lies, as elements of the dtype; None where it has to be
+    packed.  group: neighbours along k that are read together.
+    """
     instr = kernel.values[operand.value]
-    if instr.op != "load" or instr.args or instr.dtype is not accumulator_dtype(kernel.dtype):
+    if instr.op != "load" or instr.args or instr.dtype is not dtype or kernel.k.extent % group:
         return None
     buffer, index = instr.data
     start = Affine(index.constant)
@@ -87,9 +91,10 @@ def direct(kernel: ContractionKernel, operand: Operand) -> Direct | None:
             return None
         else:
             start = start + Affine(0, ((term, coefficient),))
-    if width and not free_step:
+    k_step = index.coefficient(kernel.k)
+    if (width and not free_step) or (group > 1 and k_step != 1):
         return None
-    return Direct(buffer, start, free_step, index.coefficient(kernel.k), width, panel_step)
+    return Direct(buffer, start, free_step, k_step, width, panel_step)
 
 
 def is_plain(kernel: ContractionKernel, operand: Operand) -> bool:

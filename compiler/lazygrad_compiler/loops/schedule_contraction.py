@@ -30,6 +30,14 @@ from lazygrad_compiler.loops.operands import (
     steps_in_run,
     stride_along,
 )
+from lazygrad_compiler.loops.products import (
+    Form,
+    form_of,
+    group_of,
+    packed_operands,
+    plain,
+    words_of,
+)
 from lazygrad_compiler.target import Target
 
 
@@ -39,7 +47,8 @@ class ContractionSchedule:
     lanes: of one vector.  strips: into how many the rows are cut.  vectors: of a panel.  block:
     strips of a task, but for those beyond `blocks` tasks, which have `tail` strips each: short
     tasks at the end keep all threads busy until it.  nc: columns of a task.  kc: of k in one part
-    (a multiple of lanes; of phases, where there are any).
+    (a multiple of lanes words; of phases, where there are any).  instruction: what sums products in
+    words, "" where numbers are multiplied one by one (`loops/products.py`).
 
     left: "direct" (read in place), "rows" (packed, k contiguous) or "columns" (packed k by k).
     right: "direct", "columns" (packed) or "transposed" (packed; read along k and transposed in
@@ -61,12 +70,17 @@ class ContractionSchedule:
     left: str
     right: str
     grain: int
+    instruction: str = ""
     phases: int = 1
     run: int = 1
 
     @property
     def nr(self) -> int:
         return self.vectors * self.lanes
+
+    def words(self, k: int) -> int:
+        """In how many words so many neighbours along k are packed."""
+        return ceil_div(k, group_of(self.instruction))
 
 
 def ceil_div(value: int, divisor: int) -> int:
@@ -174,6 +188,8 @@ TASK_OVERHEAD = 400
 PACK_ROWS, PACK_TRANSPOSED, PACK_GATHERED, PACK_DEAR = 5.0, 8.0, 32.0, 24.0
 """Cycles to pack one vector: of neighbours, by transposition, of elements far apart, under masks.
 """
+WEAVE = 2.0
+"""Cycles more for each further vector whose elements are woven into words."""
 PACK_RUN, PACK_TURNED_RUN = 6.0, 12.0
 """In runs, masks included: along rows, by transposition."""
 STORE_APART = 1.5
@@ -218,29 +234,48 @@ TILE_SLACK = 1.01
 def contraction_plans(
     kernel: ContractionKernel, target: Target, slack: float = TILE_SLACK
 ) -> list[Plan]:
-    """Every way to block the contraction whose register tile is not beyond the slack."""
-    wide = accumulator_dtype(kernel.dtype)
-    lanes, itemsize = target.lanes(wide.bits), wide.itemsize
-    natural, run = _is_swapped(kernel), run_along(kernel, lanes)
-    plans = []
-    # packing in runs is so much cheaper for the left operand that stores may pay for it
-    for swapped in (natural, not natural) if run > 1 else (natural,):
-        left, right = operands(kernel, swapped)
-        m, n, k = left.free.extent, right.free.extent, max(kernel.k.extent, 1)
-        tilings = list(_tilings(m, n, k, lanes, itemsize, target))
-        place = direct(kernel, right)
-        if place is not None and place.width:
-            fitting = [tiling for tiling in tilings if place.width % (tiling.vectors * lanes) == 0]
-            tilings = fitting or tilings
-        least = min(tiling.cycles for tiling in tilings)
-        apart = 0.0 if swapped == natural else STORE_APART * kernel.batch.extent * m * n
-        for tiling in tilings:
-            if tiling.cycles <= least * slack:
-                planner = _Planner(
-                    kernel, target, swapped, left, right, tiling, lanes, itemsize, run
-                )
-                plans += [replace(plan, cycles=plan.cycles + apart) for plan in planner.plans()]
+    """Every way to block the contraction whose register tile is not beyond the slack: in words if
+    that can be, else plainly.  All give the same bits.
+    """
+    natural = _is_swapped(kernel)
+    lanes = target.lanes(accumulator_dtype(kernel.dtype).bits)
+    for in_words in (True, False):
+        plans: list[Plan] = []
+        for swapped in (natural, not natural):
+            form = words_of(kernel, target, swapped) if in_words else plain(kernel)
+            if form is None:
+                continue
+            run = run_along(kernel, lanes * form.group)
+            # packing in runs is so much cheaper for the left operand that stores may pay for it
+            if (swapped == natural or run > 1) and (run == 1 or run % form.group == 0):
+                plans += _plans(kernel, target, swapped, form, run, slack)
+        if plans:
+            break
     return plans
+
+
+def _plans(
+    kernel: ContractionKernel, target: Target, swapped: bool, form: Form, run: int, slack: float
+) -> Iterator[Plan]:
+    """Those of one form, with one of the operands in vectors."""
+    wide = accumulator_dtype(kernel.dtype)
+    lanes = target.lanes(wide.bits)
+    left, right = packed_operands(kernel, swapped, form)
+    m, n = left.free.extent, right.free.extent
+    k = max(ceil_div(kernel.k.extent, form.group), 1)
+    tilings = list(_tilings(m, n, k, lanes, wide.itemsize, target))
+    place = direct(kernel, right, form.right, form.group)
+    if place is not None and place.width:
+        fitting = [tiling for tiling in tilings if place.width % (tiling.vectors * lanes) == 0]
+        tilings = fitting or tilings
+    least = min(tiling.cycles for tiling in tilings)
+    natural = swapped == _is_swapped(kernel)
+    apart = 0.0 if natural else STORE_APART * kernel.batch.extent * m * n
+    for tiling in tilings:
+        if tiling.cycles <= least * slack:
+            planner = _Planner(kernel, target, swapped, left, right, tiling, lanes, form, run)
+            for plan in planner.plans():
+                yield replace(plan, cycles=plan.cycles + apart)
 
 
 def _is_swapped(kernel: ContractionKernel) -> bool:
@@ -264,7 +299,7 @@ class _Way:
 
 
 class _Planner:
-    """All ways to block one contraction with a given register tile."""
+    """All ways to block one contraction with a given register tile; k is counted in words."""
 
     def __init__(
         self,
@@ -275,18 +310,19 @@ class _Planner:
         right: Operand,
         tiling: _Tiling,
         lanes: int,
-        itemsize: int,
+        form: Form,
         run: int,
     ) -> None:
-        self.run = run
+        self.form, self.group = form, form.group
+        self.run = ceil_div(run, self.group)
         self.kernel, self.target, self.swapped = kernel, target, swapped
         self.left, self.right, self.tiling = left, right, tiling
-        self.lanes, self.itemsize = lanes, itemsize
+        self.lanes, self.itemsize = lanes, accumulator_dtype(kernel.dtype).itemsize
         self.m, self.n = left.free.extent, right.free.extent
-        self.k = max(kernel.k.extent, 1)
+        self.k = max(ceil_div(kernel.k.extent, self.group), 1)
         self.rows = ceil_div(self.m, tiling.strips)
         self.nr = tiling.vectors * lanes
-        self.kc = max(tiling.kc // run * run, run)
+        self.kc = max(tiling.kc // self.run * self.run, self.run)
         self.parts = ceil_div(self.k, self.kc)
 
     def plans(self) -> Iterator[Plan]:
@@ -309,7 +345,7 @@ class _Planner:
             yield replace(right, kc=part_of(self.k, right.kc // 2, self.lanes))
 
     def _left_ways(self) -> Iterator[_Way]:
-        place = direct(self.kernel, self.left)
+        place = direct(self.kernel, self.left, self.form.left, self.group)
         if place is not None and not place.width and self._left_stays(place):
             yield _Way("direct", 0.0, self.kc)
         if self.run > 1:
@@ -322,22 +358,24 @@ class _Planner:
             yield _Way("rows", each * self.m * ceil_div(self.k, self.lanes), self.kc)
         else:
             vectors = self.k * self.tiling.strips * ceil_div(self.rows, self.lanes)
-            yield _Way("columns", each * vectors, self.kc)
+            yield _Way("columns", (each + WEAVE * (self.group - 1)) * vectors, self.kc)
 
     def _left_stays(self, place: Direct) -> bool:
         """Whether the cache lines of one strip stay where they are: in L1 from one value of k to
         the next where k is contiguous, else in L2 from panel to panel.
         """
-        if place.free_step in (0, 1):
-            room = _room(place.k_step, self.itemsize, self.target.l2_bytes, L2_WAYS)
+        itemsize = self.form.left.itemsize
+        if self.group == 1 and place.free_step in (0, 1):
+            room = _room(place.k_step, itemsize, self.target.l2_bytes, L2_WAYS)
             return min(self.k, self.kc) * 2 <= room
-        room = _room(place.free_step, self.itemsize, self.target.l1_bytes, L1_WAYS)
+        room = _room(place.free_step, itemsize, self.target.l1_bytes, L1_WAYS)
         return self.rows <= room
 
     def _right_ways(self) -> Iterator[_Way]:
         vectors = ceil_div(self.n, self.lanes) * self.k
-        place = direct(self.kernel, self.right)
-        if place is not None and place.free_step == 1 and self._keeps_to_panels(place):
+        place = direct(self.kernel, self.right, self.form.right, self.group)
+        in_order = place is not None and self.group == place.free_step == 1
+        if place is not None and in_order and self._keeps_to_panels(place):
             room = _room(place.k_step, self.itemsize, self.target.l2_bytes, L2_WAYS)
             fits = self.kc <= room or self.tiling.strips == 1
             if not fits and room // 2 >= SHORTEST_PART:
@@ -355,13 +393,18 @@ class _Planner:
         dear = is_dear(self.kernel, self.right)
         each = PACK_GATHERED if gathered else PACK_DEAR if dear else PACK_ROWS
         phases, kc, parts = phases_along(self.kernel, self.right, self.m), self.kc, self.parts
+        if phases > 1:
+            phases = math.lcm(phases, self.group)
+            if self.kernel.k.extent % phases:
+                return  # words would reach from one round of phases into the next
         if phases > 1 and parts > 1:
-            kc = max(round_up(ceil_div(self.k, parts), phases), phases)
-        yield _Way("columns", each * vectors, kc, 0.0, phases)
+            words = phases // self.group
+            kc = max(round_up(ceil_div(self.k, parts), words), words)
+        yield _Way("columns", (each + WEAVE * (self.group - 1)) * vectors, kc, 0.0, phases)
 
     def _jumps(self, operand: Operand) -> float:
         """Cycles for a vector of elements that are no neighbours, along a run."""
-        steps = steps_in_run(self.kernel, operand, self.run)
+        steps = steps_in_run(self.kernel, operand, self.run * self.group)
         return PACK_GATHERED * sum(step > 1 for step in steps)
 
     def _keeps_to_panels(self, place: Direct) -> bool:
@@ -403,8 +446,9 @@ class _Planner:
         grain = max(1, int(GRAIN_CYCLES * tasks / total))
         return Plan(
             ContractionSchedule(
-                self.swapped, self.lanes, strips, self.tiling.vectors, block, blocks, tail, nc, kc,
-                left.how, right.how, grain, right.phases, self.run,
+                self.swapped, self.lanes, strips, self.tiling.vectors, block, blocks, tail, nc,
+                kc * self.group, left.how, right.how, grain, self.form.instruction, right.phases,
+                self.run * self.group if self.run > 1 else 1,
             ),
             cycles,
         )
@@ -425,11 +469,16 @@ def _cuts(count: int) -> list[int]:
 
 
 def scratch_parts(kernel: ContractionKernel, schedule: ContractionSchedule) -> tuple[int, int, int]:
-    """Elements of the right panel, of the left strips, of the tiles."""
+    """Words of the right panel (with what its columns' sums start from, where the form has that),
+    of the left strips, of the tiles.
+    """
     s = schedule
     left, _ = operands(kernel, s.swapped)
     rows = Strips.of(left.free.extent, s.strips).rows
-    panel = round_up(s.kc, s.lanes) * s.nr if s.right in ("columns", "transposed") else 0
+    panel = 0
+    if s.right in ("columns", "transposed"):
+        first_sums = form_of(kernel, s.swapped, s.instruction).flipped
+        panel = (round_up(s.words(s.kc), s.lanes) + first_sums) * s.nr
     strips = s.block * strip_elements(kernel, schedule) if s.left != "direct" else 0
     whole = kernel.k.extent <= s.kc
     tiles = rows * s.nr if whole else s.block * rows * s.nc
@@ -437,22 +486,23 @@ def scratch_parts(kernel: ContractionKernel, schedule: ContractionSchedule) -> t
 
 
 def strip_elements(kernel: ContractionKernel, schedule: ContractionSchedule) -> int:
-    """Of one packed strip of the left operand: an odd number of cache lines, so that neighbours
-    fall on different sets.
+    """Words of one packed strip of the left operand: an odd number of cache lines, so that
+    neighbours fall on different sets.
     """
     left, _ = operands(kernel, schedule.swapped)
     rows = Strips.of(left.free.extent, schedule.strips).rows
     free_step, k_step = strip_steps(kernel, schedule)
-    used = free_step * rows if schedule.left == "rows" else k_step * schedule.kc + schedule.lanes
+    words = schedule.words(schedule.kc)
+    used = free_step * rows if schedule.left == "rows" else k_step * words + schedule.lanes
     line = CACHE_LINE // accumulator_dtype(kernel.dtype).itemsize
     return (ceil_div(used, line) | 1) * line
 
 
 def strip_steps(kernel: ContractionKernel, schedule: ContractionSchedule) -> tuple[int, int]:
-    """From row to row and from k to k in a packed strip."""
+    """From row to row and from word to word along k in a packed strip, in words."""
     left, _ = operands(kernel, schedule.swapped)
     if schedule.left == "rows":
-        return round_up(schedule.kc, schedule.lanes) + schedule.lanes, 1
+        return round_up(schedule.words(schedule.kc), schedule.lanes) + schedule.lanes, 1
     return 1, Strips.of(left.free.extent, schedule.strips).rows
 
 
