@@ -138,9 +138,7 @@ class _Blocks:
     def _panel(self, n: Value, vectors: int, last: int) -> None:
         f, parts, strips = self.f, self.parts, self.parts.strips
         right = self._right(n)
-        count = f.sub(self.k_end, self.k0)
-        if parts.group > 1:
-            count = f.udiv(f.add(count, parts.group - 1), parts.group)
+        count = parts.words(f, f.sub(self.k_end, self.k0))
         for begin, end, rows in (
             (self.s0, least(f, self.s1, strips.large), strips.rows),
             (most(f, self.s0, strips.large), self.s1, strips.rows - 1),

@@ -68,7 +68,7 @@ class _RightPacker:
         """
         f, s, parts = self.f, self.s, self.parts
         type_ = vector_of(parts.element, s.lanes)
-        count = f.udiv(f.add(f.sub(self.k_end, self.k0), parts.group - 1), parts.group)
+        count = parts.words(f, f.sub(self.k_end, self.k0))
         ones, offsets = const(type_, 0x01010101), range(0, s.nr, s.lanes)
         with f.loop(0, count, 1, [const(type_, 0) for _ in offsets], "k") as loop:
             row = f.offset(self.panel, f.mul(loop.index, s.nr), parts.word)
@@ -122,10 +122,7 @@ class _RightPacker:
 
         def pack(k: Value, count: int) -> None:
             """The words whose first `count` elements are at k and behind it."""
-            word = f.sub(k, self.k0)
-            if parts.group > 1:
-                word = f.udiv(word, parts.group)
-            place = f.mul(word, self.s.nr)
+            place = f.mul(parts.words(f, f.sub(k, self.k0)), self.s.nr)
             for (points, before), column in zip(ready, columns, strict=True):
                 values = []
                 for step in range(count):
@@ -162,9 +159,7 @@ class _RightPacker:
             ready.append((points, late))
         begin, end = f.udiv(self.k0, s.phases), f.udiv(self.k_end, s.phases)
         with f.loop(begin, end, 1, hint="k") as loop:
-            row = f.sub(f.mul(loop.index, s.phases), self.k0)
-            if parts.group > 1:
-                row = f.udiv(row, parts.group)
+            row = parts.words(f, f.sub(f.mul(loop.index, s.phases), self.k0))
             target = f.offset(column, f.mul(row, s.nr), parts.word)
             word: list[Value] = []
             for phase, (points, late) in enumerate(ready):
@@ -199,12 +194,10 @@ class _RightPacker:
                 points.active = active
                 points.emit(parts.right.values)
                 rows.append(parts.along_k(points, parts.right))
-            word = f.sub(loop.index, self.k0)
-            if parts.group > 1:
-                word = f.udiv(word, parts.group)
-            target = f.offset(column, f.mul(word, s.nr), parts.word)
-            for lane, row in enumerate(transpose(f, rows)):
-                f.store(row, f.offset(target, lane * s.nr, parts.word), parts.itemsize)
+            row = f.mul(parts.words(f, f.sub(loop.index, self.k0)), s.nr)
+            target = f.offset(column, row, parts.word)
+            for lane, words in enumerate(transpose(f, rows)):
+                f.store(words, f.offset(target, lane * s.nr, parts.word), parts.itemsize)
 
 
 def emit_pack_left(parts: Parts) -> str:
@@ -262,10 +255,7 @@ def _pack_columns(parts: Parts, f: Function) -> None:
     )
 
     def pack_word(k: Value, count: int) -> None:
-        word = f.sub(k, k0)
-        if parts.group > 1:
-            word = f.udiv(word, parts.group)
-        offset = f.mul(word, k_step)
+        offset = f.mul(parts.words(f, f.sub(k, k0)), k_step)
 
         def pack(strip: Value, masked: bool) -> None:
             m = parts.row_of(f, strip)

@@ -102,6 +102,12 @@ class Parts:
             value = points.f.select(points.active, value, const(value.type, 0))
         return points.f.bitcast(value, vector_of(self.word, lanes_of(value.type) // self.group))
 
+    def words(self, f: Function, elements: Value) -> Value:
+        """How many words so many neighbours along k are."""
+        if self.group == 1:
+            return elements
+        return f.udiv(f.add(elements, self.group - 1), self.group)
+
     def woven(self, f: Function, values: list[Value]) -> Value:
         """Words of what lies at the same place in each of `group` vectors; of fewer, and zeros."""
         if self.group == 1:

@@ -118,9 +118,7 @@ def pack_columns(
         inside = [runs.at_run(points, q) for points in outside]
         for begin, active in runs.vectors():
             rows = [runs.vector(points, const(I64, begin), active) for points in inside]
-            word = f.add(first, begin)
-            if parts.group > 1:
-                word = f.udiv(word, parts.group)
+            word = parts.words(f, f.add(first, begin))
             for lane, row in enumerate(transpose(f, rows)[: parts.s.words(runs.run - begin)]):
                 place = f.mul(f.add(word, lane), parts.s.nr)
                 f.store(row, f.offset(target, place, parts.word), parts.itemsize)
