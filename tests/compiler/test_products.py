@@ -103,7 +103,7 @@ def test_a_cast_that_loses_values_is_not_skipped():
 # ---- integers: every bit
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 30, 67, 4099])
+@pytest.mark.parametrize("k", [1, 3, 67, 2050])
 @pytest.mark.parametrize(
     "left, right",
     [("int8", "int8"), ("uint8", "int8"), ("int8", "uint8"), ("uint8", "uint8"), ("bool", "int8"),
@@ -128,7 +128,7 @@ def test_integers_are_exact(left, right, k):
     compare(graph, inputs, run_compiled(graph, inputs))
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(10))
 def test_any_schedule_of_bytes(seed):
     """Scales and an activation behind them, as in quantised layers."""
     draw_from = random.Random(seed)
@@ -149,7 +149,7 @@ def bfloat16(array: numpy.ndarray) -> numpy.ndarray:
     return array.astype(DTYPES["bfloat16"].numpy)
 
 
-@pytest.mark.parametrize("k", [1, 7, 64, 1000, 20011])
+@pytest.mark.parametrize("k", [1, 7, 1000, 6007])
 @pytest.mark.parametrize("turned", [False, True])
 def test_bfloat16_adds_as_float32_does(k, turned):
     """Against float64: k roundings of float32 of the sum of sizes, and the result's own."""
@@ -181,7 +181,7 @@ def test_numbers_below_the_normal_range_count_as_zero_or_as_themselves():
     assert (abs(got[:, 7]) <= k * 1.5 * 2.0**-127).all()
 
 
-@pytest.mark.parametrize("k", [2, 3, 31, 33, 35, 64, 65])
+@pytest.mark.parametrize("k", [3, 33, 64])
 @pytest.mark.parametrize("layout", [(a, b) for a in (False, True) for b in (False, True)])
 def test_nothing_leaks_out_of_a_row(k, layout):
     """NaN and infinity in some rows and columns: nowhere else, though words end beyond a row."""
