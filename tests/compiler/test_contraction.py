@@ -24,7 +24,7 @@ from lazygrad_compiler.llvm.compile import assembly, optimize_text
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.kernel import ContractionKernel, Kernel
 from lazygrad_compiler.loops.operands import accumulator_dtype, direct, is_plain, operands
-from lazygrad_compiler.loops.products import forms, packed_operands
+from lazygrad_compiler.loops.products import packed_operands, plain, words_of
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
     Strips,
@@ -119,8 +119,9 @@ def test_schedule_invariants(target: Target, dtype: str) -> None:
         m, n = left.free.extent, right.free.extent
         wide = accumulator_dtype(kernel.dtype)
         assert s.lanes == target.lanes(wide.bits) and s.nr == s.lanes * s.vectors
-        assert s.nc % s.nr == 0 and s.kc % (s.lanes * s.form.group) == 0
-        words = s.kc // s.form.group
+        assert s.nc % s.nr == 0 and s.kc % s.lanes == 0
+        words = s.words(s.kc)
+        assert words % s.lanes == 0
         assert min(s.strips, s.vectors, s.block, s.tail, s.nc, s.kc, s.grain) >= 1
         assert s.tail <= s.block <= s.strips <= m and s.nc < n + s.nr
         rows = Strips.of(m, s.strips).rows
@@ -203,7 +204,7 @@ def random_schedule(kernel: Kernel, generator: random.Random) -> Any:
     if not isinstance(kernel, ContractionKernel):
         return default_schedule(kernel)
     swapped = generator.random() < 0.5
-    form = generator.choice(forms(kernel, host(), swapped))
+    form = generator.choice([words_of(kernel, host(), swapped) or plain(kernel), plain(kernel)])
     lanes, vectors = generator.choice([2, 4, 8, 16]), generator.choice([1, 2, 3])
     if form.instruction:
         lanes = host().lanes(32)
@@ -231,7 +232,7 @@ def random_schedule(kernel: Kernel, generator: random.Random) -> Any:
         left=generator.choice(lefts),
         right=generator.choice(rights),
         grain=1,
-        form=form,
+        instruction=form.instruction,
     )
 
 
