@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -419,6 +419,15 @@ def _render_fused(stages: Stages) -> str:
     return "\n".join(lines)
 
 
+def plan(schedule: Any) -> str:
+    """A kernel's schedule as text, without what is as it always is."""
+    if not is_dataclass(schedule):
+        return str(schedule)
+    said = [f"{each.name}={value!r}" for each in fields(schedule)
+            if (value := getattr(schedule, each.name)) != each.default]
+    return f"{type(schedule).__name__}({', '.join(said)})"
+
+
 def _per_kernel(stages: Stages, show: Callable[[CompiledKernel], str]) -> str:
     lines: dict[str, list[str]] = {}
     for name, launch in zip(stages.names, stages.launches, strict=True):
@@ -433,7 +442,7 @@ def _per_kernel(stages: Stages, show: Callable[[CompiledKernel], str]) -> str:
 def _scheduled(kernel: CompiledKernel) -> str:
     """The schedule as comment lines."""
     found = "" if kernel.tuned is None else f"; schedule: {kernel.tuned}\n"
-    return f"{found}; {kernel.schedule}"
+    return f"{found}; {plan(kernel.schedule)}"
 
 
 def _render_entry(stages: Stages) -> str:

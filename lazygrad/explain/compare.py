@@ -7,6 +7,7 @@ Integers and booleans must be equal, not-a-numbers and infinities in the same pl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,9 @@ from lazygrad.explain.rounding import rounding_noise
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.interpret import evaluate, interpret
 from lazygrad_compiler.ir.node import Graph
+from lazygrad_compiler.llvm.compile import compile_text
 from lazygrad_compiler.pipeline import compile_graph
-from lazygrad_compiler.target import host
+from lazygrad_compiler.target import Target, host
 from lazygrad_runtime.memory import Buffer
 from lazygrad_runtime.program import Program
 
@@ -89,12 +91,19 @@ def interpret_rewritten(made: Graph, graph: Graph,
 
 
 def compiled(graph: Graph, inputs: Sequence[numpy.ndarray]) -> list[numpy.ndarray]:
-    """The outputs by a freshly compiled program; no cache is asked."""
-    program = Program(compile_graph(graph, host()))
+    """The outputs by a freshly compiled program; no cache of programs or kernels is asked, but the
+    same LLVM text gives the same code: of the many variants that a search tries, most kernels are.
+    """
+    program = Program(compile_graph(graph, host(), lambda name, llvm, target: _code(llvm, target)))
     given = [Buffer.from_numpy(numpy.ascontiguousarray(array))
              for array in inputs[:program.input_count]]
     return [buffer.as_numpy(output.dtype.numpy, output.shape)
             for buffer, output in zip(program.run(given), graph.outputs, strict=True)]
+
+
+@functools.lru_cache(maxsize=1000)
+def _code(llvm: str, target: Target) -> bytes:
+    return compile_text(llvm, target).object_code
 
 
 def difference(got: Sequence[numpy.ndarray], expected: Sequence[Expected], dtypes: Sequence[DType],

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.lazygrad.processes import python
+
 SCRIPT = """\
 import sys
 import lazygrad as lg
@@ -26,17 +24,12 @@ print("compiles", store.counters.compiles)
 RESULT = "2.1975 [-0.0, -0.6065, -0.7358, -0.6694]"
 
 
-def environment(folder: Path, **settings: str) -> dict[str, str]:
-    paths = [str(ROOT), str(ROOT / "compiler"), str(ROOT / "runtime")]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LAZYGRAD")}
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "LAZYGRAD_CACHE_DIR": str(folder),
-            **settings}
-
-
 def run(folder: Path, *arguments: str, code: int = 0, **settings: str) -> tuple[str, str]:
-    """Python with these arguments in a process of its own: (standard output, standard error)."""
-    done = subprocess.run([sys.executable, *arguments], env=environment(folder, **settings),
-                          capture_output=True, text=True, timeout=120)
+    """Python with these arguments in a process of its own, and its cache in the folder: (standard
+    output, standard error).
+    """
+    done = python(*arguments, folder=folder.parent,
+                  changes={"LAZYGRAD_CACHE_DIR": str(folder), **settings})
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout, done.stderr
 

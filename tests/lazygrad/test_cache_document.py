@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from lazygrad.__main__ import make_parser
 from lazygrad_compiler.target import host
-from tests.lazygrad.cache_commands import ROOT, environment
+from tests.lazygrad.processes import ROOT, STUCK, environment, install_commands
 
 DOCUMENT = ROOT / "docs" / "cache.md"
 
@@ -56,14 +55,10 @@ def test_sessions_are_real(tmp_path: Path) -> None:
     project.mkdir(parents=True)
     shutil.copy(ROOT / "docs" / "examples" / "train_digits.py", project)
     shutil.copytree(ROOT / "docs" / "examples" / "data", project / "data")
-    settings = environment(tmp_path, HOME=str(home / "me"))
-    for name in ("LAZYGRAD_CACHE_DIR", "XDG_CACHE_HOME"):
-        settings.pop(name, None)
+    settings = environment({"HOME": str(home / "me"), "XDG_CACHE_HOME": None})
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, module in (("python", ""), ("lazygrad", " -m lazygrad")):
-        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{module} "$@"\n')
-        (programs / name).chmod(0o755)
+    install_commands(programs)
     settings["PATH"] = f"{programs}{os.pathsep}{settings['PATH']}"
     keys: dict[str, str] = {}  # the document's first digits of keys, and those of this machine
     checked = 0
@@ -72,7 +67,7 @@ def test_sessions_are_real(tmp_path: Path) -> None:
             command = command.replace(theirs, ours)
         command = command.replace("/tmp/", f"{tmp_path}/")
         done = subprocess.run(command, shell=True, cwd=project, env=settings, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=STUCK)
         assert matches(general(shown, home), general(done.stdout, home)), \
             f"$ {command}\n{done.stdout}\nthe document shows\n{shown}"
         if command == "lazygrad cache ls":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +42,7 @@ from tests.lazygrad.cli_tools import (
     plant_wrong_erf,
     replace_passes,
 )
+from tests.lazygrad.processes import python
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -372,7 +371,7 @@ def test_a_repro_stands_alone(
         with pytest.raises(SystemExit) as ended:
             exec(compile(repro.read_text(), str(repro), "exec"), {})
         assert ended.value.code == 1
-    done = subprocess.run([sys.executable, str(repro)], capture_output=True, text=True, timeout=60)
+    done = python(repro, folder=tmp_path, changes={"LAZYGRAD_CACHE": "0"})
     assert done.returncode == 0, done.stderr
     assert done.stdout == "compiled and interpreted results agree\n"
 

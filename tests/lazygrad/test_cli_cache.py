@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,7 @@ from lazygrad.cli import cache as cache_command
 from lazygrad.cli import doctor, human_age, human_bytes
 from lazygrad_runtime import cache as runtime_cache
 from lazygrad_runtime import store
-
-ROOT = Path(__file__).parents[2]
+from tests.lazygrad.processes import python
 
 SCRIPT = """\
 import lazygrad as lg
@@ -39,15 +36,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     store.disk.cache_clear()
 
 
-@pytest.fixture
-def filled(tmp_path: Path, folder: Path) -> Path:
-    """The folder after another process ran two programs."""
-    (tmp_path / "train.py").write_text(SCRIPT)
-    folders = [str(ROOT), str(ROOT / "compiler"), str(ROOT / "runtime")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
-    done = subprocess.run([sys.executable, str(tmp_path / "train.py")], env=environment,
-                          capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def after_a_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which another process left two programs."""
+    project = tmp_path_factory.mktemp("project")
+    (project / "train.py").write_text(SCRIPT)
+    done = python("train.py", folder=project,
+                  changes={"LAZYGRAD_CACHE_DIR": str(project / "cache")})
     assert done.returncode == 0, done.stderr
+    return project / "cache"
+
+
+@pytest.fixture
+def filled(folder: Path, after_a_run: Path) -> Path:
+    """The folder after another process ran two programs."""
+    shutil.copytree(after_a_run, folder)
     return folder
 
 
@@ -234,11 +237,10 @@ def test_doctor_finds_wrong_arithmetic(command: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_commands_run_as_a_process(folder: Path) -> None:
-    folders = [str(ROOT), str(ROOT / "compiler"), str(ROOT / "runtime")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    """The first in an interpreter of its own, from its first line to its last."""
     for arguments, code, expected in ((["doctor"], 0, "run gradient"), (["--version"], 0, "lazy"),
                                       (["cache", "nonsense"], 2, "")):
-        done = subprocess.run([sys.executable, "-m", "lazygrad", *arguments], env=environment,
-                              capture_output=True, text=True, timeout=120)
+        done = python("-m", "lazygrad", *arguments, folder=folder.parent,
+                      changes={"LAZYGRAD_CACHE_DIR": str(folder)}, fresh=arguments == ["doctor"])
         assert done.returncode == code, done.stderr
         assert expected in done.stdout

@@ -66,13 +66,13 @@ def entries(command: Any) -> list[dict[str, Any]]:
 def test_a_second_process_compiles_nothing(folder: Path, script: str, command: Any) -> None:
     """Whatever is being looked at, however many threads there are, however strings are hashed."""
     assert compiles(run(folder, script)[0]) > 0
-    for settings in ({}, {"LAZYGRAD_DUMP": "graph,asm"}, {"LAZYGRAD_NUM_THREADS": "1"},
-                     {"PYTHONHASHSEED": "7"}, {"PYTHONOPTIMIZE": "1"}):
+    for settings in ({}, {"LAZYGRAD_NUM_THREADS": "1"}, {
+            "LAZYGRAD_DUMP": "graph,asm", "PYTHONHASHSEED": "7", "PYTHONOPTIMIZE": "1"}):
         assert compiles(run(folder, script, **settings)[0]) == 0, settings
     stats = values(command("stats", "--json"))
-    assert stats["hits"] == 5 * stats["stores"] == 5 * stats["misses"] > 0
+    assert stats["hits"] == 3 * stats["stores"] == 3 * stats["misses"] > 0
     listed = entries(command)
-    assert {each["hits"] for each in listed} == {5}
+    assert {each["hits"] for each in listed} == {3}
     assert stats["seconds_saved"] == pytest.approx(
         sum(each["saved_seconds"] for each in listed), abs=1e-3)
     assert stats["seconds_saved"] > 0

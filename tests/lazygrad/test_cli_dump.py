@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,8 +17,7 @@ from lazygrad_compiler.fusion.partition import Reason
 from lazygrad_compiler.ir.text import parse_graph, print_graph
 from lazygrad_compiler.pipeline import STAGES
 from lazygrad_runtime import store
-
-ROOT = Path(__file__).parents[2]
+from tests.lazygrad.processes import python
 
 SCRIPT = """\
 import sys
@@ -58,11 +55,8 @@ def run(tmp_path: Path) -> Run:
     """run("dump-ir", …, environment) -> the finished process."""
 
     def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-        folders = [str(ROOT), str(ROOT / "compiler"), str(ROOT / "runtime")]
-        return subprocess.run(
-            [sys.executable, *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True,
-            timeout=120,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), **environment})
+        changes = {"LAZYGRAD_CACHE_DIR": str(tmp_path / "cache"), **environment}
+        return python(*arguments, folder=tmp_path, changes=changes)
 
     return process
 
@@ -84,7 +78,7 @@ def test_cold_and_warm_dumps_are_identical(script: Path, run: Run) -> None:
     """Every stage, whether the program was compiled, or came from disk, or there is no cache."""
     cold = run(*CLI, script, "--stage", "all", PYTHONHASHSEED="1")
     warm = run(*CLI, script, "--stage", "all", PYTHONHASHSEED="2")
-    uncached = run(*CLI, script, "--stage", "all", PYTHONHASHSEED="3", LAZYGRAD_CACHE="0")
+    uncached = run(*CLI, script, "--stage", "all", LAZYGRAD_CACHE="0")
     assert cold.returncode == warm.returncode == uncached.returncode == 0, cold.stderr
     assert "2 programs, 0 from the compile cache" in cold.stderr
     assert "2 programs, 2 from the compile cache" in warm.stderr
@@ -309,9 +303,9 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
 def test_dump_by_environment(script: Path, tmp_path: Path, run: Run) -> None:
     begin = "from lazygrad import debug; debug.install_from_environment()\n"
     script.write_text(begin + SCRIPT)
-    dump = run(script, LAZYGRAD_DUMP="fused,graph")
+    dump, plain = run(script, LAZYGRAD_DUMP="fused,graph"), run(script)
     assert dump.returncode == 0, dump.stderr
-    assert dump.stdout == run(script).stdout and run(script).stderr == ""
+    assert dump.stdout == plain.stdout and plain.stderr == ""
     assert "---- graph ----" in dump.stderr and "---- fused ----" in dump.stderr
     to_files = run(script, LAZYGRAD_DUMP="graph", LAZYGRAD_DUMP_DIR=str(tmp_path / "d"))
     assert to_files.stderr == "" and len(list((tmp_path / "d").glob("00?-*/graph.txt"))) == 2

@@ -6,16 +6,14 @@ and stage loops on processors with other vectors than the document's.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lazygrad_compiler.target import host
+from tests.lazygrad.processes import lazygrad
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "dump-ir.md").read_text(encoding="utf-8")
 SCRIPT = re.search(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
@@ -33,24 +31,27 @@ def normal(text: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines()]
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compile cache of all commands."""
+    return tmp_path_factory.mktemp("warm") / "cache"
+
+
 def test_the_document_has_commands_to_check() -> None:
     assert SCRIPT is not None and len(CHECKED) >= 9 and len(BLOCKS) > len(CHECKED)
 
 
 @pytest.mark.parametrize(("command", "expected"), CHECKED, ids=[block[0] for block in CHECKED])
 def test_what_the_document_shows_is_what_is_printed(
-        command: str, expected: str, tmp_path: Path) -> None:
+        command: str, expected: str, tmp_path: Path, warm: Path) -> None:
     """In a process of its own, as a user runs it: what lives in this one would be in the dump."""
     assert SCRIPT is not None
     if "loops kernel" in expected and host().simd_bytes != 64:
         pytest.skip("another processor has other schedules")
     (tmp_path / "small.py").write_text(SCRIPT[1])
     first, *after = re.split(r" *; *| > ", command)
-    environment = os.environ | {"LAZYGRAD_CACHE_DIR": str(tmp_path / "cache"),
-                                "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run([sys.executable, "-m", "lazygrad", *shlex.split(first)[1:]],
-                          cwd=tmp_path, env=environment, capture_output=True, text=True,
-                          timeout=120, check=False)
+    done = lazygrad(*shlex.split(first)[1:], folder=tmp_path,
+                    changes={"LAZYGRAD_CACHE_DIR": str(warm)})
     code = done.returncode
     printed = done.stderr if " > " in command else done.stdout + done.stderr
     if "find dump -type f | sort" in after:

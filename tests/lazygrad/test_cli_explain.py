@@ -8,8 +8,6 @@ import itertools
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -34,9 +32,9 @@ from lazygrad_runtime import peak, store
 from lazygrad_runtime.program import Program
 from tests.compiler.random_graphs import random_graph
 from tests.lazygrad.cli_tools import Call, caller
+from tests.lazygrad.processes import python
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 SCRIPT = """\
 import lazygrad as lg
@@ -132,19 +130,42 @@ def test_every_seam_of_random_graphs_has_a_reason(seed: int) -> None:
     assert [seam for seam in seams(made, parts) if seam.reason is None] == []
 
 
+EXPLAINED = """\
+import contextlib, json, sys
+from lazygrad.cli.running import run_script
+from lazygrad.dump.describe import describe_program
+from lazygrad.dump.listen import dumped
+from lazygrad.dump.options import Options
+from lazygrad.explain import fusion
+from lazygrad.explain.watch import Watch
+
+with Watch() as watch, contextlib.redirect_stdout(sys.stderr):
+    assert run_script(sys.argv[1], sys.argv[2:])
+json.dump([{"kernels": describe_program(dumped(seen.stages, Options(stages=("fused",)),
+                                               seen.number))["kernels"],
+            "seams": fusion.describe(seen.stages)} for seen in watch.programs], sys.stdout)
+"""
+
+
 @pytest.mark.parametrize("name, options", [
     ("tour.py", []), ("tutorial.py", []), ("train_digits.py", ["--epochs", "1"]),
     ("char_gpt.py", ["--steps", "1", "--batch-size", "2", "--sample", "1"])])
-def test_no_reason_is_unknown_over_the_examples(name: str, options: list[str],
-                                                tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lazygrad", "explain", "fusion", str(EXAMPLES / name), "--json",
-         *options], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+def test_over_the_examples_no_reason_is_unknown_and_each_kernel_has_a_line(
+    name: str, options: list[str], tmp_path: Path
+) -> None:
+    """Acceptance: zero unknown reasons, and 100 % of kernels carry a user line."""
+    (tmp_path / "driver.py").write_text(EXPLAINED)
+    done = python("driver.py", EXAMPLES / name, *options, folder=tmp_path,
+                  changes={"LAZYGRAD_CACHE_DIR": str(tmp_path / "cache")})
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["programs"]
-    assert not [seam for program in found["programs"] for seam in program["seams"]
+    programs = json.loads(done.stdout)
+    assert not [seam for program in programs for seam in program["seams"]
                 if seam["reason"] == "unknown"]
+    kernels = [kernel for program in programs for kernel in program["kernels"]]
+    assert len(kernels) >= 5
+    for kernel in kernels:
+        assert kernel["lines"], kernel
+        assert all(line["file"].endswith(".py") and line["line"] for line in kernel["lines"])
 
 
 # ---- recompile
@@ -592,8 +613,9 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_script_runs(
 
 
 def test_a_script_that_fails_at_once_is_not_called_one_that_looked_at_nothing(
-    tmp_path: Path, call: Call
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(peak, "measure_peak", fake_peak)
     script = tmp_path / "train.py"
     script.write_text("import no_such_module\n")
     for command in (("dump-ir",), ("explain", "fusion"), ("roofline",), ("bisect",)):

@@ -16,6 +16,7 @@ from lazygrad import __main__
 from lazygrad.cli import FINDING, INTERRUPTED, READER_GONE
 from lazygrad_runtime import store
 from lazygrad_runtime.cache import CompileCache
+from tests.lazygrad.processes import STUCK
 
 SCRIPT = """\
 import sys
@@ -102,7 +103,7 @@ def test_the_script_ends_with_the_reader_and_the_process_is_quiet(
         reading, writing = os.pipe()
         os.close(reading)
         done = subprocess.run([sys.executable, "-m", "lazygrad", *words(line)], stdout=writing,
-                              stderr=subprocess.PIPE, text=True, timeout=120)
+                              stderr=subprocess.PIPE, text=True, timeout=STUCK)
         os.close(writing)
         assert done.returncode == READER_GONE
         assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import doctest
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.lazygrad.processes import lazygrad
 
 PAGE = Path(__file__).parents[2] / "docs" / "tools.md"
 MEASURED = ("roofline", "profile")
@@ -56,10 +55,8 @@ def test_every_command_gives_what_the_page_shows(tmp_path: Path) -> None:
         words = shlex.split(command)
         changes = dict(word.split("=", 1) for word in words[:words.index("lazygrad")])
         arguments = words[words.index("lazygrad") + 1:]
-        done = subprocess.run(
-            [sys.executable, "-m", "lazygrad", *arguments], cwd=tmp_path, capture_output=True,
-            text=True, timeout=120,
-            env={**os.environ, "LAZYGRAD_CACHE_DIR": str(tmp_path / "cache"), **changes})
+        done = lazygrad(*arguments, folder=tmp_path,
+                        changes={"LAZYGRAD_CACHE_DIR": str(tmp_path / "cache"), **changes})
         got = done.stdout + done.stderr
         assert done.returncode in (0, 1), got
         if arguments[0] in MEASURED:

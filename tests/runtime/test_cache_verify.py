@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 
@@ -22,8 +23,9 @@ from tests.runtime.cache_programs import (
 pytestmark = marks
 
 
-def verify(*arguments, **options):
-    """`cache_verify.verify`; loading code meanwhile is a failure."""
+@contextlib.contextmanager
+def loading_refused():
+    """Loading code meanwhile is a failure."""
 
     def refuse(*_):
         raise AssertionError("code was loaded")
@@ -31,6 +33,12 @@ def verify(*arguments, **options):
     with pytest.MonkeyPatch.context() as patch:
         for module in (loader, program, store):
             patch.setattr(module, "load_object", refuse)
+        yield
+
+
+def verify(*arguments, **options):
+    """`cache_verify.verify`, which loads no code."""
+    with loading_refused():
         return cache_verify.verify(*arguments, **options)
 
 
@@ -52,16 +60,16 @@ def test_a_sound_cache_is_clean_and_left_alone(cache):
 def test_every_byte_of_an_entry_flipped_in_turn_is_found(cache):
     entry = compiled_into(cache)
     flips = 0
-    for path in files_of(cache, "entries", "blobs"):
-        content = path.read_bytes()
-        for position in range(len(content)):
-            flipped = bytearray(content)
-            flipped[position] ^= 1 << (position % 8)
-            path.write_bytes(flipped)
-            (finding,) = verify(cache).findings
-            assert finding.key == entry.key and finding.reason in cache_entry.REASONS
-            flips += 1
-        path.write_bytes(content)
+    with loading_refused():
+        for path in files_of(cache, "entries", "blobs"):
+            content = path.read_bytes()
+            with open(path, "r+b", buffering=0) as file:
+                for position, byte in enumerate(content):
+                    os.pwrite(file.fileno(), bytes([byte ^ 1 << position % 8]), position)
+                    (finding,) = cache_verify.verify(cache).findings
+                    assert finding.key == entry.key and finding.reason in cache_entry.REASONS
+                    os.pwrite(file.fileno(), bytes([byte]), position)
+                    flips += 1
     assert flips > 3000
     assert verify(cache).findings == []
 
