@@ -419,7 +419,7 @@ def _render_fused(stages: Stages) -> str:
     return "\n".join(lines)
 
 
-def plan(schedule: Any) -> str:
+def schedule_text(schedule: Any) -> str:
     """A kernel's schedule as text, without what is as it always is."""
     if not is_dataclass(schedule):
         return str(schedule)
@@ -442,7 +442,7 @@ def _per_kernel(stages: Stages, show: Callable[[CompiledKernel], str]) -> str:
 def _scheduled(kernel: CompiledKernel) -> str:
     """The schedule as comment lines."""
     found = "" if kernel.tuned is None else f"; schedule: {kernel.tuned}\n"
-    return f"{found}; {plan(kernel.schedule)}"
+    return f"{found}; {schedule_text(kernel.schedule)}"
 
 
 def _render_entry(stages: Stages) -> str:

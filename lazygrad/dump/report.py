@@ -25,7 +25,7 @@ from lazygrad_compiler.ir.node import Location
 from lazygrad_compiler.llvm.lines import LinkedLine, assembly_lines, llvm_lines
 from lazygrad_compiler.loops.cost import cost_of
 from lazygrad_compiler.loops.kernel import text
-from lazygrad_compiler.pipeline import CompiledKernel, Stages, emit_kernel, plan, rounds
+from lazygrad_compiler.pipeline import CompiledKernel, Stages, emit_kernel, rounds, schedule_text
 
 LARGE_PICTURE = 1500
 """Operations; a graph with more is not drawn operation by operation beside its kernels."""
@@ -201,7 +201,7 @@ def _kernel(program: DumpedProgram, kernel: CompiledKernel) -> str:
             f"<ul>{said}</ul><p>{cost.flops:,} flops, {cost.read:,} bytes read, {cost.written:,} "
             f"written{each}: {cost.intensity:.3g} flops per byte; {counted(kernel.tasks, 'task')}, "
             f"{kernel.grain:,} at a time</p>"
-            f"<p><code>{escape(plan(kernel.schedule))}</code>"
+            f"<p><code>{escape(schedule_text(kernel.schedule))}</code>"
             f"{f' ({kernel.tuned})' if kernel.tuned else ''}</p>"
             f"<details><summary>its operations, as a picture</summary>{inside}</details>"
             '<p class="told">Click on a line to see what became of it, or where it comes from.</p>'

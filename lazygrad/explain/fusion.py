@@ -44,10 +44,11 @@ def _described(seam: Seam, numbers: dict[int, int]) -> dict[str, Any]:
     return {
         "producer": value(seam.producer, seam.groups[0]),
         "consumer": value(seam.consumer, seam.groups[1]),
-        "loops": [{"name": name, "steps": steps} for name, steps in seam.loops],
+        "loops": [{"name": loop.body.name, "steps": loop.length, "lines": lines_of(loop.location)}
+                  for loop in seam.loops],
         "reason": seam.reason.name.lower() if seam.reason else "unknown",
         "because": seam.reason.value if seam.reason else "unknown",
-        "saved_bytes": seam.saved_bytes * math.prod(steps for _, steps in seam.loops),
+        "saved_bytes": seam.saved_bytes * math.prod(loop.length for loop in seam.loops),
     }
 
 
@@ -57,7 +58,8 @@ def text(described: list[dict[str, Any]]) -> str:
     for seam in described:
         ends = [f"{end['op']} {end['type']} ({', '.join(end['lines']) or 'no line'})"
                 for end in (seam["producer"], seam["consumer"])]
-        rounds = "".join(f" in {loop['steps']} steps of {loop['name']}" for loop in seam["loops"])
+        rounds = "".join(f" in {loop['steps']} steps of {loop['name']} ({', '.join(loop['lines'])})"
+                         for loop in seam["loops"])
         parts.append(f"{ends[0]} | {ends[1]}\n    {seam['because']}; "
                      f"fusing would save {human_bytes(seam['saved_bytes'])}{rounds}")
     return "\n".join(parts) or "no seam: one kernel, or kernels that share no value"

@@ -91,10 +91,10 @@ def test_ls_as_json(filled: Path, command: Any) -> None:
     values = as_json(command("cache", "ls", "--json"))
     assert values["path"] == str(filled)
     newest, oldest = values["entries"]
-    assert 0 <= newest["age_seconds"] <= oldest["age_seconds"] < 600
+    assert 0 <= newest["age_seconds"] <= oldest["age_seconds"] < 86400
     assert [line.rsplit(":", 1)[1] for line in newest["lines"]] == ["5"]
     assert newest["compute"] == ["exp"] and newest["kernels"] == newest["launches"] == 1
-    assert oldest["kernels"] == 2 and 0 < oldest["compile_seconds"] < 60
+    assert oldest["kernels"] == 2 and 0 < oldest["compile_seconds"] < 3600
     manifest = (filled / "entries" / f"{newest['key']}.json").read_text()
     sizes = [record["size"] for record in
              json.loads(manifest.split("\n", 1)[1])["blobs"].values()]

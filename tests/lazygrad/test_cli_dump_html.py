@@ -30,6 +30,7 @@ from lazygrad_compiler.loops.kernel import text as loop_text
 from lazygrad_compiler.pipeline import Stages, lower
 from lazygrad_compiler.target import host
 from lazygrad_runtime import store
+from tests.lazygrad.processes import STUCK
 
 VOID = {"meta", "br", "link", "img", "input"}
 ATTRIBUTES_WITH_ADDRESSES = {"href", "src", "action", "data", "poster", "xlink:href", "srcset"}
@@ -334,7 +335,7 @@ def test_the_page_works_in_a_browser(page: str, stages: Stages, tmp_path: Path) 
         [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
          "--window-size=1500,1000", f"--user-data-dir={tmp_path / 'profile'}",
          "--proxy-server=127.0.0.1:9", path.as_uri()],
-        capture_output=True, text=True, timeout=120)
+        capture_output=True, text=True, timeout=STUCK)
     answer = re.search(r'<p id="found">(.*?)</p>', done.stdout)
     assert answer, done.stdout[-500:] + done.stderr[-500:]
     found = json.loads(answer[1])

@@ -365,7 +365,7 @@ def test_roofline_measures_each_kernel(
     assert "33 33.0" in told, "the script computes the same when it is measured"
     found = json.loads(shown)
     for kernel in found["kernels"]:
-        assert 0 < kernel["seconds"] <= kernel["total_seconds"] < 60
+        assert 0 < kernel["seconds"] <= kernel["total_seconds"] < 3600
         assert kernel["share_of_peak"] == pytest.approx(
             kernel["flops"] / kernel["seconds"] / 1e11)
         assert kernel["share_of_bandwidth"] == pytest.approx(

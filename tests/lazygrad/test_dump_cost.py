@@ -5,14 +5,13 @@ by more than that; `python -m tests.benchmarks.tools` measures them).
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import without_dumps
+import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks import without_dumps
+from tests.lazygrad.processes import ROOT, python
 
 STEP = """\
 import sys
@@ -30,30 +29,32 @@ print(*sorted(name for name in sys.modules
 """
 
 
-def run(arguments: list[str], **settings: str) -> str:
-    environment = {name: value for name, value in os.environ.items()
-                   if not name.startswith("LAZYGRAD_DUMP")}
-    environment |= {"LAZYGRAD_CACHE": "0", "PYTHONHASHSEED": "0", **settings,
-                    "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True,
-                          timeout=120, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., str]:
+    """run(arguments, SETTING=…) -> what an interpreter of its own prints."""
+
+    def start(*arguments: str, **settings: str) -> str:
+        done = python(*arguments, folder=tmp_path, fresh=True, changes={
+            "LAZYGRAD_CACHE": "0", "PYTHONHASHSEED": "0", **settings})
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return start
 
 
-def test_a_training_step_imports_nothing_of_the_tools() -> None:
-    assert run(["-c", STEP]) == ""
-    switched_on = run(["-c", STEP], LAZYGRAD_DUMP="graph")
+def test_a_training_step_imports_nothing_of_the_tools(run: Callable[..., str]) -> None:
+    assert run("-c", STEP) == ""
+    switched_on = run("-c", STEP, LAZYGRAD_DUMP="graph")
     assert "lazygrad.dump.listen" in switched_on, "the names are still these"
 
 
-def test_what_serves_dumps_is_under_one_per_cent_of_the_compiler() -> None:
+def test_what_serves_dumps_is_under_one_per_cent_of_the_compiler(run: Callable[..., str]) -> None:
     """The compiler as it is, and with every statement that serves dumps or `bisect` taken out:
     the same code comes out, and the lines run differ by less than one per cent.
     """
     found = {}
     for which in ("whole", "without"):
-        lines, code, taken = run(["-m", "tests.benchmarks.without_dumps", "lines", which]).split()
+        lines, code, taken = run("-m", "tests.benchmarks.without_dumps", "lines", which).split()
         found[which] = int(lines), code, int(taken)
     (whole, code, none), (bare, bare_code, taken) = found["whole"], found["without"]
     assert code == bare_code

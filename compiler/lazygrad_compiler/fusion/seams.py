@@ -22,8 +22,7 @@ class Seam:
     """producer, consumer: values of two kernels, which are lowered from `groups`.  reason: None
     would be a gap in the partition's notes; tests assert that there is none.  saved_bytes: memory
     traffic that fusing the two would save: the read, and the write where nobody else needs the
-    value.  loops: (name, steps) of those that it is in, the outermost first; the bytes are those of
-    one step.
+    value.  loops: those that it is in, the outermost first; the bytes are those of one step.
     """
 
     producer: Node
@@ -31,7 +30,7 @@ class Seam:
     groups: tuple[Group, Group]
     reason: Reason | None
     saved_bytes: int
-    loops: tuple[tuple[str, int], ...] = ()
+    loops: tuple[Loop, ...] = ()
 
 
 def refusals(
@@ -73,7 +72,7 @@ def seams(graph: Graph, parts: Partition, has_attention: bool = True) -> list[Se
     ]
     for body in parts.bodies:
         loop = Loop.of(body.group.roots[0])
-        found += [replace(seam, loops=((loop.body.name, loop.length), *seam.loops))
+        found += [replace(seam, loops=(loop, *seam.loops))
                   for seam in seams(body.graph, body.parts, has_attention)]
     return found
 
