@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lazygrad_compiler.cuda_target import CudaTarget
+from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.loops.kernel import Launch
 from lazygrad_compiler.loops.lower import Group
@@ -63,6 +64,7 @@ class Backend:
     which a launch binds its buffers.  row_buffers: whether row kernels keep values in memory
     (`loops/row_buffers.py`).  columns: whether they reduce over rows, too (`loops/columns.py`).
     scatter_copies: whether parts of the updates of a scatter may go to copies of the target.
+    attends: whether there are kernels of attention for heads of that dtype and width.
     """
 
     stages: tuple[str, ...]
@@ -77,6 +79,7 @@ class Backend:
     row_buffers: bool = False
     columns: bool = False
     scatter_copies: bool = True
+    attends: Callable[[DType, int], bool] = lambda dtype, width: True
 
 
 BACKENDS = {"cpu": "lazygrad_compiler.llvm.backend", "cuda": "lazygrad_compiler.ptx.backend"}

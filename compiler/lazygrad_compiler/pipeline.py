@@ -95,12 +95,7 @@ class Stages:
 
     def refusals(self) -> list[tuple[Node, Node, Reason]]:
         """Neighbours that are not one kernel, and why, those in the steps of loops at the end."""
-        return refusals(self.opt, self.partition, self.has_attention)
-
-    @property
-    def has_attention(self) -> bool:
-        """Whether the target has a kernel for attention."""
-        return "attention" in backend_of(self.target).emitters
+        return refusals(self.opt, self.partition, backend_of(self.target).attends)
 
 
 def stages_of(target: AnyTarget) -> tuple[str, ...]:

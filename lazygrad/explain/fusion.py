@@ -7,6 +7,7 @@ from typing import Any
 
 from lazygrad.cli import human_bytes
 from lazygrad.explain.lines import lines_of
+from lazygrad_compiler.backend import backend_of
 from lazygrad_compiler.fusion.partition import Partition
 from lazygrad_compiler.fusion.seams import Seam, seams
 from lazygrad_compiler.loops.lower import Group
@@ -23,8 +24,8 @@ def describe(stages: Stages) -> list[dict[str, Any]]:
     for number, launch in enumerate(stages.launches):
         numbers.setdefault(id(launch.group), number)
     _number_loops(stages.partition, numbers)
-    return [_described(seam, numbers)
-            for seam in seams(stages.opt, stages.partition, stages.has_attention)]
+    attends = backend_of(stages.target).attends
+    return [_described(seam, numbers) for seam in seams(stages.opt, stages.partition, attends)]
 
 
 def _number_loops(parts: Partition, numbers: dict[int, int]) -> None:

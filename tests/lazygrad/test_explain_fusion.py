@@ -154,9 +154,12 @@ def test_attention_that_is_several_kernels_says_why(make: Callable) -> None:
 
 
 def test_a_target_without_the_kernel() -> None:
-    graph = recorded_graph([attend(*heads(64))])[0]
+    """A GPU's kernels are for heads of up to 128."""
+    leaves = [leaf(1, 2, 64, 160) for _ in range(3)]
+    graph = recorded_graph([attend(*leaves)])[0]
     described = fusion.describe(lower(graph, cuda_target("sm_80")))
     assert {seam["reason"] for seam in described} == {"attention_target"}
+    assert fusion.describe(lower(graph, host())) == [], "one kernel here"
 
 
 def test_gradients_of_attention_say_it_too() -> None:

@@ -12,11 +12,12 @@ exponentials by multiplying only.  So the gradient of a cross entropy, which sub
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lazygrad_compiler.fusion.attention import origin
 from lazygrad_compiler.fusion.partition import Reason, is_free
+from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.inference_attention import FEWEST_QUERIES_FOUND, FEWEST_SCORES_FOUND
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.ops import OPS
@@ -35,22 +36,30 @@ class Region:
         return both and (producer.op, consumer.op) != ("dot", "dot")
 
 
-def regions(graph: Graph, has_kernel: bool) -> list[Region]:
-    """All attention that is none.  has_kernel: whether the target has a kernel for it."""
+Attends = Callable[[DType, int], bool]
+"""Whether a target has kernels of attention for heads of a dtype and width."""
+
+
+def everything(dtype: DType, width: int) -> bool:
+    return True
+
+
+def regions(graph: Graph, attends: Attends) -> list[Region]:
+    """All attention that is none."""
     order = topological(graph.outputs)
     powers = [node for node in order if node.op == "exp" and node.inputs[0].op == "sub"]
     if not powers or not any(node.op == "dot" for node in order):
         return []
-    program = _Program(order, frozenset(graph.outputs), has_kernel)
+    program = _Program(order, frozenset(graph.outputs), attends)
     return [region for power in powers if (region := program.region(power)) is not None]
 
 
 class _Program:
     """A graph with the readers of its values."""
 
-    def __init__(self, order: list[Node], outputs: frozenset[Node], has_kernel: bool) -> None:
+    def __init__(self, order: list[Node], outputs: frozenset[Node], attends: Attends) -> None:
         self.outputs = outputs
-        self.has_kernel = has_kernel
+        self.attends = attends
         self.readers: dict[Node, list[Node]] = {node: [] for node in order}
         for node in order:
             for value in dict.fromkeys(node.inputs):
@@ -132,7 +141,9 @@ class _Program:
             return Reason.ATTENTION_SCORES
         if forward and any(_is_changed(value, weights) for value in weights):
             return Reason.ATTENTION_WEIGHTS
-        if not self.has_kernel:
+        left = product.inputs[0]
+        width = math.prod(left.shape[axis] for axis in product.attr("left_contract"))
+        if not self.attends(left.dtype, width):
             return Reason.ATTENTION_TARGET
         queries, keys = product.shape[-2:]
         if queries < FEWEST_QUERIES_FOUND or queries * keys < FEWEST_SCORES_FOUND:

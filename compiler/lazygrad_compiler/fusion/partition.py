@@ -57,7 +57,7 @@ class Reason(enum.Enum):
     HELD_BACK = "a search for a wrong decision keeps them apart"
     ATTENTION_SMALL = "attention of few queries or keys: products and a softmax are the faster way"
     ATTENTION_READ = "attention whose scores or weights are wanted, too: they are stored anyway"
-    ATTENTION_TARGET = "attention, for which this target has no kernel"
+    ATTENTION_TARGET = "attention of heads for which this target has no kernel"
     ATTENTION_SCORES = "nearly attention, but its scores are no product that is scaled, then masked"
     ATTENTION_WEIGHTS = "nearly attention, but its weights are changed before they meet the values"
     ATTENTION_FORM = "nearly attention, but not in a form that is recognised"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from lazygrad_compiler.fusion.near_attention import regions
+from lazygrad_compiler.fusion.near_attention import Attends, everything, regions
 from lazygrad_compiler.fusion.partition import Partition, Reason
 from lazygrad_compiler.ir.loop import Loop
 from lazygrad_compiler.ir.node import Graph, Node
@@ -34,28 +34,28 @@ class Seam:
 
 
 def refusals(
-    graph: Graph, parts: Partition, has_attention: bool = True
+    graph: Graph, parts: Partition, attends: Attends = everything
 ) -> list[tuple[Node, Node, Reason]]:
     """The pairs that the partition did not fuse, then those of its loops' steps; within what is
-    attention but has no kernel of it, the reason is that.  has_attention: the target has kernels
-    of attention.
+    attention but has no kernel of it, the reason is that.  attends: which the target has kernels of
+    attention for, see `Backend`.
     """
     found = list(parts.refused)
-    for region in regions(graph, has_attention):
+    for region in regions(graph, attends):
         found = [
             (producer, consumer, region.reason if region.has(producer, consumer) else reason)
             for producer, consumer, reason in found
         ]
     for body in parts.bodies:
-        found += refusals(body.graph, body.parts, has_attention)
+        found += refusals(body.graph, body.parts, attends)
     return found
 
 
-def seams(graph: Graph, parts: Partition, has_attention: bool = True) -> list[Seam]:
+def seams(graph: Graph, parts: Partition, attends: Attends = everything) -> list[Seam]:
     """All seams, in the order of the reading kernels; those of the loops' steps at the end."""
     home = {root: group for group in parts.groups for root in group.roots}
     reasons: dict[tuple[Node, Node], Reason] = {}
-    for producer, consumer, reason in refusals(graph, parts, has_attention):
+    for producer, consumer, reason in refusals(graph, parts, attends):
         reasons.setdefault((producer, consumer), reason)
     pairs = [(producer, root, (home[producer], group))
              for group in parts.groups for root in group.roots
@@ -73,7 +73,7 @@ def seams(graph: Graph, parts: Partition, has_attention: bool = True) -> list[Se
     for body in parts.bodies:
         loop = Loop.of(body.group.roots[0])
         found += [replace(seam, loops=(loop, *seam.loops))
-                  for seam in seams(body.graph, body.parts, has_attention)]
+                  for seam in seams(body.graph, body.parts, attends)]
     return found
 
 

@@ -13,6 +13,7 @@ from lazygrad_compiler.backend import Emitted, Grid
 from lazygrad_compiler.cuda_target import CudaTarget
 from lazygrad_compiler.fusion.attention import apart_where
 from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.inference_attention import GRADIENTS, operand_shapes
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.llvm import scalar
@@ -43,13 +44,15 @@ TILES: dict[tuple[str, str], dict[int, tuple[tuple[int, int, int], ...]]] = {
 ones would not fit the registers, later ones are for targets with less shared memory."""
 
 
+def attends(dtype: DType, width: int) -> bool:
+    """Whether there are kernels for such heads."""
+    return width <= WIDEST_HEAD and (scalar.is_narrow(dtype) or dtype is dtypes.float32)
+
+
 def small(attention: Node) -> bool:
     """Whether attention is taken apart."""
     q, k, v = operand_shapes(attention.inputs, attention.attrs[3])[:3]
-    dtype = attention.inputs[0].dtype
-    if 0 in (*q, *k, *v) or max(q[3], v[3]) > WIDEST_HEAD:
-        return True
-    if not scalar.is_narrow(dtype) and dtype is not dtypes.float32:
+    if 0 in (*q, *k, *v) or not attends(attention.inputs[0].dtype, max(q[3], v[3])):
         return True
     return q[2] < FEWEST_QUERIES or k[2] < FEWEST_KEYS
 

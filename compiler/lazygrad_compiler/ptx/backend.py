@@ -10,7 +10,7 @@ from lazygrad_compiler.passes.complex import split_complex
 from lazygrad_compiler.passes.loops import loops_pass
 from lazygrad_compiler.passes.optimize import PASSES
 from lazygrad_compiler.passes.outputs import separate_outputs
-from lazygrad_compiler.ptx.attention import emit_attention, lower_attention, take_apart
+from lazygrad_compiler.ptx.attention import attends, emit_attention, lower_attention, take_apart
 from lazygrad_compiler.ptx.builder import KernelModule
 from lazygrad_compiler.ptx.compile import compile_ptx, optimize_text, ptx_text
 from lazygrad_compiler.ptx.contraction import emit_contraction
@@ -38,6 +38,7 @@ BACKEND = Backend(
         ("split-products", split_products(SLICING)),
         ("separate-outputs", separate_outputs),
     ),
+    attends=attends,
     lowerings={"attention": lower_attention, "scan": lower_scan, "sort": lower_sort},
     module=_module,
     emitters={
