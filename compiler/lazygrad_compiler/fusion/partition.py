@@ -117,6 +117,7 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
             for place, value in enumerate(node.inputs):
                 users[value].append((node, place, False))
     forced = reordered_operands(order) | joined_operands(order) | array_operands(order)
+    forced |= turned_images(order)
     forced |= {piece for node in order if is_joined(node) for piece in node.inputs}
     book = decisions.ledger()
     roots: list[Node] = []
@@ -192,6 +193,23 @@ def joined_operands(order: Iterable[Node]) -> set[Node]:
             elif OPS[current.op].kind == "movement":
                 windowed |= current.op == "window" and current.size > current.inputs[0].size
                 stack += [(value, windowed) for value in current.inputs]
+    return found
+
+
+def turned_images(order: Iterable[Node]) -> set[Node]:
+    """What windows would go through at large steps: arrays whose last axis lies elsewhere in
+    memory, as in images with their channels last, and in planes (`conv_planes.py`).
+    """
+    found: set[Node] = set()
+    for node in order:
+        if node.op != "window" or node.size <= node.inputs[0].size:
+            continue
+        current = node.inputs[0]
+        while current.op in ("pad", "slice", "permute"):
+            if current.op == "permute" and current.attrs[0][-1] != current.ndim - 1:
+                found.add(current)
+                break
+            current = current.inputs[0]
     return found
 
 

@@ -74,50 +74,60 @@ def _broadcast(value: Node, shape: tuple[int, ...]) -> Node:
     )
 
 
+def padded(value: Node, padding: Sequence[tuple[int, int]]) -> Node:
+    """The last axes with zeros in front and behind; below zero elements are cut off."""
+    first, where = value.ndim - len(padding), value.location
+    front = (0,) * first
+    if any(a > 0 or b > 0 for a, b in padding):
+        value = node(
+            "pad",
+            value,
+            low=(*front, *(max(a, 0) for a, _ in padding)),
+            high=(*front, *(max(b, 0) for _, b in padding)),
+            interior=(0,) * value.ndim,
+            value=0.0 if value.dtype.is_floating else 0,
+            location=where,
+        )
+    if any(a < 0 or b < 0 for a, b in padding):
+        stops = [size - max(-b, 0) for size, (_, b) in zip(value.shape[first:], padding)]
+        value = node(
+            "slice",
+            value,
+            starts=(*front, *(max(-a, 0) for a, _ in padding)),
+            stops=(*value.shape[:first], *stops),
+            steps=(1,) * value.ndim,
+            location=where,
+        )
+    return value
+
+
 def lower_conv(conv: Node) -> Node:
     """conv -> pad, window, dot."""
     value, weight = conv.inputs
-    strides, padding, _, right_dilation, groups = conv.attrs
+    strides, padding, _, right_dilation, _ = conv.attrs
     where = conv.location
     rank = value.ndim - 2
     if conv.size == 0 or weight.size == 0 or value.size == 0:
         return node("const", value=0, dtype=conv.dtype, shape=conv.shape, location=where)
-    low = (0, 0, *(max(a, 0) for a, _ in padding))
-    high = (0, 0, *(max(b, 0) for _, b in padding))
-    if any(low) or any(high):
-        value = node(
-            "pad",
-            value,
-            low=low,
-            high=high,
-            interior=(0,) * value.ndim,
-            value=0.0 if conv.dtype.is_floating else 0,
-            location=where,
-        )
-    if any(a < 0 or b < 0 for a, b in padding):
-        cut_low = (0, 0, *(max(-a, 0) for a, _ in padding))
-        cut_high = (0, 0, *(max(-b, 0) for _, b in padding))
-        value = node(
-            "slice",
-            value,
-            starts=cut_low,
-            stops=tuple(s - c for s, c in zip(value.shape, cut_high, strict=True)),
-            steps=(1,) * value.ndim,
-            location=where,
-        )
-    kernel = weight.shape[2:]
-    space = conv.shape[2:]
     window = node(
         "window",
-        value,
+        padded(value, padding),
         axes=tuple(range(2, 2 + rank)),
-        sizes=kernel,
+        sizes=weight.shape[2:],
         strides=strides,
         dilations=right_dilation,
         location=where,
     )
+    return product_of_windows(conv, window)
+
+
+def product_of_windows(conv: Node, window: Node) -> Node:
+    """The conv as a dot of its weights and the windows, (N, C, *results, *taps), of its input."""
+    weight, groups, where = conv.inputs[1], conv.attrs[4], conv.location
+    kernel, space = weight.shape[2:], conv.shape[2:]
+    rank = len(space)
     batch, out_channels = conv.shape[0], conv.shape[1]
-    channels = value.shape[1]
+    channels = window.shape[1]
     per_group, out_per_group = channels // groups, out_channels // groups
     grouped = reshape(window, (batch, groups, per_group, *space, *kernel))
     weights = reshape(weight, (groups, out_per_group, per_group, *kernel))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lazygrad_compiler.backend import Backend, Emitted
 from lazygrad_compiler.fusion.attention import take_apart
+from lazygrad_compiler.fusion.conv_planes import with_planes
 from lazygrad_compiler.fusion.panels import with_panels
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.fusion.split_products import Slicing, split_products
@@ -97,6 +98,7 @@ BACKEND = Backend(
         ("loops", loops_pass(take_apart)),
         *PASSES,
         ("winograd", with_winograd),
+        ("planes", with_planes),
         ("prepare", prepare),
         ("split-products", split_products(SLICING)),
         ("panels", with_panels),
