@@ -45,6 +45,7 @@ from lazygrad_compiler.loops.rebase import rebase
 from lazygrad_compiler.loops.repeat import Repeat, lower_loop
 from lazygrad_compiler.loops.scatter import lower_scatter
 from lazygrad_compiler.memory_plan import MemoryPlan, plan_memory
+from lazygrad_compiler.parallel import Jobs
 from lazygrad_compiler.passes.optimize import Observer, Pass, optimize
 from lazygrad_compiler.target import Target, host
 
@@ -108,18 +109,60 @@ def compile_graph(
     target: AnyTarget,
     compile_kernel: KernelCompiler | None = None,
     tuning: Tuning | None = None,
+    threads: int = 1,
 ) -> Artifact:
     """Compiles a canonical graph (inputs numbered from 0).  tuning: schedules other than the
     defaults.
     """
     started = time.perf_counter()
-    stages = lower(graph, target, tuning)
-    objects = emit_objects(stages, compile_kernel)
+    stages, objects = compile_stages(graph, target, compile_kernel, tuning, threads)
     return make_artifact(stages, objects, time.perf_counter() - started)
 
 
-def lower(graph: Graph, target: AnyTarget, tuning: Tuning | None = None) -> Stages:
-    """Everything up to LLVM text."""
+def compile_stages(
+    graph: Graph,
+    target: AnyTarget,
+    compile_kernel: KernelCompiler | None = None,
+    tuning: Tuning | None = None,
+    threads: int = 1,
+) -> tuple[Stages, dict[str, bytes]]:
+    """All stages, and the object code of the entry and of each distinct kernel; for a GPU the
+    kernels' PTX.
+
+    threads: how many work on object code at most, as soon as there is text of a first kernel.  The
+    code does not depend on it.
+    """
+    make = compile_kernel or _kernel_compiler(target)
+    with Jobs[bytes](threads - 1 if isinstance(target, Target) else 0) as jobs:
+
+        def emitted(kernel: CompiledKernel) -> None:
+            jobs.add(kernel.name, partial(make, kernel.name, kernel.llvm, target))
+
+        stages = lower(graph, target, tuning, emitted)
+        if isinstance(target, Target):
+            jobs.add("program", partial(_entry_object, stages.entry, target))
+        begun = time.perf_counter()
+        objects = jobs.finish()
+        stages.times["asm"] = time.perf_counter() - begun
+    return stages, objects
+
+
+def _kernel_compiler(target: AnyTarget) -> KernelCompiler:
+    backend = backend_of(target)
+    return lambda name, llvm, target: backend.compile(llvm, target)
+
+
+def _entry_object(text: str, target: Target) -> bytes:
+    return compile_text(text, target, straight=True).object_code
+
+
+def lower(
+    graph: Graph,
+    target: AnyTarget,
+    tuning: Tuning | None = None,
+    emitted: Callable[[CompiledKernel], None] | None = None,
+) -> Stages:
+    """Everything up to LLVM text.  emitted: called with each distinct kernel once it has text."""
     times: dict[str, float] = {}
     backend = backend_of(target)
 
@@ -132,7 +175,7 @@ def lower(graph: Graph, target: AnyTarget, tuning: Tuning | None = None) -> Stag
     separate = timed("opt", optimized, graph, None, target)
     parts = timed("fused", partition, separate, backend.columns)
     launches = timed("loops", lower_groups, parts, backend)
-    kernels, names = timed("llvm", emit_kernels, launches, target, tuning)
+    kernels, names = timed("llvm", emit_kernels, launches, target, tuning, emitted)
     count = input_count(graph)
     plan, bound = timed("plan", bind, separate, count, launches, kernels, names)
     entry = ""
@@ -222,9 +265,12 @@ def kernel_name(kernel: Kernel, target: AnyTarget, schedule: str = "") -> str:
 
 
 def emit_kernels(
-    launches: Sequence[Launch], target: AnyTarget, tuning: Tuning | None = None
+    launches: Sequence[Launch],
+    target: AnyTarget,
+    tuning: Tuning | None = None,
+    emitted: Callable[[CompiledKernel], None] | None = None,
 ) -> tuple[list[CompiledKernel], list[str]]:
-    """The distinct kernels, and the name of each launch's."""
+    """The distinct kernels, and the name of each launch's.  emitted: called with each kernel."""
     kernels: dict[str, CompiledKernel] = {}
     names: list[str] = []
     for launch in launches:
@@ -238,6 +284,8 @@ def emit_kernels(
         names.append(name)
         if name not in kernels:
             kernels[name] = emit_kernel(name, launch.kernel, target, tuned=tuned)
+            if emitted is not None:
+                emitted(kernels[name])
     return list(kernels.values()), names
 
 
@@ -298,18 +346,14 @@ def bind(
     return plan, bound
 
 
-def emit_objects(stages: Stages, compile_kernel: KernelCompiler | None = None) -> dict[str, bytes]:
-    """Object code of the entry and of each distinct kernel; for a GPU the kernels' PTX."""
-    backend = backend_of(stages.target)
-    make = compile_kernel or (lambda name, llvm, target: backend.compile(llvm, target))
-    begun = time.perf_counter()
+def emit_objects(stages: Stages) -> dict[str, bytes]:
+    """Object code of stages that `lower` gave, one kernel after the other."""
+    make = _kernel_compiler(stages.target)
     objects = {
         kernel.name: make(kernel.name, kernel.llvm, stages.target) for kernel in stages.kernels
     }
     if isinstance(stages.target, Target):
-        program = compile_text(stages.entry, stages.target, straight=True)
-        objects["program"] = program.object_code
-    stages.times["asm"] = time.perf_counter() - begun
+        objects["program"] = _entry_object(stages.entry, stages.target)
     return objects
 
 

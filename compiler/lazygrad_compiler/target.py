@@ -38,6 +38,11 @@ class Target:
         """Whether the processor has a feature, by LLVM's name."""
         return "+" + feature in self.features.split(",")
 
+    @property
+    def has_wide_addresses(self) -> bool:
+        """Whether an access may name a base, a scaled index and any distance, as on x86."""
+        return self.triple.startswith("x86_64")
+
     def lanes(self, bits: int) -> int:
         """Elements of so many bits in one vector register."""
         return max(self.simd_bytes * 8 // bits, 1)

@@ -26,6 +26,7 @@ from lazygrad_runtime import tuned_schedules
 from lazygrad_runtime.cache import CompileCache
 from lazygrad_runtime.cache_target import fits, machine_features
 from lazygrad_runtime.loader import LoadedCode, load_object
+from lazygrad_runtime.pool import get_num_threads
 
 if TYPE_CHECKING:
     from lazygrad_compiler.backend import AnyTarget
@@ -187,11 +188,11 @@ def compile_for(
     """A graph's program and what a dump shows of it; nothing is looked up, counted or kept."""
     import time
 
-    from lazygrad_compiler.pipeline import emit_objects, lower, make_artifact
+    from lazygrad_compiler.pipeline import compile_stages, make_artifact
 
     started = time.perf_counter()
-    stages = lower(graph, target, tuning)
-    artifact = make_artifact(stages, emit_objects(stages, objects_by), 0.0)
+    stages, objects = compile_stages(graph, target, objects_by, tuning, get_num_threads())
+    artifact = make_artifact(stages, objects, 0.0)
     described = {
         **json.loads(json.dumps(artifact.description())),
         "seconds": time.perf_counter() - started,

@@ -37,7 +37,7 @@ def emit_attention(module: Module, name: str, kernel: ArrayKernel, target: Targe
         return emit_decode(module, name, kernel, target)
     if kernel.step == "combine":
         return emit_combine(module, name, kernel, target)
-    module.opaque_indices = True
+    module.opaque_indices = target.has_wide_addresses
     if kernel.step.startswith("backward"):
         return emit_backward(module, name, kernel, target)
     return _emit_forward(module, name, kernel, target)

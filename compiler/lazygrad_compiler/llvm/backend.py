@@ -72,7 +72,7 @@ def _contraction(
     chosen: ContractionSchedule | None = None,
 ) -> Emitted:
     schedule = chosen or schedule_contraction(kernel, target)
-    module.opaque_indices = True
+    module.opaque_indices = target.has_wide_addresses
     contraction.emit_contraction(module, name, kernel, schedule, target.function_attributes)
     tasks = contraction.task_count(kernel, schedule)
     return Emitted(schedule, tasks, schedule.grain, scratch_bytes(kernel, schedule))

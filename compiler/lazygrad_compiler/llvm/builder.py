@@ -566,7 +566,8 @@ class Module:
     opaque_indices: LLVM is not to know how a loop's index advances (it passes through an empty
     assembler statement, which becomes no instruction).  Its loop strength reduction then finds
     nothing to do, which for long unrolled bodies with constant distances between all addresses
-    takes up to two thirds of code generation and makes them no faster.  Short bodies need it.
+    takes up to two thirds of code generation and makes them no faster.  Short bodies need it, and
+    so do machines whose addresses hold no long distances.
     """
 
     def __init__(

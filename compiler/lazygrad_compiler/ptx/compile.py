@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 
 import llvmlite.binding as llvm
 
 from lazygrad_compiler.cuda_target import CudaTarget
-from lazygrad_compiler.llvm.compile import lock
+
+lock = threading.RLock()
+"""LLVM's code generator for an architecture is used by one thread at a time."""
 
 ALLOWED = re.compile(
     r"llvm\.(nvvm\.[\w.]+"
