@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from lazygrad._core.tensor import Tensor, wrap, write
 from lazygrad._core.types import as_dtype
 from lazygrad.functional._operands import as_node, axes_of, axis_of
 from lazygrad.functional.elementwise import INPLACE, clamp_node, sigmoid_node
+from lazygrad.functional.norms import widened
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -20,6 +22,16 @@ __all__ = ["relu", "gelu", "silu", "mish", "softplus", "leaky_relu", "elu", "sel
            "softsign", "logsigmoid", "threshold", "prelu", "glu", "softmax", "log_softmax",
            "softmin", "normalize", "relu_", "leaky_relu_", "elu_", "celu_", "selu_", "hardtanh_",
            "threshold_", "swish"]
+
+
+def _rounded_once(formula: Callable[..., Node]) -> Callable[..., Node]:
+    """A formula of a node that 16-bit floats pass in float32, to be rounded once, as PyTorch's are:
+    1 + erf(x) of a negative bfloat16 would have few digits left.
+    """
+    @functools.wraps(formula)
+    def apply(x: Node, *options: Any) -> Node:
+        return graph.cast(formula(widened(x), *options), x.dtype)
+    return apply
 
 
 def relu_node(x: Node) -> Node:
@@ -57,27 +69,38 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x times the normal distribution function; approximate="tanh" is the cheaper form."""
     x = _floats("gelu", input)
-    if approximate == "tanh":
+    if approximate not in ("none", "tanh"):
+        raise fail("gelu", f"approximate {approximate!r}; there are 'none' and 'tanh'")
+    return wrap(_gelu(x, approximate == "tanh"))
+
+
+@_rounded_once
+def _gelu(x: Node, approximate: bool) -> Node:
+    if approximate:
         cube = graph.mul(graph.mul(x, x), x)
         inner = graph.mul(graph.add(x, graph.mul(cube, 0.044715)), math.sqrt(2 / math.pi))
         share = graph.add(graph.unary("tanh", inner), 1)
-    elif approximate == "none":
-        share = graph.add(graph.unary("erf", graph.mul(x, math.sqrt(0.5))), 1)
     else:
-        raise fail("gelu", f"approximate {approximate!r}; there are 'none' and 'tanh'")
-    return wrap(graph.mul(graph.mul(x, 0.5), share))
+        share = graph.add(graph.unary("erf", graph.mul(x, math.sqrt(0.5))), 1)
+    return graph.mul(graph.mul(x, 0.5), share)
+
+
+@_rounded_once
+def _silu(x: Node) -> Node:
+    return graph.mul(x, sigmoid_node(x))
 
 
 @operation
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x)."""
     x = _floats_or_complex("silu", input)
-    return _finish(input, "silu", graph.mul(x, sigmoid_node(x)), inplace)
+    return _finish(input, "silu", _silu(x), inplace)
 
 
 swish = silu
 
 
+@_rounded_once
 def softplus_node(x: Node) -> Node:
     """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), with slopes that are right at 0, too."""
     negative = graph.binary("lt", x, 0)
@@ -99,7 +122,12 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x))."""
     x = _floats("mish", input)
-    return _finish(input, "mish", graph.mul(x, graph.unary("tanh", softplus_node(x))), inplace)
+    return _finish(input, "mish", _mish(x), inplace)
+
+
+@_rounded_once
+def _mish(x: Node) -> Node:
+    return graph.mul(x, graph.unary("tanh", softplus_node(x)))
 
 
 @operation
@@ -121,6 +149,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
                    graph.where(_positive(x), x, graph.mul(x, negative_slope)), inplace)
 
 
+@_rounded_once
 def _elu(x: Node, alpha: float, scale: float, stretch: float) -> Node:
     below = graph.where(_positive(x), 0, x)
     curve = graph.unary("expm1", below if stretch == 1 else graph.mul(below, stretch))
@@ -181,7 +210,12 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * hardsigmoid(x)."""
     x = _floats("hardswish", input)
-    return _finish(input, "hardswish", graph.mul(x, _hard_sigmoid(x)), inplace)
+    return _finish(input, "hardswish", _hard_swish(x), inplace)
+
+
+@_rounded_once
+def _hard_swish(x: Node) -> Node:
+    return graph.mul(x, _hard_sigmoid(x))
 
 
 @method

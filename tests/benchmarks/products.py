@@ -106,19 +106,32 @@ _register_product("batched-64x64x64x64", 64, 64, 64, batch=(64,))
 _register_product("batched-4096x8x8x8", 8, 8, 8, batch=(4096,))
 _register_product("matmul-f64-512", 512, 512, 512, about="float64", dtype="float64",
                   contestants=("lazygrad", "torch", "torch.compile"))
-_register_product("matmul-bf16-1024", 1024, 1024, 1024, about="bfloat16", dtype="bfloat16",
-                  tolerance=2e-2)
+for size in (512, 1024, 2048):
+    _register_product(f"matmul-bf16-{size}", size, size, size, about="bfloat16", dtype="bfloat16",
+                      tolerance=2e-2)
+_register_product("matmul-bf16-8x2048x2048", 8, 2048, 2048, about="bfloat16", dtype="bfloat16",
+                  tolerance=2e-2, nbytes=2 * 2048 * (8 + 2048 + 8))
+_register_product("matmul-bf16-right-transposed-1024", 1024, 1024, 1024, about="bfloat16",
+                  dtype="bfloat16", tolerance=2e-2, program=_transposed, jax_program=_transposed)
+_register_product("batched-bf16-64x64x64x64", 64, 64, 64, batch=(64,), about="bfloat16",
+                  dtype="bfloat16", tolerance=2e-2)
 _register_product("matmul-f16-512", 512, 512, 512, about="float16", dtype="float16",
                   tolerance=5e-3)
-_register_product("matmul-int8-1024", 1024, 1024, 1024, about="int8 to int32", dtype="int8",
-                  arrays=partial(_integers, (1024, 1024), (1024, 1024)),
-                  program=_integer_product, jax_program=_jax_integer_product)
+for size in (512, 1024, 2048):
+    _register_product(f"matmul-int8-{size}", size, size, size, about="int8 to int32", dtype="int8",
+                      arrays=partial(_integers, (size, size), (size, size)),
+                      program=_integer_product, jax_program=_jax_integer_product)
 _register_product("matmul-complex-512", 512, 512, 512, about="complex64",
                   arrays=partial(_complex, (512, 512), (512, 512)), flops=8 * 512**3)
 register_function(
     name="linear-gelu", about="gelu(x w + b), 1024x768 @ 768x3072, float32",
     arrays=partial(_arrays, (1024, 768), (768, 3072), (3072,)), program=_linear_gelu,
     jax_program=_jax_linear_gelu, flops=2 * 1024 * 768 * 3072,
+)
+register_function(
+    name="linear-gelu-bf16", about="gelu(x w + b), 1024x768 @ 768x3072, bfloat16",
+    arrays=partial(_arrays, (1024, 768), (768, 3072), (3072,)), program=_linear_gelu,
+    jax_program=_jax_linear_gelu, flops=2 * 1024 * 768 * 3072, dtype="bfloat16", tolerance=5e-2,
 )
 register_function(
     name="gemv-4096", about="4096x4096 @ 4096, float32",

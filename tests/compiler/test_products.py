@@ -235,3 +235,18 @@ def test_weight_gradients_in_runs(side):
     assert max(kernel.schedule.run for kernel in lower(graph, host()).kernels
                if hasattr(kernel.schedule, "run")) >= 16
     compare(graph, arrays, run_compiled(graph, arrays))
+
+
+@pytest.mark.parametrize("k", [3, 32, 61])
+@pytest.mark.parametrize("layout", [(a, b) for a in (False, True) for b in (False, True)])
+def test_operands_are_rounded_as_they_are_packed(k, layout):
+    """float32 weights and inputs under autocast: to nearest even, ties included."""
+    product = matmul(1, 37, 50, k, "float32", layout)
+    a, b = (cast(each, "bfloat16") for each in product.inputs)
+    graph = Graph((node("dot", a, b, **{name: product.attr(name) for name in (
+        "left_batch", "right_batch", "left_contract", "right_contract")}),))
+    generator = numpy.random.default_rng(k)
+    inputs = [generator.standard_normal(each.shape).astype("float32") for each in graph.inputs()]
+    ties = inputs[0].view("uint32")
+    ties[...] = ties & 0xFFFF0000 | generator.choice([0, 0x8000, 0x7FFF, 0x8001], ties.shape)
+    compare(graph, inputs, run_compiled(graph, inputs))

@@ -311,3 +311,20 @@ def test_attention():
         bias,
         tolerance=1e-4,
     )
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu", "mish", "softplus", "logsigmoid", "elu", "selu",
+                                  "hardswish"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_activations_of_16_bit_floats_are_rounded_once(name, dtype):
+    """As close as the dtype goes, where formulas cancel and in slopes, too."""
+    values = numpy.linspace(-6, 6, 997, dtype=numpy.float32)
+    x = lg.tensor(values).to(getattr(lg, dtype)).requires_grad_(True)
+    wide = torch.tensor(values).to(getattr(torch, dtype)).double().requires_grad_(True)
+    y, want = getattr(lg.nn.functional, name)(x), getattr(torch.nn.functional, name)(wide)
+    y.sum().backward()
+    want.sum().backward()
+    unit = 2.0 ** (-7 if dtype == "bfloat16" else -10)
+    for have, exact in ((y, want), (x.grad, wide.grad)):
+        error = numpy.abs(have.detach().double().numpy() - exact.detach().numpy())
+        assert (error <= unit * numpy.abs(exact.detach().numpy()) + 1e-6).all()

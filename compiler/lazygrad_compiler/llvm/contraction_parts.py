@@ -7,6 +7,7 @@ of their own they get all registers, and one text serves every place that needs 
 
 from __future__ import annotations
 
+from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import (
     Function,
@@ -17,6 +18,7 @@ from lazygrad_compiler.llvm.builder import (
     lanes_of,
     vector_of,
 )
+from lazygrad_compiler.llvm.contraction_words import rounded
 from lazygrad_compiler.llvm.loops import load_arguments
 from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.loops.index import Var
@@ -87,9 +89,13 @@ class Parts:
 
     def packed(self, points: Points, operand: Operand) -> Value:
         """The operand's value as the dtype that it is packed in, one a lane."""
-        value = points.computed[operand.value]
+        value, instr = points.computed[operand.value], points.values[operand.value]
+        if instr.op == "cast" and points.values[instr.args[0]].dtype is dtypes.float32:
+            # the cast as the instruction does it, where that makes no difference to sums
+            fast = rounded(points.f, self.form.instruction, points.computed[instr.args[0]])
+            value = value if fast is None else fast
         packed = self.form.left if operand is self.left else self.form.right
-        value = scalar.emit_cast(points.f, value, self.kernel.values[operand.value].dtype, packed)
+        value = scalar.emit_cast(points.f, value, instr.dtype, packed)
         return points.f.splat(value, points.lanes)
 
     def along_k(self, points: Points, operand: Operand) -> Value:

@@ -241,7 +241,7 @@ class _Tile:
     def _finish(self, points: Points, total: Value) -> None:
         """The epilogue for one vector of sums."""
         f, kernel, epilogue = self.f, self.parts.kernel, self.parts.kernel.epilogue
-        result = rounded(f, self.parts.form.instruction, total) if kernel.dtype.bits < 32 else None
+        result = rounded(f, self.parts.form.instruction, total) if kernel.dtype.bits == 16 else None
         if result is None:
             result = scalar.emit_cast(f, total, self.parts.wide, kernel.dtype)
         for number in epilogue.values:

@@ -59,17 +59,21 @@ _RULES: dict[str, Rule] = {
 }
 
 
-def rounded(f: Function, instruction: str, sums: Value) -> Value | None:
-    """The sums as the bits of bfloat16, rounded to nearest even by an instruction that comes with
-    the one that summed; None where there is none.  It takes numbers below the normal range for
-    zero, but sums of vdpbf16ps are none of those.
+def rounded(f: Function, instruction: str, values: Value) -> Value | None:
+    """Floats as the bits of bfloat16, rounded to nearest even by an instruction that comes with the
+    one that sums; None where there is none.  It takes numbers below the normal range for zero, but
+    so does vdpbf16ps, and its sums are none of those.
     """
-    if instruction != "vdpbf16ps":
+    lanes = lanes_of(values.type)
+    if instruction != "vdpbf16ps" or lanes not in (4, 8, 16, 32):
         return None
-    lanes = lanes_of(sums.type)
-    narrow = vector_of("bfloat", lanes)
-    full = f"llvm.x86.avx512bf16.cvtneps2bf16.{lanes * 32}"
-    return f.bitcast(f.intrinsic(full, narrow, sums), vector_of("i16", lanes))
+    if lanes <= 16:
+        name, parts = f"cvtneps2bf16.{lanes * 32}", [values]
+    else:
+        low, high = (f.shuffle(values, None, range(begin, begin + 16)) for begin in (0, 16))
+        name, parts = "cvtne2ps2bf16.512", [high, low]
+    made = f.intrinsic(f"llvm.x86.avx512bf16.{name}", vector_of("bfloat", lanes), *parts)
+    return f.bitcast(made, vector_of("i16", lanes))
 
 
 def add_products(f: Function, instruction: str, sums: Value, left: Value, right: Value) -> Value:

@@ -14,6 +14,7 @@ from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.loops.index import Affine, Div, Mod, Var, substitute, variable
 from lazygrad_compiler.loops.kernel import ContractionKernel
+from lazygrad_compiler.loops.schedule import instr_cost
 
 
 def accumulator_dtype(dtype: DType) -> DType:
@@ -126,6 +127,13 @@ def is_dear(kernel: ContractionKernel, operand: Operand) -> bool:
         )
         for instr in instrs
     )
+
+
+def computing(kernel: ContractionKernel, operand: Operand) -> float:
+    """Instructions that packing takes beside loads and index expressions: casts and a prologue."""
+    reading = ("load", "index", "bounds", "divides", "dynamic", "checked")
+    ops = [kernel.values[number] for number in operand.values]
+    return sum(instr_cost(instr) for instr in ops if instr.op not in reading)
 
 
 def _jumps(index: Affine, var: Var) -> bool:

@@ -20,6 +20,7 @@ from lazygrad_compiler.loops.operands import (
     Direct,
     Operand,
     accumulator_dtype,
+    computing,
     contiguous_stores,
     direct,
     is_dear,
@@ -354,6 +355,7 @@ class _Planner:
             return
         along_k = stride_along(self.kernel, self.left, self.left.free) <= 0
         each = PACK_DEAR if is_dear(self.kernel, self.left) else PACK_ROWS
+        each += computing(self.kernel, self.left) * self.group
         if along_k:
             yield _Way("rows", each * self.m * ceil_div(self.k, self.lanes), self.kc)
         else:
@@ -387,11 +389,13 @@ class _Planner:
             yield _Way("transposed", each * vectors, self.kc)
             return
         if self._is_turned():
-            yield _Way("transposed", PACK_TRANSPOSED * vectors, self.kc)
+            each = PACK_TRANSPOSED + computing(self.kernel, self.right) * self.group
+            yield _Way("transposed", each * vectors, self.kc)
             return
         gathered = stride_along(self.kernel, self.right, self.right.free) < 0
         dear = is_dear(self.kernel, self.right)
         each = PACK_GATHERED if gathered else PACK_DEAR if dear else PACK_ROWS
+        each += computing(self.kernel, self.right) * self.group
         phases, kc, parts = phases_along(self.kernel, self.right, self.m), self.kc, self.parts
         if phases > 1:
             phases = math.lcm(phases, self.group)
