@@ -84,7 +84,7 @@ def _jax_integer_product(jax: Any, a: Any, b: Any) -> Any:
 
 
 def _integers(*shapes: tuple[int, ...]) -> list[Any]:
-    return [array * 40 for array in _arrays(*shapes)]
+    return [(array * 40).clip(-127, 127) for array in _arrays(*shapes)]
 
 
 def _complex(*shapes: tuple[int, ...]) -> list[Any]:

@@ -5,6 +5,7 @@ dtype, layout and odd length, and as accurate as sums in float32 are.
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy
 import pytest
@@ -44,6 +45,11 @@ def wide_product(m: int, n: int, k: int, left: str, right: str, turned: bool = F
     b = cast(leaf(1, *((n, k) if turned else (k, n)), dtype=right), "int32")
     return node("dot", a, b, left_batch=(), right_batch=(), left_contract=(1,),
                 right_contract=(1 if turned else 0,))
+
+
+def axes(product: Node) -> dict[str, Any]:
+    names = ("left_batch", "right_batch", "left_contract", "right_contract")
+    return {name: product.attr(name) for name in names}
 
 
 # ---- which instruction
@@ -151,18 +157,26 @@ def bfloat16(array: numpy.ndarray) -> numpy.ndarray:
 
 @pytest.mark.parametrize("k", [1, 7, 1000, 6007])
 @pytest.mark.parametrize("turned", [False, True])
-def test_bfloat16_adds_as_float32_does(k, turned):
+@pytest.mark.parametrize("widened", [False, True])
+def test_bfloat16_adds_as_float32_does(k, turned, widened):
     """Against float64: k roundings of float32 of the sum of sizes, and the result's own."""
     generator = numpy.random.default_rng(k)
     a = bfloat16(generator.standard_normal((1, 23, k)) * 10.0 ** generator.integers(-6, 6, k))
     b = bfloat16(generator.standard_normal((1, k, 35)))
-    graph = Graph((matmul(1, 23, 35, k, "bfloat16", (False, turned)),))
+    product = matmul(1, 23, 35, k, "bfloat16", (False, turned))
+    if widened:
+        product = node("dot", *(cast(each, "float32") for each in product.inputs), **axes(product))
+    graph = Graph((product,))
+    if k > 1:
+        words = words_of(kernel_of(graph), MACHINES["zen5"], False)
+        assert words is not None and words.instruction == "vdpbf16ps"
     given = numpy.ascontiguousarray(b.swapaxes(1, 2)) if turned else b
     (got,) = run_compiled(graph, [a, given])
     wide_a, wide_b = a.astype("float64"), b.astype("float64")
     want, sizes = wide_a @ wide_b, abs(wide_a) @ abs(wide_b)
     error = abs(got.astype("float64") - want)
-    assert (error <= k * 2.0**-24 * sizes + 2.0**-8 * abs(want)).all()
+    own = 2.0 ** (-24 if widened else -8)
+    assert (error <= k * 2.0**-24 * sizes + own * abs(want)).all()
 
 
 def test_numbers_below_the_normal_range_count_as_zero_or_as_themselves():
@@ -243,8 +257,7 @@ def test_operands_are_rounded_as_they_are_packed(k, layout):
     """float32 weights and inputs under autocast: to nearest even, ties included."""
     product = matmul(1, 37, 50, k, "float32", layout)
     a, b = (cast(each, "bfloat16") for each in product.inputs)
-    graph = Graph((node("dot", a, b, **{name: product.attr(name) for name in (
-        "left_batch", "right_batch", "left_contract", "right_contract")}),))
+    graph = Graph((node("dot", a, b, **axes(product)),))
     generator = numpy.random.default_rng(k)
     inputs = [generator.standard_normal(each.shape).astype("float32") for each in graph.inputs()]
     ties = inputs[0].view("uint32")

@@ -6,9 +6,9 @@ and add all of a word's products to one sum: two bfloat16 or int16, four bytes. 
 times the work of a multiply-add, on operands of half or a quarter of the size.
 
 An operand is packed as what the instruction takes, whatever it was cast to before: where it is an
-int32 that was an int8, the int8.  Nothing is lost by that: integers sum up exactly, modulo 2^32.
-bfloat16 products are exact in float32, too, and summed there; see `docs/architecture.md` for what
-the instruction does with numbers below the normal range.
+int32 that was an int8, the int8; where it is a float32 that was a bfloat16, that.  Nothing is lost:
+integers sum up exactly, modulo 2^32, and products of bfloat16 are exact in float32 and summed
+there; see `docs/architecture.md` for numbers below the normal range.
 """
 
 from __future__ import annotations
@@ -124,12 +124,19 @@ def _source(kernel: ContractionKernel, operand: Operand) -> tuple[int, DType]:
     """The operand's value before it was made wider: its number and its dtype."""
     number = operand.value
     instr = kernel.values[number]
-    while instr.op == "cast" and instr.dtype.is_integer:
+    while instr.op == "cast":
         (before,) = instr.args
-        if not _holds(instr.dtype, kernel.values[before].dtype):
+        if not _widens(kernel.values[before].dtype, instr.dtype):
             break
         number, instr = before, kernel.values[before]
     return number, instr.dtype
+
+
+def _widens(narrow: DType, wide: DType) -> bool:
+    """Whether a cast loses nothing that the products would need."""
+    if narrow is dtypes.bfloat16:
+        return wide is dtypes.float32
+    return wide.is_integer and _holds(wide, narrow)
 
 
 def packed_operands(
