@@ -13,7 +13,7 @@ from typing import Any
 
 from lazygrad_compiler.artifact import NEVER, Donations
 from lazygrad_compiler.ir.node import Node
-from lazygrad_compiler.loops.index import Affine, Var
+from lazygrad_compiler.loops.index import Affine, Dyn, Var, variable
 from lazygrad_compiler.loops.kernel import (
     ContractionKernel,
     Instr,
@@ -111,11 +111,31 @@ def in_place(launch: Launch, read: int, written: int) -> bool:
     for number, stage in enumerate(stages):
         for value in stage.values:
             instr = kernel.values[value]
-            if _loads(instr, read) and (
-                number > last or _place(rows, stage.axes, instr.data[1]) != place
-            ):
+            if not _loads(instr, read):
+                continue
+            if number < last and _picks(rows, instr.data[1], place):
+                continue
+            if number > last or _place(rows, stage.axes, instr.data[1]) != place:
                 return False
     return True
+
+
+def _picks(rows: Sequence[Var], index: Affine, place: Any) -> bool:
+    """Whether the index is the place but for one inner position, which is known at run time only:
+    an element of the same row, which a later stage writes.
+    """
+    constant, terms = place
+    inner = [term for term in terms if term[0][0] == "inner"]
+    if len(inner) != 1:
+        return False
+    (_, coefficient, extent), = inner
+    at_run_time = [term for term, _ in index.terms if isinstance(term, Dyn)]
+    if len(at_run_time) != 1 or at_run_time[0].extent > extent:
+        return False
+    if index.coefficient(at_run_time[0]) != coefficient:
+        return False
+    fixed = index + variable(at_run_time[0]) * -coefficient
+    return _place(rows, (), fixed) == (constant, terms - set(inner))
 
 
 def _loads(instr: Instr, buffer: int) -> bool:

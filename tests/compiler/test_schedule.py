@@ -29,6 +29,7 @@ from lazygrad_compiler.llvm import contraction, loops, scatter
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import compile_text
 from lazygrad_compiler.loops.kernel import ContractionKernel, Kernel, Launch, LoopKernel
+from lazygrad_compiler.loops.online import online_sum
 from lazygrad_compiler.loops.schedule import STRIDED_CHUNK, LoopSchedule, schedule_loops
 from lazygrad_compiler.loops.schedule_contraction import (
     schedule_contraction,
@@ -191,7 +192,15 @@ def random_loop_schedule(kernel: LoopKernel, generator: random.Random) -> LoopSc
         generator.random() < 0.5,
         generator.randrange(-1, len(kernel.stages)),
         generator.choice([1, 2, 3, 4]) if kernel.block else 1,
+        random_online(kernel, generator),
+        generator.choice([0, 8]),
     )
+
+
+def random_online(kernel: LoopKernel, generator: random.Random) -> tuple[int, ...]:
+    """Some of the stages that can go in one pass with the one after them."""
+    able = [k for k in range(len(kernel.stages)) if online_sum(kernel, k) is not None]
+    return tuple(number for number in able if generator.random() < 0.7)
 
 
 def leaf(index: int, *shape: int, dtype: str = "float32") -> Node:

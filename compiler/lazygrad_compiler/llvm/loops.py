@@ -13,9 +13,11 @@ from collections.abc import Sequence
 
 from lazygrad_compiler.llvm import reduce, scalar
 from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const_lanes
+from lazygrad_compiler.llvm.online import OnlineSums
 from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.loops.index import Affine, Term, Var
 from lazygrad_compiler.loops.kernel import ColumnReduction, LoopKernel, Stage
+from lazygrad_compiler.loops.online import online_sum
 from lazygrad_compiler.loops.schedule import LoopSchedule
 
 PARAMETERS = [("ptr", "args"), ("i64", "begin"), ("i64", "end"), ("ptr", "scratch")]
@@ -45,6 +47,48 @@ def emit_loops(
     module: Module, name: str, kernel: LoopKernel, schedule: LoopSchedule, attributes: str
 ) -> None:
     _LoopEmitter(module, name, kernel, schedule, attributes).run()
+
+
+class _Sums:
+    """The accumulators of a stage's reductions, of `lanes` lanes each.  together: whether the lanes
+    come together at the end.
+    """
+
+    def __init__(
+        self, f: Function, kernel: LoopKernel, stage: Stage, lanes: int, together: bool
+    ) -> None:
+        self.f, self.lanes, self.together = f, lanes, together
+        self.reductions = [(r, kernel.values[r.value].dtype) for r in stage.reductions]
+
+    def start(self) -> list[list[Value]]:
+        return [
+            reduce.start(reduction, dtype, self.lanes,
+                         reduce.marking_lanes(dtype, self.lanes, self.together))
+            for reduction, dtype in self.reductions
+        ]
+
+    def take_in(
+        self, points: Points, held: list[list[Value]], active: Value | None
+    ) -> list[list[Value]]:
+        """The accumulators after one more point, or vector of points."""
+        new = []
+        for (reduction, dtype), before in zip(self.reductions, held, strict=True):
+            spot = None
+            if reduction.position is not None:
+                spot = points.index_vector(reduction.position)
+            value = points.computed[reduction.value]
+            self.f.origin(f"%{reduction.result}")
+            new.append(reduce.take_in(self.f, reduction, dtype, before, value, spot, active))
+        self.f.origin("")
+        return new
+
+    def finish(self, points: Points, held: list[list[Value]]) -> None:
+        """The reductions' results, as values of the row."""
+        for (reduction, dtype), values in zip(self.reductions, held, strict=True):
+            self.f.origin(f"%{reduction.result}")
+            if points.vector is None:
+                values = reduce.across_lanes(self.f, reduction.op, dtype, values)
+            points.computed[reduction.result] = reduce.finish(self.f, reduction, dtype, values)
 
 
 class _LoopEmitter:
@@ -187,11 +231,33 @@ class _LoopEmitter:
             points.bindings.update(bound)
             points.active = active
             rows.append(points)
-        for number, stage in enumerate(self.kernel.stages):
-            order = self.schedule.inner_order[number]
-            axes = tuple(stage.axes[p] for p in order)
-            ahead = self.schedule.prefetch == number
-            self._stage(rows, stage, axes, self.schedule.lanes[number], ahead)
+        done: set[int] = set()
+        for number in range(len(self.kernel.stages)):
+            if number in done:
+                continue
+            stages = (number, number + 1) if number in self.schedule.online else (number,)
+            self._stage(rows, number, self._sums(stages, vector))
+            for points in rows:
+                for each in stages:
+                    self._store_results(points, self.kernel.stages[each])
+            done.update(stages)
+        self.f.origin("")
+
+    def _sums(self, stages: Sequence[int], vector: Var | None) -> _Sums | OnlineSums:
+        """The accumulators of one stage, or of two that go in one pass."""
+        along = vector is not None or self._inner_vector(stages[0]) is not None
+        lanes = min(self.schedule.lanes[number] for number in stages) if along else 1
+        if len(stages) == 1:
+            stage = self.kernel.stages[stages[0]]
+            return _Sums(self.f, self.kernel, stage, lanes, together=vector is None)
+        online = online_sum(self.kernel, stages[0])
+        assert online is not None
+        return OnlineSums(self.f, self.kernel, online, lanes)
+
+    def _inner_vector(self, number: int) -> Var | None:
+        """The stage's axis that the vector runs along."""
+        stage, order = self.kernel.stages[number], self.schedule.inner_order[number]
+        return stage.axes[order[-1]] if order and self.schedule.vector == "inner" else None
 
     def _points(self, vector: Var | None, lanes: int) -> Points:
         return Points(
@@ -200,7 +266,7 @@ class _LoopEmitter:
 
     def _loads_ahead(self, stage: Stage, axis: Var) -> list[tuple[int, Affine, int]]:
         """What the stage reads along the axis that the next row reads elsewhere: buffer, index, and
-        how far away the next row lies.
+        how far away the next row lies, or what is fetched ahead within the row.
         """
         if not self.kernel.row_axes:
             return []
@@ -214,37 +280,23 @@ class _LoopEmitter:
             plain = all(isinstance(term, Var) for term, _ in index.terms)
             step = index.coefficient(following)
             if plain and step and index.coefficient(axis) == 1:
-                found[buffer, index, step] = None
+                found[buffer, index, self.schedule.ahead or step] = None
         return list(found)
 
-    def _stage(
-        self,
-        rows: list[Points],
-        stage: Stage,
-        axes: tuple[Var, ...],
-        width: int,
-        ahead: bool,
-    ) -> None:
+    def _stage(self, rows: list[Points], number: int, sums: _Sums | OnlineSums) -> None:
         """One stage of the given rows, which go through its loops together."""
-        f, kernel = self.f, self.kernel
-        inner_vector = axes[-1] if axes and self.schedule.vector == "inner" else None
+        f, kernel, stage = self.f, self.kernel, self.kernel.stages[number]
+        axes = tuple(stage.axes[p] for p in self.schedule.inner_order[number])
+        width, inner_vector = self.schedule.lanes[number], self._inner_vector(number)
+        ahead = self.schedule.prefetch == number and inner_vector is not None
         fetched = self._loads_ahead(stage, inner_vector) if ahead and inner_vector else []
         depth_of: dict[Term, int] = {axis: depth + 1 for depth, axis in enumerate(axes)}
         levels: list[list[int]] = [[] for _ in range(len(axes) + 1)]
-        for number in stage.values:
-            if kernel.values[number].op == "row":
+        for value in stage.values:
+            if kernel.values[value].op == "row":
                 continue
-            depth = max((depth_of.get(var, 0) for var in self.depends[number]), default=0)
-            levels[depth].append(number)
-        dtypes = [kernel.values[r.value].dtype for r in stage.reductions]
-        lanes = width if inner_vector is not None or rows[0].vector is not None else 1
-        together = rows[0].vector is None
-        marks = [reduce.marking_lanes(dtype, lanes, together) for dtype in dtypes]
-        starts = [
-            [reduce.start(r, d, lanes, m)
-             for r, d, m in zip(stage.reductions, dtypes, marks, strict=True)]
-            for _ in rows
-        ]
+            depth = max((depth_of.get(var, 0) for var in self.depends[value]), default=0)
+            levels[depth].append(value)
 
         def innermost(insides: list[Points], accumulators: _Accumulators) -> _Accumulators:
             for inside in insides:
@@ -252,23 +304,13 @@ class _LoopEmitter:
             for column in stage.columns:
                 self._take_in(insides, column)
             for inside in insides:
-                for number, index, step in fetched:
-                    dtype, pointer = kernel.buffers[number].dtype, inside.pointers[number]
+                for buffer, index, step in fetched:
+                    dtype, pointer = kernel.buffers[buffer].dtype, inside.pointers[buffer]
                     inside.prefetch(dtype, pointer, index, step)
-            new = []
-            for inside, row in zip(insides, accumulators, strict=True):
-                active = inside.active if inside.vector is inner_vector else None
-                after = []
-                for reduction, dtype, held in zip(stage.reductions, dtypes, row, strict=True):
-                    spot = None
-                    if reduction.position is not None:
-                        spot = inside.index_vector(reduction.position)
-                    value = inside.computed[reduction.value]
-                    f.origin(f"%{reduction.result}")
-                    after.append(reduce.take_in(f, reduction, dtype, held, value, spot, active))
-                new.append(after)
-            f.origin("")
-            return new
+            return [
+                sums.take_in(inside, held, inside.active if inside.vector is inner_vector else None)
+                for inside, held in zip(insides, accumulators, strict=True)
+            ]
 
         def nest(outsides: list[Points], depth: int, accumulators: _Accumulators) -> _Accumulators:
             for outside in outsides:
@@ -301,14 +343,9 @@ class _LoopEmitter:
                 flat = _flat(nest(insides, depth + 1, _like(flat, accumulators)))
             return _like(flat, accumulators)
 
-        for points, row in zip(rows, nest(rows, 0, starts), strict=True):
-            for reduction, dtype, held in zip(stage.reductions, dtypes, row, strict=True):
-                f.origin(f"%{reduction.result}")
-                if points.vector is None:
-                    held = reduce.across_lanes(f, reduction.op, dtype, held)
-                points.computed[reduction.result] = reduce.finish(f, reduction, dtype, held)
-            self._store_results(points, stage)
-        f.origin("")
+        results = nest(rows, 0, [sums.start() for _ in rows])
+        for points, held in zip(rows, results, strict=True):
+            sums.finish(points, held)
 
     def _store_all(self, points: Points, stage: Stage) -> None:
         """The stage's stores and keeps at one point, but for the reductions' results."""

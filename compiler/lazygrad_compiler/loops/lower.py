@@ -41,6 +41,7 @@ from lazygrad_compiler.loops.kernel import (
     Store,
     needed,
 )
+from lazygrad_compiler.loops.picks import pick_elements
 from lazygrad_compiler.loops.pull import Evaluator, Indices, NotAligned
 from lazygrad_compiler.loops.row_buffers import keep_values
 
@@ -405,6 +406,7 @@ def _lower_with_axes(
         row_sizes, inner_sizes = finer_rows, finer_inner
     assert good is not None
     attempt, kernel, bound = good
+    kernel = pick_elements(kernel)
     return Launch(
         coalesce(keep_values(kernel) if keeps else kernel),
         tuple(node for node, _ in bound),

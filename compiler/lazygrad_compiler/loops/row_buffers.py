@@ -3,19 +3,18 @@
 In: a row kernel as lowered, all stages over the same inner sizes.  Out: the same kernel, where a
 later stage reads from scratch memory what an earlier one has computed at the same position of the
 row, if that costs more than a store and a load.  (Softmax's exponentials: summed in one stage,
-divided in the next.)  Values are recognised by what they are, their stage's axes renamed to those
-of any other.
+divided in the next.)
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
-from lazygrad_compiler.loops.index import Affine, Dyn, Term, Var, linearize, substitute, variable
+from lazygrad_compiler.loops.index import Affine, Dyn, linearize, variable
 from lazygrad_compiler.loops.kernel import Instr, LoopKernel, Stage, Store, needed
 from lazygrad_compiler.loops.schedule import instr_cost
+from lazygrad_compiler.loops.value_numbers import ValueNumbers
 
 KEEP_COST = 8
 """Vector instructions from which on a value is kept rather than computed again."""
@@ -34,8 +33,7 @@ class _Keeping:
     def __init__(self, kernel: LoopKernel) -> None:
         self.kernel = kernel
         self.values = list(kernel.values)
-        self.numbers: dict[tuple, int] = {}  # what a value is -> a number for it
-        self.what: dict[int, int] = {}  # of each value of the present stage and of shared ones
+        self.known = ValueNumbers(self.values)
         self.first: dict[int, tuple[int, int]] = {}  # what -> stage and value that computes it
         self.slots: dict[int, int] = {}  # what -> row buffer
         self.left = KEEP_BYTES
@@ -43,7 +41,11 @@ class _Keeping:
     def run(self) -> LoopKernel:
         stages: list[Stage] = []
         for number, stage in enumerate(self.kernel.stages):
-            varying = self._recognise(number, stage)
+            varying = self.known.of_stage(stage)
+            if stage.axes:
+                for value in stage.values:
+                    if value in varying:
+                        self.first.setdefault(self.known.what[value], (number, value))
             if number and self._replace(number, stage, varying):
                 wanted = [reduction.value for reduction in stage.reductions]
                 results = {reduction.result for reduction in stage.reductions}
@@ -64,41 +66,6 @@ class _Keeping:
             self.kernel, stages=tuple(stages), values=tuple(self.values), kept=tuple(kept)
         )
 
-    def _recognise(self, number: int, stage: Stage) -> set[int]:
-        """Gives each value of the stage its number; returns those that vary along the row."""
-        axes: dict[Term, Affine] = {
-            axis: variable(Var(f"inner{place}", axis.extent))
-            for place, axis in enumerate(stage.axes)
-        }
-        varying: set[int] = set()
-        for value in stage.values:
-            instr = self.values[value]
-            if instr.op == "row":
-                self.what[value] = self.numbers.setdefault(("row", value), len(self.numbers))
-                continue
-            data: list[Any] = []
-            moves = any(arg in varying for arg in instr.args)
-            for item in instr.data:
-                if not isinstance(item, Affine):
-                    data.append(repr(item))
-                    continue
-                mapping = dict(axes)
-                for term in item.variables():
-                    if isinstance(term, Dyn):
-                        moves = moves or term.value in varying
-                        mapping[term] = variable(Dyn(self.what[term.value], term.extent))
-                    elif term in axes:
-                        moves = True
-                data.append(substitute(item, mapping))
-            arguments = tuple(self.what[arg] for arg in instr.args)
-            key = (instr.op, instr.dtype.name, arguments, *data)
-            what = self.what[value] = self.numbers.setdefault(key, len(self.numbers))
-            if moves:
-                varying.add(value)
-                if stage.axes:
-                    self.first.setdefault(what, (number, value))
-        return varying
-
     def _replace(self, number: int, stage: Stage, varying: set[int]) -> bool:
         """Turns values of the stage into reads of row buffers; whether there were any."""
         results = {reduction.result for reduction in stage.reductions}
@@ -114,7 +81,7 @@ class _Keeping:
             if value in seen or value not in varying:
                 continue
             seen.add(value)
-            instr, what = self.values[value], self.what[value]
+            instr, what = self.values[value], self.known.what[value]
             if self.first[what][0] < number and self._is_dear(value, varying):
                 if what not in self.slots and self._take(instr, stage):
                     self.slots[what] = len(self.slots)
