@@ -7,7 +7,7 @@ compiler.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from lazygrad_compiler.ir.node import (
@@ -79,15 +79,32 @@ class Donations:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorMap:
+    """What a GPU's copy engine has to know of an array: the runtime has the driver encode it.
+
+    argument: of the launch; the array begins `offset` bytes behind it.  sizes: from the innermost
+    axis out.  strides: in bytes, without that axis, which has no gaps.  box: what one copy takes;
+    a row of it is 128 bytes, and is swizzled in shared memory.
+    """
+
+    argument: int
+    offset: int
+    dtype: str
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GridLaunch:
     """A launch on a GPU: a kernel's function, its arguments, and how many threads run it.
 
     kernel: name in `objects` and of the function in that PTX text; LIBRARY_SYMBOL for a library
     call.  arguments: (slot of the table, offset in bytes), one a buffer.  The function's parameters
     are those addresses, then the address of the error block (8 × i64, zeroed before a run), then
-    the launch's number as i64.  grid, block: x, y, z; a grid of 0 blocks is not launched.  shared:
-    bytes of dynamic shared memory.  checks: whether the kernel can report to the error block.
-    number: the launch's, in `Artifact.launches`.
+    the launch's number as i64, then the maps, encoded, 128 bytes each.  grid, block: x, y, z; a
+    grid of 0 blocks is not launched.  shared: bytes of dynamic shared memory.  checks: whether the
+    kernel can report to the error block.  number: the launch's, in `Artifact.launches`.
     """
 
     kernel: str
@@ -97,10 +114,13 @@ class GridLaunch:
     shared: int = 0
     checks: bool = False
     number: int = 0
+    maps: tuple[TensorMap, ...] = ()
 
     @staticmethod
     def from_list(described: list[Any]) -> GridLaunch:
-        return GridLaunch(*(_as_tuple(item) for item in described))
+        *fields, maps = (_as_tuple(item) for item in described)
+        made = GridLaunch(*fields)
+        return replace(made, maps=tuple(TensorMap(*each) for each in maps))
 
 
 def _as_tuple(value: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lazygrad_compiler.artifact import TensorMap
 from lazygrad_compiler.cuda_target import CudaTarget
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm.builder import Module
@@ -26,12 +27,13 @@ AnyTarget = Target | CudaTarget
 @dataclass(frozen=True, slots=True)
 class Grid:
     """How a GPU runs a kernel: blocks and threads of a block (x, y, z each), bytes of dynamic
-    shared memory.
+    shared memory, tensor maps that it takes.
     """
 
     blocks: tuple[int, int, int]
     threads: tuple[int, int, int]
     shared: int = 0
+    maps: tuple[TensorMap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -399,7 +399,7 @@ def grid_launches(stages: Stages) -> tuple[GridLaunch, ...]:
         result.append(
             GridLaunch(
                 launch.kernel, arguments, grid.blocks, grid.threads, grid.shared, launch.checks,
-                number,
+                number, grid.maps,
             )
         )
     return tuple(result)

@@ -394,9 +394,19 @@ class FakeDriver:
         self, function: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int,
         stream: int | None, parameters: int | None, extra: int | None,
     ) -> int:  # fmt: skip
+        if extra:
+            return INVALID_VALUE
+        work = self._launch(function, (gx, gy, gz), (bx, by, bz), shared, parameters)
+        return self._enqueue(stream, work) if callable(work) else work
+
+    def _launch(
+        self, function: int, grid: tuple[int, int, int], block: tuple[int, int, int], shared: int,
+        parameters: int | None,
+    ) -> Callable[[], int] | int:  # fmt: skip
+        """A launch to run later, or the code of why it cannot."""
         module, name, dynamic = self._handles[function]
         program = module.programs[name]
-        if extra or shared > dynamic or not all((gx, gy, gz, bx, by, bz)):
+        if shared > dynamic or not all((*grid, *block)):
             return INVALID_VALUE
         # Arguments are copied now, as the driver does it; the work may run later.
         raw = bytearray(program.parameter_bytes)
@@ -408,7 +418,7 @@ class FakeDriver:
 
         def work() -> int:
             try:
-                module.launch_raw(name, (gx, gy, gz), (bx, by, bz), bytes(raw), shared)
+                module.launch_raw(name, grid, block, bytes(raw), shared)
             except LaunchError as error:
                 self.last_error = str(error)
                 return INVALID_VALUE
@@ -418,7 +428,7 @@ class FakeDriver:
                 self._sticky = ILLEGAL_ADDRESS if memory else LAUNCH_FAILED
             return SUCCESS
 
-        return self._enqueue(stream, work)
+        return work
 
     # ---- streams, events, graphs
 
@@ -482,6 +492,56 @@ class FakeDriver:
     @_call(c_void_p, c_void_p)
     def cuStreamEndCapture(self, stream: int, graph: int) -> int:
         _put(graph, self._handle(self._capturing.pop(stream)))
+        return SUCCESS
+
+    @_call(c_void_p, c_uint)
+    def cuGraphCreate(self, graph: int, flags: int) -> int:
+        if flags:
+            return INVALID_VALUE
+        _put(graph, self._handle([]))
+        return SUCCESS
+
+    def _node_work(self, described: int) -> Callable[[], int] | int:
+        """The launch that a CUDA_KERNEL_NODE_PARAMS_v2 describes: function, grid, block, shared
+        bytes, parameters, extra, kernel, context.
+        """
+        function = c_uint64.from_address(described).value
+        sizes = list((c_uint * 7).from_address(described + 8))
+        parameters, extra = (c_uint64 * 2).from_address(described + 40)
+        if extra:
+            return INVALID_VALUE
+        grid, block = (sizes[0], sizes[1], sizes[2]), (sizes[3], sizes[4], sizes[5])
+        return self._launch(function, grid, block, sizes[6], parameters)
+
+    @_call(c_void_p, c_void_p, c_void_p, c_size_t, c_void_p)
+    def cuGraphAddKernelNode_v2(
+        self, node: int, graph: int, before: int | None, count: int, described: int
+    ) -> int:
+        """Nodes run in the order they were added in, which must be a chain."""
+        launches = self._handles[graph]
+        wanted = [(graph, len(launches) - 1)] if launches else []
+        named = (c_uint64 * count).from_address(before) if before and count else ()
+        if [self._handles[each] for each in named] != wanted:
+            self.last_error = "cuGraphAddKernelNode_v2: not after the node before"
+            return INVALID_VALUE
+        work = self._node_work(described)
+        if not callable(work):
+            return work
+        _put(node, self._handle((graph, len(launches))))
+        launches.append(work)
+        return SUCCESS
+
+    @_call(c_void_p, c_void_p, c_void_p)
+    def cuGraphExecKernelNodeSetParams_v2(
+        self, executable: int, node: int, described: int
+    ) -> int:
+        graph, number = self._handles[node]
+        if graph not in self._handles:
+            return INVALID_HANDLE
+        work = self._node_work(described)
+        if not callable(work):
+            return work
+        self._handles[executable][number] = work
         return SUCCESS
 
     @_call(c_void_p, c_void_p, c_uint64)

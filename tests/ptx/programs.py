@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lazygrad_compiler.artifact import Artifact
+from lazygrad_compiler.artifact import Artifact, TensorMap
 from lazygrad_compiler.cuda_target import CudaTarget, cuda_target
 from lazygrad_compiler.ir.dtypes import dtype_named
 from lazygrad_compiler.ir.node import Graph
@@ -20,6 +20,7 @@ from lazygrad_compiler.llvm.entry import LIBRARY_SYMBOL
 from lazygrad_compiler.pipeline import compile_graph
 from tests.ptx.machine import Module
 from tests.ptx.memory import DeviceMemory
+from tests.ptx.tensor_copies import TensorMap as EncodedMap
 
 TARGET = cuda_target("cuda:sm_90a")
 ERROR_BYTES = 64
@@ -27,6 +28,16 @@ ERROR_BYTES = 64
 
 class ReportedError(Exception):
     """The error block after a run: (index, size, axis, launch)."""
+
+
+def encoded(tensor: TensorMap, argument: int) -> bytes:
+    """A tensor map as the interpreter's driver writes it."""
+    data_type = {"float16": 6, "float32": 7, "bfloat16": 9}[tensor.dtype]
+    steps = (1,) * len(tensor.box)
+    return EncodedMap(
+        data_type, argument + tensor.offset, tensor.sizes, tensor.strides, tensor.box, steps,
+        swizzle=3,
+    ).encode()  # fmt: skip
 
 
 def run_artifact(artifact: Artifact, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -51,8 +62,9 @@ def run_artifact(artifact: Artifact, inputs: Sequence[np.ndarray]) -> list[np.nd
             text = artifact.objects[launch.kernel].decode()
             modules[launch.kernel] = Module(text, memory)
         addresses = [table[slot] + offset for slot, offset in launch.arguments]
+        maps = [encoded(each, addresses[each.argument]) for each in launch.maps]
         modules[launch.kernel].launch(
-            launch.kernel, launch.grid, launch.block, [*addresses, error, launch.number],
+            launch.kernel, launch.grid, launch.block, [*addresses, error, launch.number, *maps],
             launch.shared
         )
     report = memory.read_array(error, np.dtype(np.int64), (ERROR_BYTES // 8,))

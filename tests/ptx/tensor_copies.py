@@ -110,8 +110,11 @@ def swizzled(offset: np.ndarray, width: int) -> np.ndarray:
 def _read_map(batch: Any, lane: int, address: int) -> TensorMap:
     if address % 64:
         raise batch.fault(f"the tensor map at {address:#x} is not 64-byte aligned", lane)
-    octets = access.load(batch, np.array([lane]), "", np.array([address], np.int64), 8, 16)
-    return TensorMap.decode(octets.tobytes())
+    halves = [
+        access.load(batch, np.array([lane]), "", np.array([at], np.int64), 8, 8).tobytes()
+        for at in (address, address + 64)
+    ]
+    return TensorMap.decode(b"".join(halves))
 
 
 def _shared_places(batch: Any, lane: int, offset: int, tensor: TensorMap) -> np.ndarray:

@@ -23,6 +23,8 @@ from lazygrad_compiler.llvm.builder import (
 
 GLOBAL = "ptr addrspace(1)"
 SHARED = "ptr addrspace(3)"
+TENSOR_MAP = 'ptr byval([128 x i8]) align 64 "nvvm.grid_constant"'
+"""Of a parameter that stays where the launch has put it."""
 WARP = 32
 STATIC_SHARED_BYTES = 48 * 1024
 """Shared memory that a kernel may have without asking; what goes beyond is given at the launch."""
@@ -49,18 +51,25 @@ class KernelModule(Module):
         self.functions.append(function)
         return function
 
-    def kernel(self, name: str, buffers: int, threads: int, blocks_each: int = 1) -> KernelFunction:
+    def kernel(
+        self, name: str, buffers: int, threads: int, blocks_each: int = 1, maps: int = 0
+    ) -> KernelFunction:
         """Starts the function that is launched: addresses of buffers and error block, number of the
-        launch.  threads: of a block.  blocks_each: how many a multiprocessor should hold at least,
-        which bounds the registers; ptxas takes fewer than it needs where nothing is said.
+        launch, tensor maps.  threads: of a block.  blocks_each: how many a multiprocessor should
+        hold at least, which bounds the registers; ptxas takes fewer than it needs where nothing is
+        said.
         """
         parameters = [(GLOBAL, f"b{number}") for number in range(buffers)]
         parameters += [(GLOBAL, "error"), ("i64", "launch")]
+        by_value = [(TENSOR_MAP, f"map{number}") for number in range(maps)]
         attributes = f'nounwind "nvvm.reqntid"="{threads},1,1" "nvvm.minctasm"="{blocks_each}"'
-        function = KernelFunction(self, name, "void", parameters, attributes, "ptx_kernel")
+        function = KernelFunction(
+            self, name, "void", parameters + by_value, attributes, "ptx_kernel"
+        )
         function.parameters = [
             Value(type_, f"%{label}") for type_, label in parameters
         ]
+        function.maps = [Value("ptr", f"%{label}") for _, label in by_value]
         self.functions.append(function)
         return function
 
@@ -90,6 +99,8 @@ class KernelFunction(Function):
     """Adds threads, shared memory and shuffles.  Masked vectors become one access a lane."""
 
     module: KernelModule
+    maps: Sequence[Value] = ()
+    """Addresses of the tensor maps among the parameters."""
 
     def intrinsic(self, name: str, result: str, *arguments: Value) -> Value:
         """Reductions of the lanes of a vector, which NVPTX lacks, are written out."""

@@ -9,7 +9,7 @@ and columns as vectors of 16 bytes and half a warp reads the same ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lazygrad_compiler.backend import Emitted, Grid
 from lazygrad_compiler.cuda_target import CudaTarget
@@ -29,12 +29,15 @@ ROW = 16
 
 @dataclass(frozen=True, slots=True)
 class FfmaTile:
-    """m, n: the block's tile; depth: slice of k.  A thread has m/16 × n/16 sums."""
+    """m, n: the block's tile; depth: slice of k.  A thread has m/16 × n/16 sums.  why: for
+    people.
+    """
 
     m: int
     n: int
     depth: int
     template: str = "ffma"
+    why: str = ""
 
 
 TILES = ((128, 128, 8), (128, 64, 16), (64, 128, 16), (64, 64, 16), (32, 64, 16), (64, 32, 16),
@@ -71,9 +74,9 @@ def choose_tile(kernel: ContractionKernel, target: CudaTarget) -> FfmaTile:
 
 
 def emit_ffma(
-    module: KernelModule, name: str, kernel: ContractionKernel, target: CudaTarget
+    module: KernelModule, name: str, kernel: ContractionKernel, target: CudaTarget, why: str
 ) -> Emitted:
-    schedule = choose_tile(kernel, target)
+    schedule = replace(choose_tile(kernel, target), why=why)
     # 64 sums, their operands and what is under way just fit into 128 registers: two blocks share
     # a multiprocessor, and one multiplies while the other waits
     largest = schedule.m * schedule.n >= 128 * 128

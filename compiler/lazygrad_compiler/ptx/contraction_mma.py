@@ -42,7 +42,7 @@ STEP = 16
 @dataclass(frozen=True, slots=True)
 class MmaTile:
     """m, n: the block's tile; depth: slice of k; down, right: warps that share the tile; stages:
-    slices in shared memory.
+    slices in shared memory.  why: for people.
     """
 
     m: int
@@ -52,6 +52,7 @@ class MmaTile:
     right: int
     stages: int
     template: str = "mma.sync"
+    why: str = ""
 
     @property
     def threads(self) -> int:
@@ -82,7 +83,8 @@ def sixteen_bits(kernel: ContractionKernel) -> tuple[DType, Side, Side] | None:
         dtype = instr.dtype
         if dtype is dtypes.float32 and instr.op == "cast":
             (source,) = instr.args
-            side = replace(side, result=source)
+            values = tuple(number for number in side.values if number != side.result)
+            side = replace(side, result=source, values=values)
             dtype = kernel.values[source].dtype
         found.append((dtype, side))
     (a, left), (b, right) = found
@@ -114,8 +116,9 @@ def emit_mma(
     kernel: ContractionKernel,
     target: CudaTarget,
     products: tuple[DType, Side, Side],
+    why: str,
 ) -> Emitted:
-    schedule = choose_tile(kernel, target)
+    schedule = replace(choose_tile(kernel, target), why=why)
     f = module.kernel(name, len(kernel.buffers), schedule.threads)
     blocks = _Mma(f, kernel, schedule, products).run()
     f.ret()

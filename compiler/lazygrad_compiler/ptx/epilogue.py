@@ -17,7 +17,9 @@ from lazygrad_compiler.ptx.operands import Side, vector_lanes
 
 
 class Epilogue:
-    """wide: dtype of the sums.  columns: of a tile; pitch: elements from row to row."""
+    """wide: dtype of the sums.  columns: of a tile; pitch: elements from row to row.  threads: that
+    take part; thread: which of them this is, that of the block where nothing is said.
+    """
 
     def __init__(
         self,
@@ -27,8 +29,10 @@ class Epilogue:
         columns: int,
         pitch: int,
         threads: int,
+        thread: Value | None = None,
     ) -> None:
         self.f, self.kernel, self.wide = f, kernel, wide
+        self.thread = thread
         self.columns, self.pitch, self.threads = columns, pitch, threads
         self.element = scalar.memory_type(wide)
         self.by_rows = self._by_rows()
@@ -63,7 +67,8 @@ class Epilogue:
         """
         f, kernel, lanes = self.f, self.kernel, self.lanes
         across = self.columns // lanes
-        with f.grid_stride(f.thread(), const("i32", rows * across), self.threads, "sum") as item:
+        thread = f.thread() if self.thread is None else self.thread
+        with f.grid_stride(thread, const("i32", rows * across), self.threads, "sum") as item:
             if self.by_rows:
                 row, column = f.udiv(item, across), f.urem(item, across)
                 if lanes > 1:

@@ -196,16 +196,25 @@ class TileOperand:
 
 
 def tile_origin(
-    f: KernelFunction, kernel: ContractionKernel, rows: int, columns: int, swizzle: int = 8
+    f: KernelFunction, kernel: ContractionKernel, rows: int, columns: int
 ) -> tuple[Value, Value, Value, int]:
-    """(batch, first row, first column) of the block's tile as i64, and the number of blocks.
+    """(batch, first row, first column) of the block's tile as i64, and the number of blocks."""
+    batch, row, column = tile_at(f, kernel, f.block(), rows, columns)
+    down, right = -(-kernel.m.extent // rows), -(-kernel.n.extent // columns)
+    return f.wide(batch), f.wide(row), f.wide(column), kernel.batch.extent * down * right
+
+
+def tile_at(
+    f: KernelFunction, kernel: ContractionKernel, block: Value, rows: int, columns: int,
+    swizzle: int = 8,
+) -> tuple[Value, Value, Value]:  # fmt: skip
+    """(batch, first row, first column) as i32 of the tile of a number.
 
     Blocks that run at the same time take tiles of neighbouring rows and columns: `swizzle` rows of
     tiles at a time, so that what they read is shared in L2.
     """
     down = -(-kernel.m.extent // rows)
     right = -(-kernel.n.extent // columns)
-    block = f.block()
     batch = const("i32", 0)
     if kernel.batch.extent > 1:
         batch, block = f.udiv(block, down * right), f.urem(block, down * right)
@@ -222,11 +231,6 @@ def tile_origin(
             left = f.sub(const("i32", down), first)
             tall = f.select(f.icmp("slt", left, strip), left, tall)
         i, j = f.add(first, f.urem(inside, tall)), f.udiv(inside, tall)
-    return (
-        f.wide(batch),
-        f.mul(f.wide(i), rows),
-        f.mul(f.wide(j), columns),
-        kernel.batch.extent * down * right,
-    )
+    return batch, f.mul(i, rows), f.mul(j, columns)
 
 

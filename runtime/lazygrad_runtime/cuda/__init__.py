@@ -8,7 +8,9 @@
     pinned.py     page-locked host memory
     transfer.py   copies between host and device, through pinned staging memory
     module.py     PTX to cubin, kept on disk; loaded functions
-    launcher.py   the native loop that launches a whole program
+    launcher.py   launching a whole program: a native loop, later a graph
+    graph.py      graphs of the driver
+    tensor_maps.py  what the copy engine has to know of arrays
     program.py    compiled graphs that run on a device
 
 Nothing here is imported before a program asks for a CUDA device.

@@ -1,13 +1,18 @@
-"""The native launch loop: one call from Python launches all kernels of a program.
+"""Launching: one call from Python launches all kernels of a program.
 
-`lazygrad_launch` is generated once and reads what to launch from a table of 64-bit words, so that
-no program needs code of its own on the host.  A launch is HEADER words and two for each buffer:
+Launches in a row are made one by one, by a native loop, until the row has run a few times; from
+then on they are a graph of the driver (`graph.py`), and the row is one launch.
+
+The loop, `lazygrad_launch`, is generated once and reads what to launch from a table of 64-bit
+words, so that no program needs code of its own on the host.  A launch is HEADER words and two for
+each buffer:
 
     function, grid x y z, block x y z, shared bytes, number of buffers, number of the launch,
+    address of the list of parameters,
     then slot and offset of each buffer
 
 The kernel's parameters are the buffers' addresses (table[slot] + offset), the address of the error
-block, and the launch's number.
+block, the launch's number, and its tensor maps (`tensor_maps.py`).
 """
 
 from __future__ import annotations
@@ -21,14 +26,20 @@ from typing import Any
 
 from lazygrad_compiler.artifact import GridLaunch
 from lazygrad_runtime import store
+from lazygrad_runtime.cuda.context import Device, blocking
+from lazygrad_runtime.cuda.graph import LaunchGraph
+from lazygrad_runtime.cuda.tensor_maps import Table, TensorMaps
 from lazygrad_runtime.loader import LoadedCode, load_object
 
-HEADER = 10
+HEADER = 11
 NAME = "lazygrad_launch"
+RUNS_ONE_BY_ONE = 2
+"""Runs before a row of launches becomes a graph: making one takes about as long as some launches,
+and many programs run only once."""
 
 LOOP = f"""
 define i64 @{NAME}(ptr %launch, ptr %words, i64 %count, ptr %table, i64 %error, ptr %stream,
-                   ptr %values, ptr %parameters) nounwind {{
+                   ptr %values) nounwind {{
 entry:
   br label %next
 next:
@@ -42,6 +53,7 @@ header:
   %long{n} = load i64, ptr %at{n}
   %word{n} = trunc i64 %long{n} to i32''' for n in range(HEADER))}
   %function = inttoptr i64 %long0 to ptr
+  %parameters = inttoptr i64 %long10 to ptr
   %bindings = getelementptr i64, ptr %word, i64 {HEADER}
   br label %bind
 bind:
@@ -87,7 +99,7 @@ done:
 """
 
 _Loop = ctypes.CFUNCTYPE(c_int64, c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_void_p,
-                         c_void_p, c_void_p)  # fmt: skip
+                         c_void_p)  # fmt: skip
 
 
 @functools.cache
@@ -119,39 +131,77 @@ def _loaded() -> tuple[LoadedCode, Any]:
 
 
 class LaunchTable:
-    """Kernel launches in a row, as words for the loop.
+    """Kernel launches in a row, for the loop and as a graph.
 
-    launches: (place in the program's `grid`, launch) each.  Not safe for use by two threads at a
-    time.
+    launches: (place in the program's `grid`, launch) each.  error: address of the error block.  Not
+    safe for use by two threads at a time.
     """
 
-    def __init__(self, launches: Sequence[tuple[int, GridLaunch]],
-                 functions: dict[str, int]) -> None:
+    def __init__(
+        self, device: Device, launches: Sequence[tuple[int, GridLaunch]],
+        functions: dict[str, int], error: int,
+    ) -> None:  # fmt: skip
+        self.device, self._error = device, error
         self.launches = [(place, each) for place, each in launches if all(each.grid)]
+        self._functions = [functions[launch.kernel] for _, launch in self.launches]
+        self._maps = [TensorMaps(each) if each.maps else None for _, each in self.launches]
+        self._mapped = [maps for maps in self._maps if maps is not None]
+        most = max((len(launch.arguments) for _, launch in self.launches), default=0)
+        self._values = (c_int64 * (most + 2))()
+        start = ctypes.addressof(self._values)
+        places = [start + 8 * k for k in range(most + 2)]
+        self._parameters: list[Any] = [(c_void_p * len(places))(*places)]
         words: list[int] = []
-        most = 0
-        for _, launch in self.launches:
-            most = max(most, len(launch.arguments))
-            words += [functions[launch.kernel], *launch.grid, *launch.block, launch.shared,
-                      len(launch.arguments), launch.number]
+        for (_, launch), function, maps in zip(
+            self.launches, self._functions, self._maps, strict=True
+        ):
+            parameters = self._parameters[0]
+            if maps is not None:
+                own = [*places[: len(launch.arguments) + 2], *maps.addresses]
+                parameters = (c_void_p * len(own))(*own)
+                self._parameters.append(parameters)
+            words += [function, *launch.grid, *launch.block, launch.shared,
+                      len(launch.arguments), launch.number, ctypes.addressof(parameters)]
             for slot, offset in launch.arguments:
                 words += [slot, offset]
         self._words = (c_int64 * max(len(words), 1))(*words)
-        self._values = (c_int64 * (most + 2))()
-        start = ctypes.addressof(self._values)
-        self._parameters = (c_void_p * (most + 2))(*(start + 8 * k for k in range(most + 2)))
         self._loop = _loaded()[1]
-        self._arguments = (
-            ctypes.addressof(self._words), len(self.launches),
-            ctypes.addressof(self._values), ctypes.addressof(self._parameters),
-        )
+        self._function = device.driver.address("cuLaunchKernel")
+        self._arguments = ctypes.addressof(self._words), len(self.launches), start
+        self._runs = 0
+        self._known = b""
+        self._graph: LaunchGraph | None = None
 
-    def launch(self, function: int, table: int, error: int, stream: int) -> tuple[int, int]:
-        """Launches all.  function: address of cuLaunchKernel.  Given back: the driver's code, and
-        the number of the launch that was refused.
+    def launch(self, table: Table, stream: int) -> tuple[int, int]:
+        """Launches all.  Given back: the driver's code, and the number of the launch that was
+        refused, or -1.
         """
-        words, count, values, parameters = self._arguments
-        result = self._loop(function, words, count, table, error, stream, values, parameters)
+        addresses = bytes(table)
+        moved = addresses != self._known
+        if moved:
+            for maps in self._mapped:
+                maps.encode(self.device.driver, table)
+            self._known = addresses
+        self._runs += 1
+        if self._runs > RUNS_ONE_BY_ONE and len(self.launches) > 1 and not blocking():
+            return self._replay(table, moved).launch(stream), -1
+        words, count, values = self._arguments
+        result = self._loop(
+            self._function, words, count, ctypes.addressof(table), self._error, stream, values
+        )
         if not result:
             return 0, -1
         return result & 0xFFFFFFFF, self.launches[result >> 32][1].number
+
+    def _replay(self, table: Table, moved: bool) -> LaunchGraph:
+        """The graph for the addresses of this run."""
+        graph, self._graph = self._graph, None  # gone where the driver refuses a change to it
+        if graph is None:
+            launches = [launch for _, launch in self.launches]
+            graph = LaunchGraph(
+                self.device, launches, self._functions, self._maps, self._error, table
+            )
+        elif moved:
+            graph.update(table)
+        self._graph = graph
+        return graph

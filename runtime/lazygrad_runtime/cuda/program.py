@@ -1,9 +1,9 @@
 """Programs on a device: an artifact's kernels, launched in order, with one call from Python.
 
 A run allocates outputs and arena, brings inputs that lie on the host to the device, fills the table
-of addresses and enters the launch loop.  Nothing is waited for, with two exceptions: a program that
-checks indices is read back its error block, and a library call (LAPACK, FFT: NumPy on the host)
-takes its operands out and puts its results back.
+of addresses and launches (`launcher.py`).  Nothing is waited for, with two exceptions: a program
+that checks indices is read back its error block, and a library call (LAPACK, FFT: NumPy on the
+host) takes its operands out and puts its results back.
 
 Launches after one that found a bad index run, too, on whatever it left.  So where outputs are
 written over inputs, the error block is looked at before those are written: a failed step leaves its
@@ -53,8 +53,6 @@ class CudaProgram:
         )
         slots = self.input_count + len(self._sizes) + 1
         self._table = (ctypes.c_int64 * slots)()
-        self._table_address = ctypes.addressof(self._table)
-        self._launch = device.driver.address("cuLaunchKernel")
         self._about = artifact.launches[-1][1:] if artifact.launches else ("nothing", ())
 
     def _load(self) -> None:
@@ -65,10 +63,10 @@ class CudaProgram:
         for launch in self.artifact.grid:
             if launch.shared and launch.kernel in functions:
                 device.modules.allow_shared(launch.kernel, launch.shared)
-        self._parts = list(self._divided(functions))
         stream = current_stream(device).handle
         self._error = device.pool.allocate(ERROR_BYTES, stream)
         device.driver.cuMemsetD8Async(self._error.address, 0, ERROR_BYTES, stream)
+        self._parts = list(self._divided(functions))
         self._era = device.era
 
     def _divided(self, functions: dict[str, int]) -> Iterator[LaunchTable | int]:
@@ -81,12 +79,12 @@ class CudaProgram:
             if not library:
                 row.append((place, launch))
             if row and (library or place == self._last_check or blocking()):
-                yield LaunchTable(row, functions)
+                yield LaunchTable(self.device, row, functions, self._error.address)
                 row = []
             if library:
                 yield place
         if row:
-            yield LaunchTable(row, functions)
+            yield LaunchTable(self.device, row, functions, self._error.address)
 
     def run(
         self,
@@ -131,9 +129,7 @@ class CudaProgram:
                 if isinstance(part, int):
                     self._call_library(part, (*resident, *outputs, arena))
                     continue
-                code, number = part.launch(
-                    self._launch, self._table_address, self._error.address, stream
-                )
+                code, number = part.launch(table, stream)
                 if code or blocking():
                     self._settle(code, number, part)
                 if not checked and given and part.launches[-1:] and \
@@ -159,7 +155,8 @@ class CudaProgram:
             code = driver.raw("cuCtxSynchronize")()
             number = part.launches[-1][1].number if part.launches else -1
         if code:
-            error = driver.error("cuLaunchKernel", code)
+            call = "cuLaunchKernel" if number >= 0 else "cuGraphLaunch"
+            error = driver.error(call, code)
             if number >= 0 and isinstance(error, CudaError):
                 raise LaunchFailed(error, number, self.artifact.launches)
             raise error
