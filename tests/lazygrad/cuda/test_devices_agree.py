@@ -1,12 +1,11 @@
 """Operations, their gradients and whole models on a device against the CPU.
 
-Each runs over the PTX interpreter, with small sizes, and on a GPU where there is one.  A kind of
-kernel that the backend does not have yet is skipped, and says so.
+Each runs over the PTX interpreter, with small sizes, and on a GPU where there is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,28 +13,8 @@ import pytest
 
 import lazygrad as lg
 from lazygrad import nn
-from lazygrad_compiler.backend import BACKENDS, backend_of
-from lazygrad_compiler.cuda_target import ARCHITECTURES
 
 F = nn.functional
-
-
-@pytest.fixture(autouse=True)
-def kinds_that_are_there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A kind of kernel without an emitter skips the test."""
-    assert "cuda" in BACKENDS
-    backend = backend_of(ARCHITECTURES["sm_90a"])
-    from lazygrad_compiler import pipeline
-
-    emit = pipeline.emit_kernel
-
-    def checked(name: str, kernel: Any, target: Any, *more: Any) -> Any:
-        if target.kind == "cuda" and kernel.kind not in backend.emitters:
-            pytest.skip(f"the backend has no {kernel.kind} kernels yet")
-        return emit(name, kernel, target, *more)
-
-    monkeypatch.setattr(pipeline, "emit_kernel", checked)
-    yield
 
 
 def normal(*shape: int) -> np.ndarray:
