@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from lazygrad.cli import FINDING, OK, ReaderGone, UsageError
@@ -25,6 +27,9 @@ from lazygrad.dump.options import (
 if TYPE_CHECKING:
     from lazygrad.dump.listen import Dump
     from lazygrad.dump.stages import DumpedProgram
+
+LONG = 500
+"""Lines; below a longer dump it is said how to see less of it."""
 
 DESCRIPTION = """\
 Runs SCRIPT and shows each program that is compiled for it (or taken from the cache), as text, stage
@@ -87,7 +92,14 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"-o {options.output}: {error.strerror}") from None
     forget_programs()  # those of an earlier run in this process are to be shown, too
 
+    length = 0
+    lines: Counter[tuple[str, int]] = Counter()
+
     def show(program: DumpedProgram) -> None:
+        nonlocal length
+        length += sum(text.count("\n") for text in program.texts.values())
+        lines.update(line for number in program.kernels
+                     for line in program.stages.launches[number].location)
         write(program)
         if write.gone:
             raise ReaderGone
@@ -102,6 +114,10 @@ def run(options: argparse.Namespace) -> int:
     if write.gone:
         raise ReaderGone
     report(dump, None if to_stdout or not whole else options.output, succeeded)
+    if to_stdout and wanted.format == "text" and length > LONG and lines and not wanted.selection:
+        (file, line), _ = lines.most_common(1)[0]
+        print(f"{length} lines; less of it: --at {os.path.basename(file)}:{line} is what came from "
+              "one line; as pages with pictures: --format html -o report", file=sys.stderr)
     return OK if succeeded and whole and not dump.failures else FINDING
 
 

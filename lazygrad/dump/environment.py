@@ -32,5 +32,8 @@ def install_from_environment() -> Dump | None:
         write = writer(options, sys.stderr)
     except OptionError as error:
         raise type(error)(f"[LAZYGRAD_DUMP] {error}") from None
+    except OSError as error:
+        raise OptionError(
+            f"[LAZYGRAD_DUMP] {options.output} cannot be written: {error.strerror}") from None
     atexit.register(finished, write, "LAZYGRAD_DUMP")
     return Dump(options, write).install()

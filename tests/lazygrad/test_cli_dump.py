@@ -232,6 +232,21 @@ def test_files_go_where_they_were_asked_for(script: Path, tmp_path: Path,
     assert parse_graph((first / "graph.txt").read_text()).outputs
 
 
+def test_below_a_long_dump_it_is_said_how_to_see_less(
+        script: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(*options: str) -> str:
+        assert main(["dump-ir", str(script), *options]) == 0
+        return capsys.readouterr().err
+
+    assert "less of it" not in told(), "this one is short"
+    monkeypatch.setattr("lazygrad.cli.dump.LONG", 40)
+    hint = re.search(r"^\d+ lines; less of it: --at (train.py:\d+) is what came from one line; "
+                     r"as pages with pictures: --format html -o report\n\Z", told(), re.M)
+    assert hint
+    assert "1 shown" in told("--at", hint[1]), "and that does show something"
+    assert "less of it" not in told("--format", "json")
+
+
 # ---- what goes wrong
 
 
@@ -311,6 +326,9 @@ def test_dump_by_environment(script: Path, tmp_path: Path, run: Run) -> None:
     assert to_files.stderr == "" and len(list((tmp_path / "d").glob("00?-*/graph.txt"))) == 2
     wrong = run(script, LAZYGRAD_DUMP="graf")
     assert wrong.returncode == 1 and "[LAZYGRAD_DUMP] there is no stage 'graf'" in wrong.stderr
+    closed = run(script, LAZYGRAD_DUMP=f"graph -o {script}")
+    assert closed.returncode == 1 and "During handling" not in closed.stderr
+    assert f"[LAZYGRAD_DUMP] {script} cannot be written: File exists" in closed.stderr
 
 
 # ---- dump_ir
