@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -177,6 +178,26 @@ def test_loops_are_shown_at_every_stage_and_every_kernel_has_a_line() -> None:
     assert all("  # " in line for line in kernels)
     assert "repeat.head" in section(shown, "llvm"), "of the entry"
     assert "cannot be shown" not in shown
+
+
+@pytest.mark.parametrize("kind", [lg.nn.LSTM, lg.nn.GRU, lg.nn.RNN])
+def test_loops_with_the_same_body_name_lines_of_their_own(kind: type) -> None:
+    """Two layers of a size have one body; each time its kernels are those of the layer's line."""
+    def steps(result: lg.Tensor) -> set[str]:
+        shown = lg.dump_ir(result, stage="fused")
+        return set(re.findall(r"^kernel .*, in 5 steps of .*  # (.*)$", shown, re.MULTILINE))
+
+    first, second, x = kind(3, 6), kind(3, 6), lg.rand(5, 2, 3)
+    lg.synchronize()
+    line = inspect.getsourcelines(on_two_lines)[1]
+    assert [steps(result) for result in on_two_lines(first, second, x)] == [
+        {f"test_cli_dump.py:{line + 1}"}, {f"test_cli_dump.py:{line + 2}"}]
+
+
+def on_two_lines(first: lg.nn.Module, second: lg.nn.Module, x: lg.Tensor) -> list[lg.Tensor]:
+    one = first(x)[0]
+    two = second(x)[0]
+    return [one, two]
 
 
 def test_kernels_of_a_loop_say_why_they_are_not_one() -> None:

@@ -31,7 +31,7 @@ def leaf(*shape: int, grad: bool = False) -> lg.Tensor:
 # ---- loops
 
 
-# The body of a loop is one for all layers of its sizes, with the first one's lines: none has these.
+
 
 
 def lstm() -> lg.Tensor:

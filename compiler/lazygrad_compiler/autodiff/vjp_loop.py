@@ -116,6 +116,7 @@ def pull_back_loop(
         loop.length,
         not loop.reverse,
         loop.location,
+        loop.body,
     )
     stacked = {value: reverse.part(len(states) + k) for k, value in enumerate(asked)}
     before = len(states) - len(totals.states)

@@ -54,6 +54,7 @@ def loop(at: Builder, node: Node, inputs: Inputs, flags: Flags, size: int) -> No
         one.length,
         one.reverse,
         one.location,
+        one.body,
     )
     part = node.attr("part")
     result = made.part(part)

@@ -94,7 +94,7 @@ def _loop_with_panels(loop: Node) -> Node:
     if len(inputs) == len(loop.inputs):
         return loop
     outputs = [result[output] for output in state.body.outputs]
-    body = body_of(state.body.name, outputs, tuple(signature))
+    body = body_of(state.body.name, outputs, tuple(signature), state.body)
     made = build(OPS["loop"], tuple(inputs), (body, *loop.attrs[1:]), loop.location)
     return _without_unread(made)
 
@@ -114,7 +114,7 @@ def _without_unread(loop: Node) -> Node:
         state.placeholders[old]: placeholder(new, *signature[new]) for new, old in enumerate(kept)
     }
     outputs = copied(state.body.outputs, renumbered)
-    body = body_of(state.body.name, outputs, signature)
+    body = body_of(state.body.name, outputs, signature, state.body)
     inputs = tuple(loop.inputs[number] for number in kept)
     return build(OPS["loop"], inputs, (body, *loop.attrs[1:]), loop.location)
 

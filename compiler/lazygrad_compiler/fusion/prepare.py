@@ -265,7 +265,7 @@ def prepare_body(loop: Node) -> Node:
     """A loop whose body is prepared."""
     body, *others = loop.attrs
     outputs = prepare(Graph(body.outputs)).outputs
-    made = body_of(body.name, outputs, body.inputs)
+    made = body_of(body.name, outputs, body.inputs, body)
     return build(OPS["loop"], loop.inputs, (made, *others), loop.location)
 
 

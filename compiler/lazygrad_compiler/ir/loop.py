@@ -26,6 +26,8 @@ from lazygrad_compiler.ir.node import (
     Shape,
     build,
     fresh_input,
+    merge_locations,
+    named,
     node,
     rebuild,
     topological,
@@ -39,15 +41,23 @@ Signature = tuple[tuple[DType, Shape], ...]
 class Body:
     """A graph to be repeated.  Make it with `body(...)`.
 
-    outputs: its results, over placeholders.  inputs: dtype and shape of each of those.
+    outputs: its results, over placeholders.  inputs: dtype and shape of each of those.  lines: of
+    all loops that had it, or what it was made from: its nodes name those of the first one.
     """
 
-    __slots__ = ("__weakref__", "inputs", "name", "outputs")
+    __slots__ = ("__weakref__", "inputs", "lines", "name", "outputs")
 
-    def __init__(self, name: str, outputs: tuple[Node, ...], inputs: Signature) -> None:
+    def __init__(
+        self,
+        name: str,
+        outputs: tuple[Node, ...],
+        inputs: Signature,
+        lines: set[tuple[str, int]],
+    ) -> None:
         self.name = name
         self.outputs = outputs
         self.inputs = inputs
+        self.lines = lines
 
     def __repr__(self) -> str:
         return self.name
@@ -56,12 +66,17 @@ class Body:
 _bodies: WeakValueDictionary[Any, Body] = WeakValueDictionary()
 
 
-def body_of(name: str, outputs: Sequence[Node], inputs: Signature) -> Body:
-    """The one body of that name and graph."""
+def body_of(
+    name: str, outputs: Sequence[Node], inputs: Signature, source: Body | None = None
+) -> Body:
+    """The one body of that name and graph.  source: what it was made from."""
     key = (name, tuple(outputs), inputs)
     found = _bodies.get(key)
     if found is None:
-        found = _bodies.setdefault(key, Body(*key))
+        lines = set() if source is None else source.lines
+        found = _bodies.setdefault(key, Body(*key, lines))
+    elif source is not None:
+        found.lines |= source.lines
     return found
 
 
@@ -126,16 +141,28 @@ class Loop:
         return [self.part(number) for number in range(len(self.body.outputs))]
 
     def opened(self) -> Opened:
-        """The body over inputs that occur nowhere else."""
+        """The body over inputs that occur nowhere else.  Its nodes name this loop's lines where
+        they named those of another loop with such a body.
+        """
         inside = tuple(fresh_input(each.dtype, each.shape, ()) for each in self.placeholders)
         outputs = copied(self.body.outputs, dict(zip(self.placeholders, inside, strict=True)))
+        others = self.body.lines.difference(self.location)
+        for each in reached(outputs, inside).difference(inside):
+            if not each.location:
+                each.location = self.location
+            elif not others.isdisjoint(each.location):
+                lines = [self.location if line in others else (line,) for line in each.location]
+                moved = merge_locations(*lines)
+                operation = getattr(each.location, "operation", None)
+                each.location = named(moved, operation) if operation else moved
         return Opened(self, inside, outputs)
 
     def with_given(self, more: Sequence[Node]) -> Loop:
         """The loop whose steps also give these nodes of the body, after all others."""
         if not more:
             return self
-        body = body_of(self.body.name, (*self.body.outputs, *more), self.body.inputs)
+        body = self.body
+        body = body_of(body.name, (*body.outputs, *more), body.inputs, body)
         return replace(self, body=body)
 
 
@@ -193,11 +220,13 @@ def make_loop(
     length: int,
     reverse: bool = False,
     location: Location = (),
+    source: Body | None = None,
 ) -> Loop:
     """A loop from a body over any nodes.
 
     states: (what stands for the state in the body, its first value, the next state).  series,
     constants: (what stands for a step of it, or for it; its value).  given: what each step gives.
+    source: a body that this one was made from.
     Raises IRError where a next state differs from the state in dtype or shape, or the body reads
     an `input` that nothing is said about.
     """
@@ -209,9 +238,11 @@ def make_loop(
         raise IRError(f"[loop] {name}: one node stands for two inputs of the body")
     outputs = copied((*(state[2] for state in states), *given), mapping)
     signature = tuple((stand_in.dtype, stand_in.shape) for stand_in in inside)
+    body = body_of(name, outputs, signature, source)
+    body.lines.update(location)
     return Loop(
         tuple(each[1] for each in (*states, *series, *constants)),
-        body_of(name, outputs, signature),
+        body,
         len(states),
         len(series),
         length,

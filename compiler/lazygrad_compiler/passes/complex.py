@@ -411,6 +411,7 @@ def _loop(node: Node, operands: Sequence[Value]) -> Value:
         loop.length,
         loop.reverse,
         loop.location,
+        loop.body,
     )
     part = node.attr("part")
     place = len(_as_real(outputs[:part]))

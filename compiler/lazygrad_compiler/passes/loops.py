@@ -106,7 +106,7 @@ def rewrite_loop(
     ]
     if loop.length <= 1:
         outputs = simplify(Graph(loop.body.outputs)).outputs
-        body = body_of(loop.body.name, outputs, loop.body.inputs)
+        body = body_of(loop.body.name, outputs, loop.body.inputs, loop.body)
         results = unrolled(replace(loop, body=body))
         return [results[part] for part in parts]
     return _Rewriting(loop, parts, simplify).run()
@@ -390,6 +390,7 @@ class _Rewriting:
             self.loop.length,
             self.loop.reverse,
             self.loop.location,
+            self.loop.body,
         )
         results: dict[int, Node] = {}
         for place, (inner, _, later) in enumerate(self.states):
