@@ -39,6 +39,7 @@ COMMANDS = (
     "dump-ir SCRIPT END", "dump-ir SCRIPT END --format json", "dump-ir SCRIPT END --format html",
     "explain fusion SCRIPT END", "explain recompile SCRIPT END --json",
     "explain memory SCRIPT END", "roofline SCRIPT END --json", "profile SCRIPT END -o -",
+    "tune SCRIPT END",
     "opt GRAPH", "opt --list", "run GRAPH", "verify GRAPH", "cache path", "cache ls",
     "cache ls --json", "cache stats", "cache verify", "cache explain SCRIPT END",
     "cache prune --dry-run", "cache clear --dry-run", "doctor", "--version", "--help",
