@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         succeeded = run_watched(options, Watch(on_run=tuner))
     finally:
         progress.clear()
-    if not tuner.programs:
+    if not tuner.reports:
         no_program("tune", succeeded)
         return OK if succeeded else FINDING
     outcomes = [each for _, each in tuner.outcomes]
@@ -58,10 +58,10 @@ def run(options: argparse.Namespace) -> int:
         print_json({"kernels": [tuning.described(*each) for each in tuner.outcomes]})
     else:
         better = [each for each in outcomes if each.winner.is_better]
-        before = sum(each.winner.seconds[0] for each in outcomes)
-        after = sum(each.winner.seconds[1] for each in outcomes)
+        before = sum(report.before for _, report in tuner.reports)
+        after = sum(report.after for _, report in tuner.reports)
         print(f"{len(outcomes)} kernel{'s' * (len(outcomes) != 1)} tuned, {len(better)} with "
               f"another schedule than the default"
-              + (f"; once each they take {tuning.duration(after)} instead of "
+              + (f"; all programs once take {tuning.duration(after)} instead of "
                  f"{tuning.duration(before)}" if better else ""))
     return OK if succeeded else FINDING

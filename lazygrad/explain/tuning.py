@@ -13,7 +13,7 @@ from lazygrad.explain.watch import Seen
 from lazygrad_runtime import store
 from lazygrad_runtime.memory import Buffer
 from lazygrad_runtime.program import FAILURES, Program
-from lazygrad_runtime.tune import Observer, Outcome, tune
+from lazygrad_runtime.tune import Observer, Outcome, Report, tune
 
 BAR = 30
 
@@ -76,21 +76,23 @@ class Tuner:
 
     def __init__(self, observer: Observer, again: bool = False) -> None:
         self.observer, self.again = observer, again
-        self.outcomes: list[tuple[Seen, Outcome]] = []
-        self.programs = 0
+        self.reports: list[tuple[Seen, Report]] = []
 
     def __call__(self, seen: Seen, program: Program, inputs: Sequence[Buffer],
                  donated: Mapping[int, Buffer] | None, run: Any) -> list[Buffer]:
         if seen.runs == 1 and seen.artifact.device == "cpu":
-            self.programs += 1
             try:
-                found = tune(seen.graph, inputs, self.observer, self.again)
+                report = tune(seen.graph, inputs, self.observer, self.again)
             except FAILURES:  # the run below says it better
-                found = []
-            self.outcomes += [(seen, outcome) for outcome in found]
-            if any(outcome.winner.is_better for outcome in found):
+                report = Report()
+            self.reports.append((seen, report))
+            if any(outcome.winner.is_better for outcome in report.outcomes):
                 store.find(seen.graph)  # compiled and kept for the next process
         return run(inputs, donated)
+
+    @property
+    def outcomes(self) -> list[tuple[Seen, Outcome]]:
+        return [(seen, outcome) for seen, report in self.reports for outcome in report.outcomes]
 
 
 def described(seen: Seen, outcome: Outcome) -> dict[str, Any]:

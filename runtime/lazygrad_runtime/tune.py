@@ -1,7 +1,7 @@
 """Tuning: which schedule of each kernel is the fastest in its program, on this machine.
 
-In: a program's graph and inputs.  Out: an `Outcome` for each kernel; winners are kept in the
-compile cache (`tuned_schedules.py`).
+In: a program's graph and inputs.  Out: a `Report` with an `Outcome` for each kernel; winners are
+kept in the compile cache (`tuned_schedules.py`).
 
 Kernels are timed where they run: whole programs that read the clock between launches (`timed.py`)
 are run on the program's own inputs, so that each kernel finds the buffers and the caches that it
@@ -105,6 +105,17 @@ class Outcome:
     refused: int = 0
 
 
+@dataclass(slots=True)
+class Report:
+    """Of a program.  before, after: seconds of all its kernels, with the defaults and with the
+    winners; 0 where nothing was left to tune.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    before: float = 0.0
+    after: float = 0.0
+
+
 class Observer:
     """What tuning says while it goes on; does nothing."""
 
@@ -132,7 +143,7 @@ def tune(
     observer: Observer | None = None,
     again: bool = False,
     timer: Timer = timed_run,
-) -> list[Outcome]:
+) -> Report:
     """Tunes the kernels of a program that have not been tuned before, or all of them, and keeps the
     winners.  Inputs are left as they are.
 
@@ -147,7 +158,7 @@ def tune(
         if again or tuned_schedules.lookup(store.disk(), kernel.name, environment) is None
     ]
     if not any(candidates.default_schedule(k.kernel, host()) is not None for k in unknown):
-        return []
+        return Report()
     return _Search(stages, unknown, inputs, observer or Observer(), timer).run()
 
 
@@ -193,7 +204,7 @@ class _Search:
         self.refused: dict[str, int] = {}
         self.done = self.total = 0
         self.subjects: list[Subject] = []
-        self.outcomes: list[Outcome] = []
+        self.report = Report()
 
     # ---- programs with other schedules
 
@@ -242,12 +253,12 @@ class _Search:
 
     # ---- the search
 
-    def run(self) -> list[Outcome]:
+    def run(self) -> Report:
         default = self.variant({})
         self.expected, _ = self.measure(default)
         runs = [self.measure(default) for _ in range(3)]
         if not all(self.is_same(outputs) for outputs, _ in runs):
-            return []  # nothing to compare with
+            return self.report  # nothing to compare with
         seconds = {name: min(times[name] for _, times in runs) for name in self.by_name}
         self.find_subjects(seconds)
         most = max((len(subject.left) for subject in self.subjects), default=0)
@@ -262,7 +273,7 @@ class _Search:
         except KeyboardInterrupt:
             self.keep_unconfirmed()
             raise
-        return self.outcomes
+        return self.report
 
     def find_subjects(self, seconds: Mapping[str, float]) -> None:
         """The kernels that are worth it; all others stay as they are, which is kept, too."""
@@ -365,16 +376,18 @@ class _Search:
         whole = [min(map(sum, zip(*found.values(), strict=True))) for found in times]
         place = min(range(1, len(programs)), key=whole.__getitem__)
         best = choices[place - 1]
+        self.report.before = self.report.after = whole[0]
         for subject in self.subjects:
             before, after = times[0][subject.name], times[place][subject.name]
             gains = [min(before) / max(min(after), 1e-9),
                      statistics.median(before) / max(statistics.median(after), 1e-9)]
             number = best[subject.name] if min(gains) >= LEAST_GAIN else 0
             reached = min(before) if number == 0 else min(before) / min(gains)
+            self.report.after -= min(before) - reached
             self.decide(subject, number, min(before), max(reached, 1e-9))
 
     def keep_unconfirmed(self) -> None:
-        known = {outcome.name for outcome in self.outcomes}
+        known = {outcome.name for outcome in self.report.outcomes}
         for subject in self.subjects:
             number = subject.best()
             default, best = subject.seconds(0, unknown=0.0), subject.seconds(number)
@@ -397,7 +410,7 @@ class _Search:
             subject.name, subject.about, subject.location, winner,
             self.refused.get(subject.name, 0),
         )
-        self.outcomes.append(outcome)
+        self.report.outcomes.append(outcome)
         if len(subject.candidates) > 1:
             self.observer.decided(outcome)
 

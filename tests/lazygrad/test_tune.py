@@ -74,7 +74,7 @@ def test_a_script_is_tuned_once(
     script.write_text(SCRIPT)
     code, out, err = call("tune", script)
     assert code == 0
-    assert "with another schedule than the default; once each they take" in out
+    assert "with another schedule than the default; all programs once take" in out
     assert " 2.00x" in err and "net.py:6" in err and "\r" not in err
     assert call("tune", script)[1].startswith("0 kernels tuned")
     found = json.loads(call("tune", script, "--again", "--json")[1])
