@@ -13,7 +13,7 @@ import os
 import tempfile
 
 from tests.benchmarks.registry import Benchmark, chosen
-from tests.benchmarks.table import render, show_seconds
+from tests.benchmarks.table import show_seconds
 
 HEADER = ["benchmark", "default", "tuned", "gain", "where"]
 
@@ -48,14 +48,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LAZYGRAD_CACHE_DIR"] = folder
-        rows = [HEADER]
+        if options.markdown:
+            print(f"| {' | '.join(HEADER)} |\n| --- | ---: | ---: | ---: | --- |")
         for benchmark in chosen(options.only):
             if benchmark.make is None or not benchmark.runs_programs:
                 continue
-            rows.append(row_of(benchmark))
-            if not options.markdown:
-                print("  ".join(rows[-1]), flush=True)
-        print(render(rows, markdown=options.markdown))
+            row = row_of(benchmark)
+            print(f"| {' | '.join(row)} |" if options.markdown else "  ".join(row), flush=True)
 
 
 if __name__ == "__main__":

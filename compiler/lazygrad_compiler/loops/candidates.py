@@ -239,6 +239,8 @@ def _fetching(kernel: LoopKernel, first: LoopSchedule) -> Iterator[int]:
     if first.vector != "inner" or not kernel.row_axes:
         return
     yield -1
+    if first.online:
+        return
     for number, stage in enumerate(kernel.stages):
         if stage.axes and any(kernel.values[value].op == "load" for value in stage.values):
             yield number

@@ -448,6 +448,8 @@ class _Planner:
             idle = max(ceil_div(tasks, threads) * threads / tasks - 1, HELD_UP * threads / tasks)
             cycles += total * (1 + idle * tail / block) / len(THREADS)
         grain = max(1, int(GRAIN_CYCLES * tasks / total))
+        if total <= GRAIN_CYCLES:  # all of it, however small the tail's tasks are
+            grain = batch * n_parts * (blocks + ceil_div(strips - blocks * block, tail))
         return Plan(
             ContractionSchedule(
                 self.swapped, self.lanes, strips, self.tiling.vectors, block, blocks, tail, nc,
