@@ -22,7 +22,7 @@ import numpy as np
 
 from tests.ptx.machine import LaunchError, Module
 from tests.ptx.memory import DeviceMemory, MemoryFault
-from tests.ptx.parser import PtxError
+from tests.ptx.parser import PtxError, parse
 from tests.ptx.tensor_copies import TensorMap
 
 SUCCESS, INVALID_VALUE, OUT_OF_MEMORY, NOT_INITIALIZED = 0, 1, 2, 3
@@ -583,7 +583,7 @@ class FakeDriver:
     ) -> int:  # fmt: skip
         text = ctypes.string_at(data, size).rstrip(b"\0")
         try:
-            Module(text.decode(), DeviceMemory())
+            parse(text.decode())
         except PtxError as error:
             self.last_error = str(error)
             return INVALID_PTX

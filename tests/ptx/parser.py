@@ -9,6 +9,7 @@ register declared inside nested braces (inline assembly) is renamed so that name
 from __future__ import annotations
 
 import bisect
+import functools
 import re
 import struct
 from dataclasses import dataclass, field
@@ -524,6 +525,10 @@ class _Parser:
         return Address(base, offset, coordinates)
 
 
+@functools.lru_cache(maxsize=512)
 def parse(text: str) -> ModuleSyntax:
-    """The syntax of a whole PTX module.  PtxSyntaxError names the line that is not understood."""
+    """The syntax of a whole PTX module.  PtxSyntaxError names the line that is not understood.
+
+    Nobody changes it: tests load the same kernels again and again.
+    """
     return _Parser(text).parse()

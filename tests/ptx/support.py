@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import llvmlite.binding as llvm
 import pytest
 
 TRIPLE = "nvptx64-nvidia-cuda"
+
+
+def some(every: Iterable[tuple[Any, ...]], kept: Callable[..., bool]) -> list[Any]:
+    """Parameters of a test, of which those that are not kept are left to the slow tests."""
+    return [
+        pytest.param(*each, marks=() if kept(*each) else pytest.mark.slow) for each in every
+    ]
+
+
+def in_turn(*axes: Sequence[Any]) -> list[Any]:
+    """All combinations of the axes.  By default only some are run, such that every value is met: of
+    two axes each value of the first with one of the second, of more each pair of the first two with
+    one combination of the others, in turn.
+    """
+    leading = list(itertools.product(*axes[:-1] if len(axes) == 2 else axes[:2]))
+    following = list(itertools.product(*axes[len(leading[0]) :]))
+    chosen = {
+        (*each, *following[number % len(following)]) for number, each in enumerate(leading)
+    }
+    return some(itertools.product(*axes), lambda *each: each in chosen)
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from tests.compiler.error_bounds import check as compare
 from tests.compiler.random_graphs import KINDS, random_graph
 from tests.compiler.test_compiled import sane, with_gradients
 from tests.ptx.programs import TARGET, ReportedError, run_graph
+from tests.ptx.support import in_turn
 
 
 def check(graph: Graph, inputs: list[np.ndarray]) -> None:
@@ -205,12 +206,13 @@ def scattered(mode: str, dtype: dtypes.DType, base: tuple[int, ...], count: int)
     return Graph((node("scatter", target, updates, index, axes=(0,), mode=mode),))
 
 
-@pytest.mark.parametrize("mode", ["set", "add", "mul", "max", "min"])
-@pytest.mark.parametrize("name", ["float32", "int32", "bool", "bfloat16", "int8", "uint64"])
-@pytest.mark.parametrize(
-    "base, count", [((5,), 300), ((9, 3), 40), ((4, 200), 33), ((50, 2, 3), 7)]
-)
-def test_updates_keep_their_order(mode, name, base, count):
+@pytest.mark.parametrize("mode, name, shape", in_turn(
+    ("set", "add", "mul", "max", "min"),
+    ("float32", "int32", "bool", "bfloat16", "int8", "uint64"),
+    (((5,), 300), ((9, 3), 40), ((4, 200), 33), ((50, 2, 3), 7)),
+))  # fmt: skip
+def test_updates_keep_their_order(mode, name, shape):
+    base, count = shape
     dtype, generator = dtypes.dtype_named(name), random.Random(count)
     numbers = np.random.default_rng(count)
     if dtype.kind == "bool" and mode == "mul":

@@ -5,6 +5,7 @@ Each runs over the PTX interpreter, with small sizes, and on a GPU where there i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import lazygrad as lg
 from lazygrad import nn
+from tests.ptx.support import in_turn, some
 
 F = nn.functional
 
@@ -100,8 +102,8 @@ def test_operations(name: str, where: str) -> None:
             np.testing.assert_allclose(value, want, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("dtype", [lg.float16, lg.bfloat16, lg.float64])
-@pytest.mark.parametrize("name", ["chain", "sums", "softmax", "matmul", "linear"])
+@pytest.mark.parametrize("name, dtype", in_turn(
+    ("chain", "sums", "softmax", "matmul", "linear"), (lg.float16, lg.bfloat16, lg.float64)))
 def test_other_dtypes(name: str, dtype: Any, where: str) -> None:
     function, given = OPERATIONS[name]
     tolerance = {lg.float16: 2e-2, lg.bfloat16: 1e-1, lg.float64: 1e-9}[dtype]
@@ -170,8 +172,9 @@ def losses(model: Callable[[], Any], device: str, compiled: bool, steps: int) ->
     return found
 
 
-@pytest.mark.parametrize("model", [MLP, CNN, Block])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("model, compiled", some(
+    itertools.product((MLP, CNN, Block), (False, True)),
+    lambda model, compiled: compiled or model is MLP))
 def test_training(model: Callable[[], Any], compiled: bool, where: str) -> None:
     expected = losses(model, "cpu", False, 3)
     np.testing.assert_allclose(losses(model, "cuda", compiled, 3), expected, rtol=2e-3, atol=2e-4)
