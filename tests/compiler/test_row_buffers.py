@@ -124,3 +124,27 @@ def test_large_results_go_past_the_caches() -> None:
     if host().simd_bytes == 64:
         rows = loop_kernel(Graph((softmax(leaf(0, 4096, 4096), 1),)))
         assert default_schedule(rows).prefetch == 1  # where the exponentials are
+
+
+@pytest.mark.parametrize("channels, groups, space", [(6, 3, 35), (4, 2, 1), (6, 1, 16), (5, 5, 7)])
+def test_rows_that_end_within_an_axis_stay_in_one_kernel(
+    channels: int, groups: int, space: int
+) -> None:
+    """A group norm: statistics of runs of channels, then a weight for each channel."""
+    x, weight = leaf(0, 3, channels, space), leaf(1, channels)
+    runs = node("reshape", x, shape=(3, groups, channels // groups * space))
+    total = node("reshape", node("sum", runs, axes=(2,)), shape=(3, groups, 1))
+    centred = node("sub", runs, node("expand", total, shape=runs.shape))
+    each = node("expand", node("reshape", weight, shape=(1, channels, 1)), shape=x.shape)
+    graph = Graph((node("mul", node("reshape", centred, shape=x.shape), each),))
+    loop_kernel(graph)
+    arrays = [numpy.random.default_rng(k).standard_normal(shape).astype(numpy.float32)
+              for k, shape in enumerate([x.shape, weight.shape])]
+    for seed in range(4):
+        generator = random.Random(seed)
+
+        def choose(kernel: Kernel, generator: random.Random = generator) -> Any:
+            assert isinstance(kernel, LoopKernel)
+            return random_loop_schedule(kernel, generator)
+
+        compare(graph, arrays, run_scheduled(graph, arrays, choose))
