@@ -209,13 +209,16 @@ def test_nothing_leaks_out_of_a_row(k, layout):
     numpy.testing.assert_array_equal(got.astype("float64"), want)
 
 
-def test_a_prologue_that_gives_no_zero_beyond_the_end():
-    """1 / x of the zeros that are read beyond the end of k would be infinite."""
-    one = node("const", value=1.0, dtype=DTYPES["bfloat16"], shape=(1, 30, 33))
-    a = node("div", one, leaf(0, 1, 30, 33, dtype="bfloat16"))
-    product = node("dot", a, leaf(1, 1, 33, 50, dtype="bfloat16"), left_batch=(0,),
-                   right_batch=(0,), left_contract=(2,), right_contract=(1,))
-    graph = Graph((product,))
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_prologue_that_gives_no_zero_beyond_the_end(turned):
+    """Zeros, as are read beyond the end of k, become infinite; there are none within."""
+    product = matmul(1, 30, 50, 33, "bfloat16", (turned, False))
+    x, y = product.inputs
+    zero, infinity = (node("const", value=value, dtype=x.dtype, shape=x.shape)
+                      for value in (0.0, numpy.inf))
+    graph = Graph((node("dot", node("where", node("eq", x, zero), infinity, x), y,
+                        **axes(product)),))
+    assert len(lower(graph, host()).kernels) == 1
     inputs = draw(graph)
     compare(graph, inputs, run_compiled(graph, inputs))
 
