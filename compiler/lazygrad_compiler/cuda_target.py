@@ -21,7 +21,8 @@ LATER = (*AMPERE, "mbarrier", "tma")
 class CudaTarget:
     """arch, features: LLVM's words ("sm_90a", "+ptx90").  multiprocessors: how many the usual part
     has; it guides how work is cut, and results must not depend on it.  shared_bytes: shared memory
-    that one block may have.  l2_bytes: of the whole device.  instructions: sorted names.
+    that one block may have.  l2_bytes: of the whole device.  instructions: sorted names.  tf32:
+    whether products of float32 may be rounded to tf32 for the tensor cores; asked for by name.
     """
 
     arch: str
@@ -30,6 +31,7 @@ class CudaTarget:
     shared_bytes: int = 99 * 1024
     l2_bytes: int = 40 << 20
     instructions: tuple[str, ...] = AMPERE
+    tf32: bool = False
 
     kind: ClassVar[str] = "cuda"
     triple: ClassVar[str] = TRIPLE

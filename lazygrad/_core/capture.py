@@ -28,6 +28,7 @@ from lazygrad._core.tensor import Tensor, shape_of
 from lazygrad._core.types import default
 from lazygrad_compiler.ir import node as nodes
 from lazygrad_compiler.ir.node import device_of
+from lazygrad_runtime.precision import precision
 
 MOST_ENTRIES = 64
 """Recordings kept for one function; past that the oldest goes."""
@@ -35,7 +36,7 @@ MOST_ENTRIES = 64
 MOST_FOR_ONE_SIGNATURE = 16
 """Recordings for one signature; past that its guards are known to keep failing."""
 
-KEY_PARTS = ("arguments", "gradients enabled", "autocast", "default dtype",
+KEY_PARTS = ("arguments", "gradients enabled", "autocast", "default dtype", "tf32 allowed",
              "which arguments share memory")
 """What the parts of a signature's key are, for people."""
 
@@ -110,7 +111,8 @@ class CompiledFunction:
             key: Any = tuple(signatures)
             if keywords:
                 key = (key, _signature(keywords, tensors))
-            key = (key, now.grad, now.autocast, default.dtype, _sharing(tensors))
+            key = (key, now.grad, now.autocast, default.dtype, precision.tf32,
+                   _sharing(tensors))
             for entry in self._entries.get(key, ()):
                 if entry.holds(tensors):
                     return entry.replay(tensors)

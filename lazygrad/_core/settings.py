@@ -11,6 +11,7 @@ from lazygrad._core import placement
 from lazygrad._core.context import fail, now
 from lazygrad._core.types import set_default_dtype
 from lazygrad._core.values import CPU, Device
+from lazygrad_runtime.precision import allow_tf32
 
 
 def set_default_device(device: Any) -> None:
@@ -50,11 +51,15 @@ class _Precision:
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """Notes the wish; float32 products are computed in float32 whatever it is."""
+    """How exactly float32 products are computed on a GPU: "highest", in float32, as they are until
+    this is called; "high" and "medium" round their operands to tf32, for the tensor cores.  On the
+    CPU they are in float32 whatever it is.
+    """
     if precision not in ("highest", "high", "medium"):
         raise fail("set_float32_matmul_precision", f"there is no precision {precision!r}",
                    'It is "highest", "high" or "medium".')
     _Precision.asked = precision
+    allow_tf32(precision != "highest")
 
 
 def get_float32_matmul_precision() -> str:

@@ -9,6 +9,8 @@ import sys
 import types
 from typing import Any
 
+from lazygrad._core.settings import get_float32_matmul_precision, set_float32_matmul_precision
+
 
 class _Absent(types.ModuleType):
     """A backend that is not there; its switches can be set and do nothing."""
@@ -32,10 +34,23 @@ def _switch(value: bool) -> None:
     """Accepted: there is one implementation of attention."""
 
 
+class _Products:
+    """Switches of products on a GPU.  allow_tf32: see `set_float32_matmul_precision`."""
+
+    allow_fp16_reduced_precision_reduction = False
+    allow_bf16_reduced_precision_reduction = False
+
+    @property
+    def allow_tf32(self) -> bool:
+        return get_float32_matmul_precision() != "highest"
+
+    @allow_tf32.setter
+    def allow_tf32(self, allowed: bool) -> None:
+        set_float32_matmul_precision("high" if allowed else "highest")
+
+
 cudnn = _Absent("cudnn", benchmark=False, deterministic=False, enabled=False, allow_tf32=False)
-cuda = _Absent("cuda", matmul=types.SimpleNamespace(
-    allow_tf32=False, allow_fp16_reduced_precision_reduction=False,
-    allow_bf16_reduced_precision_reduction=False),
+cuda = _Absent("cuda", matmul=_Products(),
     enable_flash_sdp=_switch, enable_mem_efficient_sdp=_switch, enable_math_sdp=_switch)
 mps, mkl, mkldnn = _Absent("mps"), _Absent("mkl"), _Absent("mkldnn", enabled=False)
 openmp, opt_einsum = _Absent("openmp"), _Absent("opt_einsum", enabled=False)

@@ -77,6 +77,7 @@ def target_of(fields: Mapping[str, Any]) -> Target | CudaTarget:
             fields["shared_bytes"],
             fields["l2_bytes"],
             tuple(fields["instructions"].split()),
+            fields.get("tf32", False),
         )
     return Target(
         fields["triple"],

@@ -370,6 +370,12 @@ def residuals_of(tracked: Sequence[Node]) -> list[Node]:
     return kept
 
 
+def forget_placed() -> None:
+    """The same for programs that are on a device, in this process alone."""
+    for key in [key for key, (program, _) in _programs.items() if program.places is not None]:
+        del _programs[key]
+
+
 def forget_programs() -> None:
     """Empties the in-memory caches: the next flush compiles, or reads the disk, again."""
     _programs.clear()

@@ -7,7 +7,8 @@ windows of a convolution, values computed on the way) goes through registers, fe
 is multiplied and put down after it.  One barrier a slice.
 
 Products of 16-bit floats are exact in f32, so operands that were only widened to float32 before
-the product take this way, too.
+the product take this way, too.  Where tf32 was asked for by name, so does float32: an element is a
+pair of 16-bit words in all that follows, always along k, since `ldmatrix` transposes words only.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from lazygrad_compiler.ptx.tensor_core import (
 )
 
 BYTES = 2
+"""Of a word: an element, or half of a float32."""
 STEP = 16
-"""Depth of one instruction."""
+"""Words of k that one instruction takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,13 @@ TILES = (
 what warps read from shared memory for each product."""
 
 
-def sixteen_bits(kernel: ContractionKernel) -> tuple[DType, Side, Side] | None:
+def words_of(dtype: DType) -> int:
+    return dtype.itemsize // BYTES
+
+
+def narrow_products(kernel: ContractionKernel, tf32: bool) -> tuple[DType, Side, Side] | None:
     """The dtype of the products and both sides, where that is a 16-bit float: operands as they are,
-    or before they were widened.  None where it is not.
+    or before they were widened; or float32 that may be rounded to tf32.  None where it is not.
     """
     found: list[tuple[DType, Side]] = []
     for side in sides(kernel):
@@ -88,9 +94,12 @@ def sixteen_bits(kernel: ContractionKernel) -> tuple[DType, Side, Side] | None:
             dtype = kernel.values[source].dtype
         found.append((dtype, side))
     (a, left), (b, right) = found
-    if a is not b or not scalar.is_narrow(a):
-        return None
-    return a, left, right
+    if a is b and scalar.is_narrow(a):
+        return a, left, right
+    plain = sides(kernel)
+    if tf32 and all(kernel.values[side.result].dtype is dtypes.float32 for side in plain):
+        return dtypes.float32, *plain
+    return None
 
 
 def choose_tile(kernel: ContractionKernel, target: CudaTarget) -> MmaTile:
@@ -119,6 +128,7 @@ def emit_mma(
     why: str,
 ) -> Emitted:
     schedule = replace(choose_tile(kernel, target), why=why)
+    schedule = replace(schedule, depth=schedule.depth // words_of(products[0]))
     f = module.kernel(name, len(kernel.buffers), schedule.threads)
     blocks = _Mma(f, kernel, schedule, products).run()
     f.ret()
@@ -135,12 +145,18 @@ class _Operand:
     def __init__(self, mma: _Mma, side: Side, rows: int, start: int) -> None:
         f, kernel, s = mma.f, mma.kernel, mma.s
         self.f, self.kernel, self.dtype, self.start = f, kernel, mma.dtype, start
-        self.tile = TileOperand(f, kernel, side, rows, s.depth, s.threads, CHUNK)
-        self.shared = SharedTile(rows, s.depth, self.tile.along_k)
-        self.places = [self.shared.place(f, row, k) for row, k in self.tile.groups]
+        self.words = words_of(mma.dtype)
+        self.chunk = CHUNK // self.words
+        self.tile = TileOperand(f, kernel, side, rows, s.depth, s.threads, self.chunk)
+        turned = self.words > 1 and not self.tile.along_k
+        self.shared = SharedTile(rows, s.depth * self.words, self.tile.along_k or turned)
+        self.turned = turned and self.tile.lanes > 1
+        """Whether vectors along the free axis are put down element by element."""
+        self.places = [self._places(row, k) for row, k in self.tile.groups]
         instr = kernel.values[side.result]
         self.copied = (
-            self.tile.lanes == CHUNK
+            self.tile.lanes == self.chunk
+            and not turned
             and instr.op == "load"
             and not instr.args
             and instr.dtype is self.dtype
@@ -149,6 +165,13 @@ class _Operand:
         )
         self.copied = self.copied and self._is_aligned(side)
 
+    def _places(self, row: Value, k: Value) -> list[Value]:
+        """Of a thread's vector, or of each of its elements."""
+        f = self.f
+        k = f.mul(k, self.words) if self.words > 1 else k
+        lanes = range(self.tile.lanes if self.turned else 1)
+        return [self.shared.place(f, f.add(row, lane) if lane else row, k) for lane in lanes]
+
     def _is_aligned(self, side: Side) -> bool:
         """Whether every vector begins at a multiple of 16 bytes."""
         index = self.kernel.values[side.result].data[1]
@@ -156,8 +179,8 @@ class _Operand:
         others = [c for term, c in index.terms if term is not along and term != along]
         return (
             index.coefficient(along) == 1
-            and index.constant % CHUNK == 0
-            and all(c % CHUNK == 0 for c in others)
+            and index.constant % self.chunk == 0
+            and all(c % self.chunk == 0 for c in others)
         )
 
     def fetch(self, k0: Value) -> list[Value]:
@@ -166,13 +189,19 @@ class _Operand:
 
     def put(self, buffer: Value, fetched: list[Value]) -> None:
         f = self.f
-        for place, inside, value in zip(self.places, self.tile.inside, fetched, strict=False):
-            address = f.offset(buffer, f.add(place, self.start), "i16")
+        for places, inside, value in zip(self.places, self.tile.inside, fetched, strict=False):
+            parts = f.unpack(value) if self.turned else [value]
             if inside is None:
-                f.store(value, address, BYTES * lanes_of(value.type))
+                self._store(buffer, places, parts)
             else:
                 with f.when(inside, "put"):
-                    f.store(value, address, BYTES * lanes_of(value.type))
+                    self._store(buffer, places, parts)
+
+    def _store(self, buffer: Value, places: list[Value], parts: list[Value]) -> None:
+        f = self.f
+        for place, part in zip(places, parts, strict=True):
+            address = f.offset(buffer, f.add(place, self.start), "i16")
+            f.store(part, address, BYTES * self.words * lanes_of(part.type))
 
     def copy(self, buffer: Value, k0: Value) -> None:
         """Asks for a slice."""
@@ -180,7 +209,7 @@ class _Operand:
         if not self.copied:
             return
         sources = self.tile.addresses(k0)
-        for place, inside, source in zip(self.places, self.tile.inside, sources, strict=True):
+        for (place,), inside, source in zip(self.places, self.tile.inside, sources, strict=True):
             target = f.offset(buffer, f.add(place, self.start), "i16")
             if inside is None:
                 copy_async(f, target, source)
@@ -199,10 +228,12 @@ class _Mma:
     ) -> None:
         self.f, self.kernel, self.s = f, kernel, schedule
         self.dtype, left, right = products
+        self.depth = schedule.depth * words_of(self.dtype)
+        """Of a slice, in words."""
         self.left = _Operand(self, left, schedule.m, 0)
-        self.right = _Operand(self, right, schedule.n, schedule.m * schedule.depth)
+        self.right = _Operand(self, right, schedule.n, schedule.m * self.depth)
         self.operands = (self.left, self.right)
-        self.buffer = (schedule.m + schedule.n) * schedule.depth
+        self.buffer = (schedule.m + schedule.n) * self.depth
         self.warp_m, self.warp_n = schedule.m // schedule.down, schedule.n // schedule.right
 
     def run(self) -> int:
@@ -233,18 +264,18 @@ class _Mma:
 
     def _fragment_places(self) -> None:
         """Where the lane's rows of all fragments lie in a buffer, by step of k."""
-        f, s = self.f, self.s
+        f = self.f
         row, column = f.mul(self.down, self.warp_m), f.mul(self.across, self.warp_n)
         self.left_places = [
             [self.left.shared.left_rows(f, f.add(row, i), k) for i in range(0, self.warp_m, 16)]
-            for k in range(0, s.depth, STEP)
+            for k in range(0, self.depth, STEP)
         ]
         self.right_places = [
             [
                 f.add(self.right.shared.right_rows(f, f.add(column, j), k), self.right.start)
                 for j in range(0, self.warp_n, 16)
             ]
-            for k in range(0, s.depth, STEP)
+            for k in range(0, self.depth, STEP)
         ]
 
     # ---- slices of k

@@ -30,14 +30,24 @@ def load_matrices(f: KernelFunction, address: Value, transposed: bool) -> list[V
 def multiply(
     f: KernelFunction, dtype: DType, a: Sequence[Value], b: Sequence[Value], c: Sequence[Value]
 ) -> list[Value]:
-    """c + a b of a 16 x 16 and a 16 x 8 fragment, with sums in f32."""
+    """c + a b of a 16 x 16 and a 16 x 8 fragment of 16-bit elements, with sums in f32.  float32 is
+    rounded to tf32; a fragment has half as many, in the very places of pairs of 16-bit elements.
+    """
     result = "{ float, float, float, float }"
-    if dtype is dtypes.bfloat16:
+    if dtype is dtypes.float32:
+        name = "llvm.nvvm.mma.m16n8k8.row.col.tf32"
+        a, b = ([_rounded(f, value) for value in each] for each in (a, b))
+    elif dtype is dtypes.bfloat16:
         name = "llvm.nvvm.mma.m16n8k16.row.col.bf16"
     else:
         name = "llvm.nvvm.mma.m16n8k16.row.col.f32.f32"
         a, b = ([f.bitcast(value, "<2 x half>") for value in each] for each in (a, b))
     return _unpacked(f, f.intrinsic(name, result, *a, *b, *c), "float", 4)
+
+
+def _rounded(f: KernelFunction, word: Value) -> Value:
+    """A float32 to the nearest tf32, as words."""
+    return f.intrinsic("llvm.nvvm.f2tf32.rna", "i32", f.bitcast(word, "float"))
 
 
 def _unpacked(f: KernelFunction, whole: Value, element: str, count: int) -> list[Value]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazygrad_compiler.ir.node import Location
 from lazygrad_runtime.cuda.errors import CudaError, DeviceLost, NoDevice
+from lazygrad_runtime.precision import precision
 
 if TYPE_CHECKING:
     from lazygrad_compiler.cuda_target import CudaTarget
@@ -102,9 +103,14 @@ class Device:
         found: dict[str, Any] = {name: self.attribute(name) for name in ATTRIBUTES}
         return {"name": self.name, "total_memory": self.total_memory, **found}
 
-    @functools.cached_property
+    @property
     def target(self) -> CudaTarget:
         """What the compiler generates code for.  NoDevice where it knows no such architecture."""
+        strict = self._strict_target
+        return dataclasses.replace(strict, tf32=True) if precision.tf32 else strict
+
+    @functools.cached_property
+    def _strict_target(self) -> CudaTarget:
         from lazygrad_compiler.cuda_target import ARCHITECTURES
 
         major, minor = self.capability

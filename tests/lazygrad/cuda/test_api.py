@@ -114,3 +114,23 @@ def test_seeds() -> None:
     first = lg.randn(3, device="cuda").tolist()
     lg.cuda.set_rng_state(state)
     assert lg.randn(3, device="cuda").tolist() == first
+
+
+def test_tf32_is_used_where_it_was_asked_for_by_name(fake: FakeDriver) -> None:
+    """And not any more where it was taken back; compiled functions follow."""
+    x = lg.full((16, 16), 1 + 2.0**-12, device="cuda")  # rounds to 1
+    square = lg.compile(lambda value: value @ value)
+    strict, rounded = x @ x, 16.0
+    assert strict[0, 0].item() > rounded and square(x)[0, 0].item() > rounded
+    matmul = lg.backends.cuda.matmul
+    assert not matmul.allow_tf32
+    try:
+        matmul.allow_tf32 = True
+        assert lg.get_float32_matmul_precision() == "high"
+        assert (x @ x)[0, 0].item() == rounded and square(x)[0, 0].item() == rounded
+        assert (x.double() @ x.double())[0, 0].item() > rounded
+        lg.set_float32_matmul_precision("highest")
+        assert not matmul.allow_tf32
+        assert (x @ x)[0, 0].item() > rounded and square(x)[0, 0].item() > rounded
+    finally:
+        lg.set_float32_matmul_precision("highest")
