@@ -15,7 +15,7 @@ from lazygrad.__main__ import main
 from lazygrad.cli.cache_explain import graph_changes
 from lazygrad_compiler.target import host
 from lazygrad_runtime import cache as runtime_cache
-from lazygrad_runtime import store
+from lazygrad_runtime import peak, store
 from lazygrad_runtime.cache import CompileCache
 from lazygrad_runtime.program import forget_programs
 from tests.lazygrad.cache_commands import RESULT, SCRIPT, run, values
@@ -112,8 +112,10 @@ def test_settings_that_only_show_something_hit(
 
 
 def test_programs_that_a_tool_looks_at_hit(script: str, filled: list[str], command: Any,
-                                        capsys: pytest.CaptureFixture) -> None:
+                                           capsys: pytest.CaptureFixture,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
     """In one process, where hooks are in place while the program is looked up."""
+    monkeypatch.setattr(peak, "measure_peak", lambda rounds: peak.Peak(1e11, 1e10, 2e10, 2))
     for arguments in (["dump-ir", script, "--stage", "all"], ["explain", "fusion", script],
                       ["explain", "memory", script], ["roofline", script]):
         store.disk.cache_clear()

@@ -375,8 +375,20 @@ def test_the_environment_takes_the_same_words(script: Path, tmp_path: Path) -> N
     folder = tmp_path / "report"
     done = run(f"graph --format html -o {folder}")
     assert done.stderr == "" and (folder / "index.html").read_text().startswith("<!DOCTYPE html>")
-    wrong = run("graph --format pdf")
-    assert wrong.returncode == 1 and "[LAZYGRAD_DUMP] --format: there is no format" in wrong.stderr
+
+
+@pytest.mark.parametrize(("wanted", "message"), [
+    ("graph --format pdf", "--format: there is no format 'pdf'"),
+    ("graph -o {file}", "{file} cannot be written: File exists"),
+    ("graf", "there is no stage 'graf'"),
+])
+def test_wrong_words_in_the_environment(wanted: str, message: str, script: Path,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAZYGRAD_DUMP", wanted.format(file=script))
+    debug.install_from_environment.cache_clear()
+    with pytest.raises(debug.OptionError) as raised:
+        debug.install_from_environment()
+    assert str(raised.value).startswith(f"[LAZYGRAD_DUMP] {message.format(file=script)}")
 
 
 def test_words() -> None:
