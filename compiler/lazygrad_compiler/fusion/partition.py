@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from lazygrad_compiler import decisions
+from lazygrad_compiler.fusion.rematerialise import rematerialised
 from lazygrad_compiler.ir.loop import siblings
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.ops import ARRAY_KINDS, OPS
@@ -121,6 +122,8 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
     forced |= {piece for node in order if is_joined(node) for piece in node.inputs}
     book = decisions.ledger()
     roots: list[Node] = []
+    shared: list[Node] = []  # those that are stored because several want them, and for nothing else
+    again: dict[Node, int] = {}  # what they cost
     cost: dict[Node, int] = {}
     size: dict[Node, int] = {}
     for node in order:
@@ -138,12 +141,18 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
             root = root or node in forced
             if not root and not is_free(node):
                 root = _worth_storing(node, cost[node], size[node], users[node])
+                if root and not _worth_storing(node, cost[node], size[node], users[node], False):
+                    shared.append(node)
+                    again[node] = cost[node]
                 if not root and book is not None:
                     root = not book.take(f"{node!r} computed inside its readers", node.location)
         if root:
             roots.append(node)
             cost[node] = size[node] = 0
-    return roots
+    computed = rematerialised(
+        shared, roots, again,
+        lambda v: book is None or book.take(f"{v!r} computed again in its readers", v.location))
+    return [root for root in roots if root not in computed]
 
 
 def array_operands(order: Iterable[Node]) -> set[Node]:
@@ -214,13 +223,14 @@ def turned_images(order: Iterable[Node]) -> set[Node]:
 
 
 def _worth_storing(
-    node: Node, cost: int, size: int, users: Iterable[tuple[Node, int, bool]]
+    node: Node, cost: int, size: int, users: Iterable[tuple[Node, int, bool]], shared: bool = True
 ) -> bool:
+    """shared: whether several users are a reason."""
     users = list(users)
     if size > LARGE:
         return True
     distinct = {user for user, _, _ in users}
-    if len(distinct) > 1 and cost > CHEAP:
+    if shared and len(distinct) > 1 and cost > CHEAP:
         return True
     for user, place, grows in users:
         if user.op in ("dot",) and cost > 2:
