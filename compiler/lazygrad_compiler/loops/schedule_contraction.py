@@ -438,7 +438,8 @@ class _Planner:
         each = tiles + right.cycles * m_parts + left.cycles * n_parts
         batch = self.kernel.batch.extent
         tail, blocks = block, m_parts
-        if right.how == "direct" and block >= 4 and n_parts * batch < 8:
+        long = each / (m_parts * n_parts) >= 4 * SHORTEST_TAIL
+        if right.how == "direct" and block >= 4 and n_parts * batch < 8 and long:
             tail = max(block // 4, 1)
             blocks = strips * 3 // 4 // block
         tasks = batch * n_parts * m_parts
@@ -460,6 +461,10 @@ class _Planner:
         )
 
 
+SHORTEST_TAIL = 5_000
+"""Cycles of the short tasks at the end, at least.  Without such as are shorter 96 x 96 x 96 takes
+6.2 us instead of 7.1, 128 x 128 x 128 10.7 instead of 11.7, the call of the program included.
+"""
 GRAIN_CYCLES = 15_000
 """Work that is worth a thread's while."""
 
