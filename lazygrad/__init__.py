@@ -83,7 +83,7 @@ from lazygrad.functional.distances import *
 from lazygrad.functional.draws import *
 from lazygrad.functional.dropouts import *
 from lazygrad.functional.elementwise import *
-from lazygrad.functional.embeddings import *
+from lazygrad.functional.embeddings import embedding_bag
 from lazygrad.functional.gathering import *
 from lazygrad.functional.joining import *
 from lazygrad.functional.linalg_former import *
@@ -99,6 +99,7 @@ from lazygrad.functional.margins import (
     triplet_margin_loss,
 )
 from lazygrad.functional.masking import *
+from lazygrad.functional.native import *
 from lazygrad.functional.noise import (
     feature_alpha_dropout,
     feature_alpha_dropout_,
@@ -106,10 +107,6 @@ from lazygrad.functional.noise import (
     rrelu_,
 )
 from lazygrad.functional.normalization import (
-    batch_norm,
-    group_norm,
-    instance_norm,
-    layer_norm,
     rms_norm,
 )
 from lazygrad.functional.norms import *

@@ -20,6 +20,7 @@ import lazygrad_compiler
 import lazygrad_runtime
 from lazygrad._core.autocast import POLICY, casting
 from lazygrad._core.folded import FOLDED
+from lazygrad._core.keywords import parameters_of
 from lazygrad_compiler.ir.node import IRError, IRTypeError, Location
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -165,7 +166,10 @@ _missing = object()
 
 
 def operation(function: Function) -> Function:
-    """Marks a public operation: its line is found once, its errors name it, `out=` is served."""
+    """Marks a public operation: its line is found once, its errors name it, `out=` is served, and
+    PyTorch's names of arguments are understood.
+    """
+    parameters = parameters_of(function)
     if function.__name__ in FOLDED:
         from lazygrad._core.folding import folded
         function = folded(function)
@@ -175,10 +179,13 @@ def operation(function: Function) -> Function:
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
-        if keywords and "out" in keywords:
-            from lazygrad._core import outputs
-            if function.__name__ in outputs.NAMES:
-                return outputs.run(call, function.__name__, arguments, keywords)
+        if keywords:
+            if parameters is not None and not parameters.names.issuperset(keywords):
+                arguments, keywords = parameters.respelled(arguments, keywords)
+            if "out" in keywords:
+                from lazygrad._core import outputs
+                if function.__name__ in outputs.NAMES:
+                    return outputs.run(call, function.__name__, arguments, keywords)
         if now.location:
             return function(*arguments, **keywords)
         now.location = here()

@@ -255,7 +255,14 @@ def backward(tensors: Sequence[Tensor], gradients: Sequence[Any], retain_graph: 
 def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
          create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
          is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
-    """Gradients of outputs for inputs, given back instead of added to `.grad`."""
+    """Gradients of outputs for inputs, given back instead of added to `.grad`.
+
+    is_grads_batched: grad_outputs have an axis in front, for each place of which there are
+    gradients; so have the results.
+    """
+    if is_grads_batched:
+        return _batched_grad(outputs, inputs, grad_outputs, create_graph, allow_unused,
+                             materialize_grads)
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if not inputs:
@@ -308,6 +315,26 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
         if not retain_graph:
             _release(passed)
     return tuple(results)
+
+
+def _batched_grad(outputs: Any, inputs: Any, grad_outputs: Any, create_graph: bool,
+                  allow_unused: bool | None, materialize_grads: bool) -> tuple[Any, ...]:
+    """The gradients for each of many cotangents; the graph stays for another time."""
+    from lazygrad.func import vmap
+    rows = (grad_outputs,) if isinstance(grad_outputs, Tensor) else tuple(grad_outputs or ())
+    if not rows:
+        raise fail("grad", "is_grads_batched is about grad_outputs, and there are none")
+    used: list[int] = []
+
+    def each(*row: Tensor) -> tuple[Tensor, ...]:
+        found = grad(outputs, inputs, row, True, create_graph, True, allow_unused, False,
+                     materialize_grads)
+        used[:] = [position for position, gradient in enumerate(found) if gradient is not None]
+        return tuple(found[position] for position in used)
+
+    made = dict(zip(used, vmap(each)(*rows), strict=True))
+    count = 1 if isinstance(inputs, Tensor) else len(inputs)
+    return tuple(made.get(position) for position in range(count))
 
 
 def retain_grad(tensor: Tensor) -> None:

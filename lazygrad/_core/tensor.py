@@ -349,9 +349,13 @@ class Tensor(Observed):
         memo[id(self)] = result
         result.__dict__.update({name: value for name, value in self.__dict__.items()
                                 if name not in ("_cell", "_view", "_grad", "_detached")})
-        made = result._cell = Cell()
-        made.node = raw_node(self)
-        register(made)
+        cell, view = self._cell, self._view
+        made = memo.get(id(cell))
+        if made is None:  # views of one memory are views of one copy
+            made = memo[id(cell)] = Cell()
+            made.node = cell.node
+            register(made)
+        result._cell, result._view = made, view and view.unmarked()
         if self.requires_grad:
             result.requires_grad_()
         if self._grad is not None:

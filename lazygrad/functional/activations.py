@@ -14,6 +14,7 @@ from lazygrad._core.types import as_dtype
 from lazygrad.functional._operands import as_node, axes_of, axis_of
 from lazygrad.functional.elementwise import INPLACE, clamp_node, sigmoid_node
 from lazygrad.functional.norms import widened
+from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -315,6 +316,8 @@ def log_softmax_node(x: Node, axis: int) -> Node:
 def _over_axis(name: str, compute: Callable[[Node, int], Node], about: str) -> Any:
     def apply(input: Tensor, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
         node = as_node(name, input)
+        if isinstance(_stacklevel, DType):  # the third argument of PyTorch's method
+            dtype = _stacklevel
         if dtype is not None:
             node = graph.cast(node, as_dtype(dtype))
         if not node.dtype.is_floating:

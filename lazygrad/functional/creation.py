@@ -157,8 +157,9 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
 
 @operation
-def scalar_tensor(s: Any, *, dtype: Any = None) -> Tensor:
-    return tensor(s, dtype=dtype or default.dtype)
+def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None,
+                  requires_grad: bool = False) -> Tensor:
+    return tensor(s, dtype=dtype or default.dtype, device=device, requires_grad=requires_grad)
 
 
 @operation
@@ -220,7 +221,7 @@ def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0,
 
 @operation
 def from_file(filename: Any, shared: bool | None = None, size: int = 0, *, dtype: Any = None,
-              layout: Any = None, device: Any = None, pin_memory: bool = False) -> Tensor:
+              device: Any = None, requires_grad: bool = False) -> Tensor:
     """The first `size` elements of a file of raw numbers, as a tensor of one axis.
 
     The file is mapped, and read where a program needs it.  shared=True, whose writes would reach
@@ -233,10 +234,10 @@ def from_file(filename: Any, shared: bool | None = None, size: int = 0, *, dtype
     target = default.dtype if dtype is None else as_dtype(dtype)
     size = size.__index__()
     if size <= 0:
-        return finish(graph.const(0, target, (0,)), False)
+        return finish(graph.const(0, target, (0,)), requires_grad)
     # a private mapping: nothing reaches the file, and it may be read-only
     array = numpy.memmap(filename, target.numpy, "c", 0, (size,))
-    return finish(_leaf(numpy.asarray(array)), False)
+    return finish(_leaf(numpy.asarray(array)), requires_grad)
 
 
 @operation
@@ -440,9 +441,12 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
 
 @operation
 def logspace(
-    start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None
+    start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None,
+    device: Any = None, requires_grad: bool = False,
 ) -> Tensor:
     """`steps` numbers evenly spaced in their logarithm."""
+    check_device(device, "logspace")
     exponents = node_of(linspace(start, end, steps, dtype=dtypes.float64))
     node = graph.binary("pow", graph.const(base, dtypes.float64, exponents.shape), exponents)
-    return wrap(graph.cast(node, default.dtype if dtype is None else as_dtype(dtype)))
+    target = default.dtype if dtype is None else as_dtype(dtype)
+    return finish(graph.cast(node, target), requires_grad)

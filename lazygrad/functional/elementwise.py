@@ -190,9 +190,22 @@ BINARY: dict[str, Callable[[Node, Node], Node]] = {
 """Node functions of two operands of one dtype and shape."""
 
 
+def _check_exponent(base: Any, exponent: Any) -> None:
+    """Whole numbers have no whole reciprocals."""
+    if isinstance(exponent, int) and exponent < 0 and isinstance(base, Tensor) \
+            and (base.dtype.is_integer or base.dtype.kind == "bool"):
+        raise fail("pow", f"whole numbers to the power of {exponent} are no whole numbers",
+                   f"Convert with .float(), or raise to the power of {exponent}.0.")
+
+
+_CHECKS: dict[str, Callable[[Any, Any], None]] = {"pow": _check_exponent}
+"""What operands, as the user gives them, have to fulfil beyond having a common dtype and shape."""
+
+
 def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
     """The dunder method: the shortest way from two operands to a recorded node."""
     compute = BINARY[name]
+    check = None if reflected else _CHECKS.get(name)
 
     @folded
     def broadcast(left: Tensor, right: Tensor) -> Tensor:
@@ -205,6 +218,8 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
         try:
             if not isinstance(right, _NUMBERS):
                 return NotImplemented
+            if check is not None:
+                check(left, right)
             if placing:
                 left, right = placement.operands(name, left, right)
             if right.__class__ is Tensor and shape_of(left) != shape_of(right):
@@ -222,8 +237,11 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
 
 def _named(name: str) -> Callable[..., Any]:
     compute = BINARY[name]
+    check = _CHECKS.get(name)
 
     def apply(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
+        if check is not None:
+            check(input, other)
         return wrap(compute(*pair(name, input, other)))
 
     apply.__name__ = apply.__qualname__ = name

@@ -291,16 +291,18 @@ def _triangle_indices(name: str, row: int, col: int, offset: int, dtype: Any,
 
 @operation
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None,
-                 layout: Any = None) -> Tensor:
+                 requires_grad: bool = False) -> Tensor:
     """Row and column numbers of a lower triangle."""
-    return _triangle_indices("tril_indices", row, col, offset, dtype, device)
+    made = _triangle_indices("tril_indices", row, col, offset, dtype, device)
+    return made.requires_grad_() if requires_grad else made
 
 
 @operation
 def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None,
-                 layout: Any = None) -> Tensor:
+                 requires_grad: bool = False) -> Tensor:
     """Row and column numbers of an upper triangle."""
-    return _triangle_indices("triu_indices", row, col, offset, dtype, device)
+    made = _triangle_indices("triu_indices", row, col, offset, dtype, device)
+    return made.requires_grad_() if requires_grad else made
 
 
 @operation

@@ -10,6 +10,7 @@ from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, wrap, write
 from lazygrad.functional._operands import as_node
 from lazygrad.functional.dropouts import SELU_FLOOR
+from lazygrad.functional.generators import Generator
 from lazygrad.functional.random import uniform_node
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.ops import listed
@@ -19,7 +20,7 @@ __all__ = ["rrelu", "rrelu_", "feature_alpha_dropout", "feature_alpha_dropout_"]
 
 @operation
 def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
-          inplace: bool = False) -> Tensor:
+          inplace: bool = False, generator: Generator | None = None) -> Tensor:
     """ReLU whose negative slope is drawn from lower..upper (their mean outside training)."""
     node = as_node("rrelu", input)
     if not node.dtype.is_floating:
@@ -29,16 +30,17 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
         raise fail("rrelu", f"lower {lower} is above upper {upper}")
     slope: Any = (lower + upper) / 2
     if training:
-        slope = graph.add(graph.mul(uniform_node(node.shape, node.dtype), upper - lower), lower)
+        slope = graph.add(graph.mul(uniform_node(node.shape, node.dtype, generator), upper - lower),
+                          lower)
     result = graph.where(graph.binary("lt", graph.like(0, node), node), node,
                          graph.mul(node, slope))
     return write(input, "rrelu", result) if inplace else wrap(result)
 
 
 def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3,
-           training: bool = False) -> Tensor:
+           training: bool = False, generator: Generator | None = None) -> Tensor:
     """`rrelu`, written into the tensor."""
-    return rrelu(input, lower, upper, training, True)
+    return rrelu(input, lower, upper, training, True, generator)
 
 
 @operation

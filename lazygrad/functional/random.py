@@ -12,7 +12,7 @@ from typing import Any
 
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
-from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap
+from lazygrad._core.tensor import Tensor, node_of, shape_of
 from lazygrad._core.types import as_dtype, default
 from lazygrad._core.values import check_device
 from lazygrad.functional._operands import result_dtype, sizes_of
@@ -122,17 +122,19 @@ def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, dev
 
 
 @operation
-def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None,
-              requires_grad: bool = False) -> Tensor:
+def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None,
+              device: Any = None, requires_grad: bool = False) -> Tensor:
     check_device(device, "rand_like")
-    return rand(*input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    return rand(*input.shape, generator=generator, dtype=dtype or input.dtype,
+                requires_grad=requires_grad)
 
 
 @operation
-def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None,
-               requires_grad: bool = False) -> Tensor:
+def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None,
+               device: Any = None, requires_grad: bool = False) -> Tensor:
     check_device(device, "randn_like")
-    return randn(*input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    return randn(*input.shape, generator=generator, dtype=dtype or input.dtype,
+                 requires_grad=requires_grad)
 
 
 @operation
@@ -154,14 +156,17 @@ def randint(low: int, high: Any = None, size: Any = None, *, generator: Generato
 
 
 @operation
-def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: Any = None) -> Tensor:
+def randint_like(input: Tensor, low: int = 0, high: int | None = None, *,
+                 generator: Generator | None = None, dtype: Any = None, device: Any = None,
+                 requires_grad: bool = False) -> Tensor:
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, tuple(input.shape), dtype=dtype or input.dtype)
+    return randint(low, high, tuple(input.shape), generator=generator,
+                   dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 @operation
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None,
-             device: Any = None) -> Tensor:
+             device: Any = None, requires_grad: bool = False) -> Tensor:
     """0 to n - 1 in random order: the order of n random numbers of 64 bits."""
     check_device(device, "randperm")
     (n,) = sizes_of("randperm", (n,))
@@ -169,15 +174,16 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None,
         raise fail("randperm", f"n = {n} is negative")
     target = dtypes.int64 if dtype is None else as_dtype(dtype)
     if not n:
-        return wrap(graph.const(0, target, (0,)))
+        return finish(graph.const(0, target, (0,)), requires_grad)
     high, low = (graph.cast(bits_node((n,), generator), dtypes.uint64) for _ in range(2))
     keys = graph.make("or", graph.make("shl", high, graph.like(32, high)), low)
-    return wrap(graph.cast(graph.make("argsort", keys, attrs=(False,)), target))
+    order = graph.make("argsort", keys, attrs=(False,))
+    return finish(graph.cast(order, target), requires_grad)
 
 
 @operation
 def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None,
-           dtype: Any = None, device: Any = None) -> Tensor:
+           dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Normal with a mean and standard deviation, each a number or a tensor; no gradients flow to
     them.
     """
@@ -197,4 +203,4 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
         elif value == (1 if name == "mul" else 0):
             continue
         node = graph.binary(name, node, value)
-    return wrap(node)
+    return finish(node, requires_grad)

@@ -27,10 +27,6 @@ aminmax_result = namedtuple("aminmax",  # type: ignore[name-match]
                             ["min", "max"])
 
 
-def _dim(dim: Any, axis: Any) -> Any:
-    return axis if dim is None and axis is not None else dim
-
-
 def _total_dtype(node: Node, dtype: Any) -> DType:
     if dtype is not None:
         return as_dtype(dtype)
@@ -38,12 +34,11 @@ def _total_dtype(node: Node, dtype: Any) -> DType:
 
 
 @method
-def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
-        axis: Any = None) -> Tensor:
+def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Total over all axes or some; integers and bools add as int64."""
     node = as_node("sum", input)
     node = graph.cast(node, _total_dtype(node, dtype))
-    return wrap(graph.reduce("sum", node, axes_of("sum", _dim(dim, axis), node.ndim), keepdim))
+    return wrap(graph.reduce("sum", node, axes_of("sum", dim, node.ndim), keepdim))
 
 
 @method
@@ -79,11 +74,10 @@ def _floats(name: str, input: Any, dtype: Any) -> Node:
 
 
 @method
-def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
-         axis: Any = None) -> Tensor:
+def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Mean over all axes or some, of floats; 16-bit floats add up in float32."""
     node = _floats("mean", input, dtype)
-    axes = axes_of("mean", _dim(dim, axis), node.ndim)
+    axes = axes_of("mean", dim, node.ndim)
     return wrap(graph.cast(graph.mean(widened(node), axes, keepdim), node.dtype))
 
 

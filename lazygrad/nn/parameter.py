@@ -19,6 +19,12 @@ class Parameter(Tensor):
     def __new__(cls, data: Any = None, requires_grad: bool = True) -> Parameter:
         return Tensor._make_subclass(cls, _checked("Parameter", data, requires_grad), requires_grad)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        """As PyTorch has it, without the gradient."""
+        result: Any = super().__deepcopy__(memo)
+        result.grad = None
+        return result
+
 
 class Buffer(Tensor):
     """A tensor that is part of a module's state and not trained; `persistent`: whether `state_dict`

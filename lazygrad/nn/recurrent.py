@@ -46,7 +46,7 @@ def _gru_step(from_input: lg.Tensor, from_hidden: lg.Tensor, state: State) -> St
 _STEPS: dict[str, Callable[[lg.Tensor, lg.Tensor, State], State]] = {
     "LSTM": _lstm_step,
     "GRU": _gru_step,
-    "RNN_TANH": lambda from_input, from_hidden, state: (lg.tanh(from_input + from_hidden),),
+    "RNN_TANH": lambda from_input, from_hidden, state: ((from_input + from_hidden).tanh(),),
     "RNN_RELU": lambda from_input, from_hidden, state: (F.relu(from_input + from_hidden),),
 }
 """The next state from the projected input, the projected hidden state, and the state."""

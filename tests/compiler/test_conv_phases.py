@@ -90,3 +90,12 @@ def test_gaps_take_no_part():
     wanted = [[[2, numpy.inf, 2, numpy.inf, 2, numpy.inf]]]
     for (got,) in (interpret(Graph((conv,)), arrays), run_compiled(Graph((conv,)), arrays)):
         numpy.testing.assert_array_equal(got, wanted)
+
+
+def test_more_phases_than_can_be_kernels():
+    """A stride of 2^40 is left as it is: its result is too large, which the allocator says."""
+    x = node("input", index=0, dtype=DTYPES["float32"], shape=(1, 1, 3))
+    w = node("input", index=1, dtype=DTYPES["float32"], shape=(1, 1, 2))
+    conv = node("conv", x, w, strides=(1,), padding=((1, 1),), left_dilation=(1 << 40,),
+                right_dilation=(1,), groups=1)
+    assert not takes_phases(conv)

@@ -54,9 +54,17 @@ def phases_of(
     return found
 
 
+MOST_PHASES = 256
+"""Each is a kernel to compile: a stride of 16 along two axes."""
+
+
 def takes_phases(conv: Node) -> bool:
     """Whether the conv is one to take apart."""
-    return max(conv.attrs[2]) > 1 and all(value.size for value in (conv, *conv.inputs))
+    strides, _, spread, _, _ = conv.attrs
+    count = math.prod(s // math.gcd(s, stride) for s, stride in zip(spread, strides, strict=True))
+    if not max(spread) > 1 or count > MOST_PHASES:
+        return False
+    return all(value.size for value in (conv, *conv.inputs))
 
 
 def by_phases(conv: Node) -> Node:
