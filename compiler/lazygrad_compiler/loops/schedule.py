@@ -224,12 +224,13 @@ def _lanes(base: int, most: int, extent: int, cost: int) -> int:
 DEAR_FUNCTION = 12
 """Cost of functions that are long chains of instructions, each of which waits for the one before.
 """
-DEAR = (18, 100)
+DEAR = (18, 60)
 """Cost of such functions in elementwise loops from which on four vectors are computed side by side,
-and from which on only two, as where there are random bits: code grows, and with it the time to
-compile it.  On Zen 5, 512 x 1024 float32: gelu 78 us instead of 96,
-gelu(x x + x) sigmoid(x) + exp(-x x) 156 instead of 181, uniform numbers 184 instead of 242, normal
-ones 482 instead of 610; a single exponential is slower so (42 instead of 32).
+and from which on one again: then there are several functions that do not wait for each other (four
+vectors of an LSTM's gates take 1.6 times as long as one).  Random bits are computed for two, since
+code grows, and with it the time to compile it.  On Zen 5, 512 x 1024 float32: gelu 78 us instead
+of 96, gelu(x x + x) sigmoid(x) + exp(-x x) 156 instead of 181, uniform numbers 184 instead of 242,
+normal ones 482 instead of 610; a single exponential is slower so (42 instead of 32).
 """
 
 
@@ -240,10 +241,10 @@ def _abreast_lanes(
     least, most = DEAR
     instrs = [kernel.values[number] for number in numbers]
     functions = sum(cost for cost in map(instr_cost, instrs) if cost >= DEAR_FUNCTION)
-    if functions < least or target.registers < 32:
+    random = any(instr.op == "philox" for instr in instrs)
+    if target.registers < 32 or not (random or least <= functions < most):
         return _lanes(base, 1, extent, functions)
-    long = functions >= most or any(instr.op == "philox" for instr in instrs)
-    lanes = base * (2 if long else 4)
+    lanes = base * (2 if random else 4)
     while lanes > base and lanes * 4 > extent:
         lanes //= 2
     return _lanes(lanes, 1, extent, functions)
