@@ -5,7 +5,7 @@ stride, or the gradient of such a one's weights (which has the stride as a dilat
 same sums over planes, each of which holds the elements of one phase (equal modulo S, along every
 axis) side by side; they are one array, which a kernel of its own writes.  Each tap then reads one
 plane at steps of one, as a convolution without a stride does.  3x3 over 32x64x32x32 to 128
-channels at a stride of 2 takes 3.1 ms instead of 10, with its gradients 11.5 instead of 13.9.
+channels at a stride of 2 takes 2.8 ms instead of 3.6, with its gradients 11.5 instead of 13.9.
 
 Along an axis, result o and tap t meet at element S o + t - low of an image.  With u = t + shift,
 where shift = -low modulo S, that is element o + u // S - first of the plane u % S.
