@@ -40,6 +40,10 @@ class LibraryLaunch:
         return LibraryLaunch(*(_as_tuple(item) for item in described))
 
 
+PAGES_OF_AN_OBJECT = 3 << 14
+"""Bytes that a loaded object takes beyond its code: pages by protection, and LLVM's tables
+(measured: some 50 KiB an object of 1 to 4 KiB)."""
+
 NEVER = -1
 """The launch that writes an output which may not take over any input."""
 
@@ -172,6 +176,13 @@ class Artifact:
     device: str = "cpu"
     grid: tuple[GridLaunch, ...] = ()
     tuning: Tuning = field(default_factory=dict)
+
+    @property
+    def code_bytes(self) -> int:
+        """About what the program takes in memory once loaded: its objects as bytes, and each in
+        pages of its own.
+        """
+        return sum(2 * len(code) + PAGES_OF_AN_OBJECT for code in self.objects.values())
 
     def description(self) -> dict[str, Any]:
         """All but the object code, for JSON."""

@@ -204,9 +204,10 @@ class _Planner:
 
 @dataclass(frozen=True, slots=True)
 class _Artifact:
-    """What replays ask of an artifact."""
+    """What replays and the table of programs ask of an artifact."""
 
     donations: Donations
+    code_bytes: int
     launches: tuple = ()
 
 
@@ -222,7 +223,10 @@ class PlacedProgram:
             compiled(step.graph, step.device) if isinstance(step, ProgramStep) else None
             for step in plan.steps
         ]
-        self.artifact = _Artifact(self._donations())
+        self.artifact = _Artifact(
+            self._donations(),
+            sum(program.artifact.code_bytes for program in self.programs if program is not None),
+        )
 
     def _donations(self) -> Donations:
         """Those of the program, where there is one only; what it writes over must be its own."""

@@ -12,8 +12,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import itertools
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -45,6 +48,12 @@ FAILURES = (IndexError, MemoryError, LinAlgError)
 
 LARGEST_KEPT_ARENA = 1 << 18
 """Bytes.  A small arena stays with its program, since asking for one costs as much as a kernel."""
+
+LARGEST_KEPT_CODE = 1 << 28
+"""Bytes of machine code, about, that programs in memory may hold before the ones that were not
+asked for longest go; the disk cache has them still.  So a script whose shapes never repeat grows
+no further.
+"""
 
 run_callbacks: list[Callable[[Any], None]] = []
 """Called with each program just before it runs."""
@@ -253,7 +262,22 @@ def pending_graph(outputs: Sequence[Node]) -> tuple[Graph, list[Node]]:
     return pruned(canonical_graph(outputs, leaves), leaves)
 
 
-_programs: dict[tuple, tuple[Any, tuple[int, ...]]] = {}
+@dataclass(slots=True)
+class _Kept:
+    """A program in memory.  read: the places of the leaves that it reads.  stamp: the number of
+    the look-up that found it last.
+    """
+
+    program: Any
+    read: tuple[int, ...]
+    stamp: int
+
+
+_programs: dict[tuple, _Kept] = {}
+_stamps = itertools.count()
+_keeping = threading.Lock()
+_kept_code = 0
+"""Bytes of machine code of `_programs`, about."""
 
 
 def program_for(outputs: Sequence[Node]) -> tuple[Any, list[Node]]:
@@ -262,18 +286,37 @@ def program_for(outputs: Sequence[Node]) -> tuple[Any, list[Node]]:
     found = _programs.get(key)
     if found is not None:
         store.counters.memory_hits += 1
-        program, read = found
-        return program, leaves if len(read) == len(leaves) else [leaves[place] for place in read]
-    with _no_collections():
+        found.stamp = next(_stamps)
+        read = found.read
+        return (found.program,
+                leaves if len(read) == len(leaves) else [leaves[place] for place in read])
+    with no_collections():
         graph, used = pruned(canonical_graph(outputs, leaves), leaves)
         place = {leaf: number for number, leaf in enumerate(leaves)}
         program = _placed(graph, used) if nodes.placing else Program(store.artifact_for(graph))
-    _programs[key] = program, tuple([place[leaf] for leaf in used])
+    _keep(key, _Kept(program, tuple([place[leaf] for leaf in used]), next(_stamps)))
     return program, used
 
 
+def _keep(key: tuple, kept: _Kept) -> None:
+    """Keeps a program for the next flush of its structure; past the limit the quarter of the code
+    that was not asked for longest goes.
+    """
+    global _kept_code
+    with _keeping:
+        _programs[key] = kept
+        _kept_code += kept.program.artifact.code_bytes
+        if _kept_code <= LARGEST_KEPT_CODE:
+            return
+        for old, _ in sorted(_programs.items(), key=lambda item: item[1].stamp):
+            if old is not key:
+                _kept_code -= _programs.pop(old).program.artifact.code_bytes
+            if _kept_code <= LARGEST_KEPT_CODE * 3 // 4:
+                return
+
+
 @contextlib.contextmanager
-def _no_collections() -> Iterator[None]:
+def no_collections() -> Iterator[None]:
     """Within, nobody looks for garbage: what a compilation makes lives until its end, and hundreds
     of looks at all of it take 60 to 90 ms for a small GPT.
     """
@@ -395,6 +438,9 @@ def forget_placed() -> None:
 
 def forget_programs() -> None:
     """Empties the in-memory caches: the next flush compiles, or reads the disk, again."""
-    _programs.clear()
+    global _kept_code
+    with _keeping:
+        _programs.clear()
+        _kept_code = 0
     _residuals.clear()
     store.forget_kernels()

@@ -54,6 +54,9 @@ is None on a disk hit.
 _lock = threading.RLock()
 _kernels: weakref.WeakValueDictionary[str, LoadedCode] = weakref.WeakValueDictionary()
 _objects: dict[str, bytes] = {}
+_object_bytes = 0
+LARGEST_KEPT_OBJECTS = 1 << 26
+"""Bytes of object code that are kept for later programs with the same kernels."""
 
 
 GRAPH_BLOB = "graph.txt"
@@ -225,9 +228,14 @@ def kernel_object(name: str, llvm_text: str, target: Target) -> bytes:
     """A kernel's object code; kernels of programs compiled before are taken as they are."""
     from lazygrad_compiler.llvm.compile import compile_text
 
+    global _object_bytes
     found = _objects.get(name)
     if found is None:
-        found = _objects[name] = compile_text(llvm_text, target).object_code
+        found = compile_text(llvm_text, target).object_code
+        _objects[name] = found
+        _object_bytes += len(found)
+        while _object_bytes > LARGEST_KEPT_OBJECTS:
+            _object_bytes -= len(_objects.pop(next(iter(_objects))))
     return found
 
 
@@ -241,6 +249,8 @@ def load_kernel(name: str, code: bytes) -> tuple[str, LoadedCode]:
 
 
 def forget_kernels() -> None:
+    global _object_bytes
     with _lock:
         _objects.clear()
+        _object_bytes = 0
         _kernels.clear()
