@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 from lazygrad_compiler.ir.node import Node, node
 
+MOST_PHASES = 256
+"""Phases of a conv that is taken apart, 16 x 16 patches among them; each is a kernel to compile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -37,7 +40,7 @@ def phases_of(
     size, length: of input and output.  low: padding in front.  spread, dilation: of the input and
     of the kernel.  Output o reads the spread-out input at o * stride + tap * dilation - low.
     """
-    count = spread // math.gcd(spread, stride)
+    count = phase_count(stride, spread)
     step = spread // math.gcd(spread, dilation)
     found: list[Phase | None] = []
     for phase in range(count):
@@ -54,17 +57,18 @@ def phases_of(
     return found
 
 
-MOST_PHASES = 256
-"""Each is a kernel to compile: a stride of 16 along two axes."""
+def phase_count(stride: int, spread: int) -> int:
+    """After how many results the taps meet the input's elements as they did at the first."""
+    return spread // math.gcd(spread, stride)
 
 
 def takes_phases(conv: Node) -> bool:
-    """Whether the conv is one to take apart."""
+    """Whether the conv is one to take apart: few enough phases, each of which is a kernel."""
     strides, _, spread, _, _ = conv.attrs
-    count = math.prod(s // math.gcd(s, stride) for s, stride in zip(spread, strides, strict=True))
-    if not max(spread) > 1 or count > MOST_PHASES:
-        return False
-    return all(value.size for value in (conv, *conv.inputs))
+    count = math.prod(phase_count(s, d) for s, d in zip(strides, spread, strict=True))
+    return 1 < max(spread) and count <= MOST_PHASES and all(
+        value.size for value in (conv, *conv.inputs)
+    )
 
 
 def by_phases(conv: Node) -> Node:
