@@ -71,7 +71,7 @@ def test_gradient_of_a_strided_convolution():
 def test_a_conv_of_very_many_phases_stays_whole():
     x = node("input", index=0, dtype=DTYPES["float32"], shape=(1, 4, 8, 8))
     w = node("input", index=1, dtype=DTYPES["float32"], shape=(4, 4, 3, 3))
-    for spread, apart in ((16, True), (17, False), (10**6, False)):
+    for spread, apart in ((16, True), (17, False), (10**5, False)):
         conv = node("conv", x, w, strides=(1, 1), padding=((1, 2), (1, 2)),
                     left_dilation=(spread, spread), right_dilation=(1, 1), groups=1)
         assert takes_phases(conv) == apart

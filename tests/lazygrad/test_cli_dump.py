@@ -102,6 +102,7 @@ def test_the_script_runs_the_same_and_its_output_stays_out_of_the_dump(
 # ---- what the stages say
 
 
+@pytest.mark.usefixtures("own_nodes")
 def test_stages_show_what_they_promise(script: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["dump-ir", str(script), "--stage", "all"]) == 0
     out = capsys.readouterr().out

@@ -89,6 +89,7 @@ def programs_with_work() -> list[lg.Tensor]:
             lg.nn.functional.conv2d(lg.randn(1, 2, 6, 6), lg.randn(3, 2, 3, 3))]
 
 
+@pytest.mark.usefixtures("own_nodes")
 def test_the_diffs_of_the_passes_rebuild_the_final_graph() -> None:
     """Acceptance: the per-pass diffs, applied in order to stage graph, give stage opt."""
     graph, _ = debug.recorded_graph(programs_with_work())

@@ -50,6 +50,7 @@ def on_interned_inputs(graph: Graph) -> Graph:
     return Graph(substitute(graph.outputs, leaves))
 
 
+@pytest.mark.usefixtures("own_nodes")
 def test_the_graphs_of_a_dump_come_back_from_their_text() -> None:
     for stages in programs():
         for stage, graph in (("graph", stages.graph), ("opt", stages.opt)):

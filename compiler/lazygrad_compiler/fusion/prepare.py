@@ -29,6 +29,8 @@ from lazygrad_compiler.loops.lower import is_woven
 FEW_RESULTS = 64
 LONG_REDUCTION = 16384
 CHUNK = 8192
+MOST_TRIED = 4096
+"""Numbers of chunks that are tried for one that divides the length."""
 
 
 def prepare(graph: Graph) -> Graph:
@@ -224,7 +226,8 @@ def split_reduction(reduction: Node) -> Node:
         value = node("permute", value, order=order, location=where)
     flat = reshape(value, (reduction.size, length))
     wanted = max(-(-length // CHUNK), -(-FEW_RESULTS // reduction.size))
-    pieces = next((c for c in range(wanted, min(4 * wanted, length) + 1) if length % c == 0), 0)
+    most = min(4 * wanted, wanted + MOST_TRIED, length)
+    pieces = next((c for c in range(wanted, most + 1) if length % c == 0), 0)
     if not pieces:
         pieces = wanted
         short = -length % pieces
