@@ -22,8 +22,8 @@ from lazygrad_compiler.passes.complex import HANDLERS, split_complex
 from lazygrad_compiler.passes.complex_functions import FUNCTIONS
 from lazygrad_compiler.pipeline import lower
 from lazygrad_compiler.target import host
+from tests.compiler.gradients import against_torch
 from tests.compiler.random_graphs import ARGUMENT_LIMIT, KINDS, MAKERS, WEIGHTS, random_graph
-from tests.compiler.test_autodiff import against_torch
 from tests.compiler.test_compiled import check, run_compiled
 
 Array = np.ndarray
