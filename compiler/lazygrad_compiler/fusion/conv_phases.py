@@ -66,7 +66,7 @@ def takes_phases(conv: Node) -> bool:
     """Whether the conv is one to take apart: few enough phases, each of which is a kernel."""
     strides, _, spread, _, _ = conv.attrs
     count = math.prod(phase_count(s, d) for s, d in zip(strides, spread, strict=True))
-    return 1 < max(spread) and count <= MOST_PHASES and all(
+    return max(spread) > 1 and count <= MOST_PHASES and all(
         value.size for value in (conv, *conv.inputs)
     )
 
