@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import ref
 
@@ -71,23 +70,10 @@ def record(
     """Runs the function once and makes an entry of what it recorded."""
     if now.grad and any(tensor.requires_grad for tensor in tensors):
         raise NotCapturable("an argument requires gradients")
-    with cells._lock, _young_objects_stay_young():
+    # Garbage that the function makes stays among the youngest objects, where the one collection at
+    # the end finds it in milliseconds; a whole one walks over all that the process holds.
+    with cells._lock, programs.no_collections():
         return Recorder(tensors).run(function, arguments, keywords)
-
-
-@contextlib.contextmanager
-def _young_objects_stay_young() -> Iterator[None]:
-    """No collection of garbage runs by itself, so that the one at the end of a recording finds all
-    that the function made among the youngest objects: it takes milliseconds where a whole one walks
-    over everything that the process holds, a second for some millions of objects.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class Recorder:

@@ -304,13 +304,14 @@ def _keep(key: tuple, kept: _Kept) -> None:
     """
     global _kept_code
     with _keeping:
+        _drop(key)  # another thread may have made it meanwhile
         _programs[key] = kept
         _kept_code += kept.program.artifact.code_bytes
         if _kept_code <= LARGEST_KEPT_CODE:
             return
         for old, _ in sorted(_programs.items(), key=lambda item: item[1].stamp):
             if old is not key:
-                _kept_code -= _programs.pop(old).program.artifact.code_bytes
+                _drop(old)
             if _kept_code <= LARGEST_KEPT_CODE * 3 // 4:
                 return
 
@@ -327,6 +328,14 @@ def no_collections() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _drop(key: tuple) -> None:
+    """Takes a program out of the table.  Call with `_keeping` held."""
+    global _kept_code
+    kept = _programs.pop(key, None)
+    if kept is not None:
+        _kept_code -= kept.program.artifact.code_bytes
 
 
 def _placed(graph: Graph, leaves: Sequence[Node]) -> Any:
@@ -432,8 +441,9 @@ def residuals_of(tracked: Sequence[Node]) -> list[Node]:
 
 def forget_placed() -> None:
     """The same for programs that are on a device, in this process alone."""
-    for key in [key for key, (program, _) in _programs.items() if program.places is not None]:
-        del _programs[key]
+    with _keeping:
+        for key in [key for key, kept in _programs.items() if kept.program.places is not None]:
+            _drop(key)
 
 
 def forget_programs() -> None:
