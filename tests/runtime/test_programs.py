@@ -29,7 +29,7 @@ def test_shapes_that_never_repeat_do_not_fill_the_memory(monkeypatch):
         assert programs._kept_code == sum(
             kept.program.artifact.code_bytes for kept in programs._programs.values()
         )
-    assert 5 <= len(programs._programs) <= 8
+    assert 1 < len(programs._programs) < 20  # of 36, which are not all of one size
 
 
 def test_a_program_in_use_outlives_those_that_are_not(monkeypatch):
