@@ -175,7 +175,10 @@ from lazygrad.functional.generators import generator as default_generator  # iso
 from lazygrad import autograd  # isort: skip
 from lazygrad._core.capture import compile  # isort: skip
 from lazygrad._core import attach as _attach  # isort: skip
+from lazygrad._core import einops_backend as _einops_backend  # isort: skip
 from lazygrad.functional import elementwise as _elementwise  # isort: skip
+
+_einops_backend.watch()
 
 adaptive_max_pool1d = adaptive_max_pool1d_with_indices
 half, float, double = float16, float32, float64

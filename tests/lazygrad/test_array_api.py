@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import operator
+import os
+import subprocess
+import sys
 import warnings
 
 import array_api_strict as strict
@@ -442,6 +445,14 @@ def test_array_api_compat():
     assert array_api_compat.to_device(x, x.device) is x
 
 
+def run_in_a_process(text, **environment):
+    environment = {**os.environ, **environment,
+                   "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
+    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True,
+                          text=True)
+    assert not done.returncode, done.stderr
+
+
 def test_einops():
     import einops as einops_of_numpy
     from einops import array_api as einops
@@ -458,6 +469,35 @@ def test_einops():
     packed, sizes = einops.pack([x, x[:, 0]], "b * c")
     assert packed.shape == (2, 7, 4)
     same(einops.unpack(packed, sizes, "b * c")[0], y)
+
+
+@pytest.mark.parametrize("first", ["import einops, lazygrad", "import lazygrad, einops"])
+def test_plain_einops(first):
+    """As PyTorch code uses it, whichever is imported first, gradients included."""
+    text = f"""
+{first}
+import numpy
+x = lazygrad.arange(48.0).reshape(2, 6, 4).requires_grad_()
+y = x.detach().numpy()
+def same(function, *arguments, **sizes):
+    ours, theirs = function(x, *arguments, **sizes), function(y, *arguments, **sizes)
+    assert type(ours) is lazygrad.Tensor
+    numpy.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=1e-6)
+same(einops.rearrange, "b (h w) c -> b c h w", h=2)
+same(einops.repeat, "b n c -> b n (c k)", k=3)
+for operation in ("sum", "mean", "min", "max", "prod"):
+    same(einops.reduce, "b (h w) c -> b c", operation, h=2)
+assert einops.reduce(x > 5, "b n c -> b", "all").tolist() == [False, True]
+assert einops.rearrange([x, x], "k b n c -> b n c k").shape == (2, 6, 4, 2)
+packed, shapes = einops.pack([x, x[:, 0]], "b * c")
+assert packed.shape == (2, 7, 4)
+assert einops.unpack(packed, shapes, "b * c")[1].tolist() == x[:, 0].tolist()
+assert einops.einsum(x, x, "b n c, b m c -> b n m").shape == (2, 6, 6)
+assert einops.asnumpy(x.detach()).shape == (2, 6, 4)
+einops.reduce(x, "b n c -> ", "mean").backward()
+numpy.testing.assert_allclose(x.grad.numpy(), 1 / 48)
+"""
+    run_in_a_process(text)
 
 
 def test_scipy_and_scikit_learn():
@@ -482,11 +522,4 @@ numpy.testing.assert_allclose(
 """
     pytest.importorskip("scipy")
     pytest.importorskip("sklearn")
-    import os
-    import subprocess
-    import sys
-    environment = {**os.environ, "SCIPY_ARRAY_API": "1",
-                   "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)}
-    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True,
-                          text=True, timeout=300)
-    assert not done.returncode, done.stderr
+    run_in_a_process(text, SCIPY_ARRAY_API="1")
