@@ -117,6 +117,21 @@ def test_tiles_are_chosen_where_windows_overlap_only():
     assert schedules(Graph((node("sum", x, axes=(1,)),))) == []
 
 
+def test_large_windows_fetch_the_next_plane_ahead():
+    """One line a row of the tile and vector, a plane further on; small windows need none."""
+    graph, _ = fixed()
+    (text,) = [kernel.llvm for kernel in lower(graph, host()).kernels]
+    assert "@llvm.prefetch" in text
+    assert f"{29 * 37}" in text, "so many elements on"
+    x = node("input", index=0, dtype=dtypes.float32, shape=(2, 3, 29, 37))
+    w = node("input", index=1, dtype=dtypes.float32, shape=(3, 1, 3, 3))
+    small = node("conv", x, w, strides=(1, 1), padding=((1, 1), (1, 1)), left_dilation=(1, 1),
+                 right_dilation=(1, 1), groups=3)
+    assert len(schedules(Graph((small,)))) == 1
+    assert not any("@llvm.prefetch" in kernel.llvm
+                   for kernel in lower(Graph((small,)), host()).kernels)
+
+
 def test_unrolled_windows_share_their_loads():
     """Two rows of a window of three, one below the other, read four elements, not six."""
     row, tap = Var("row", 8), Var("tap", 3)
