@@ -25,12 +25,8 @@ from tests.compiler.test_schedule import (
     leaf,
     random_loop_schedule,
     run_scheduled,
+    spread,
 )
-
-
-def spread(value: Node, shape: tuple[int, ...], axis: int) -> Node:
-    kept = tuple(1 if k == axis else size for k, size in enumerate(shape))
-    return node("expand", node("reshape", value, shape=kept), shape=shape)
 
 
 def statistics(x: Node, axis: int, guarded: bool, top_too: bool = True) -> Graph:

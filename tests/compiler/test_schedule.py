@@ -203,6 +203,12 @@ def random_online(kernel: LoopKernel, generator: random.Random) -> tuple[int, ..
     return tuple(number for number in able if generator.random() < 0.7)
 
 
+def spread(value: Node, shape: tuple[int, ...], axis: int) -> Node:
+    """Values without the axis, the same all along it."""
+    kept = tuple(1 if k == axis else size for k, size in enumerate(shape))
+    return node("expand", node("reshape", value, shape=kept), shape=shape)
+
+
 def leaf(index: int, *shape: int, dtype: str = "float32") -> Node:
     return node("input", index=index, dtype=DTYPES[dtype], shape=shape)
 
