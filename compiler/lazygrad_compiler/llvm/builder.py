@@ -1,121 +1,41 @@
 """A thin typed builder of LLVM text IR.
 
 In: method calls, each naming one instruction.  Out: the text of a module that LLVM parses. The one
-idea: a `Value` is a type string and a name, and every method checks the types that meet, so that a
-mistake in our code generators is a Python error at the line that made it, never an LLVM parse error
-later.
+idea: every method checks the types that meet, so that a mistake in our code generators is a Python
+error at the line that made it, never an LLVM parse error later.
 
-Types are LLVM's own spelling: "i64", "float", "ptr", "<16 x float>".  Methods work on scalars and
-vectors alike. Constants are Values too; a Python number is turned into a constant of the other
-operand's type.
+Methods work on scalars and vectors alike. Constants are Values too; a Python number is turned into
+a constant of the other operand's type. What instructions take and give is in `values.py`, and can
+be had from here with the rest.
 """
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from lazygrad_compiler.llvm.values import (
+    BuilderError,
+    Operand,
+    Value,
+    bits_of,
+    const,
+    const_lanes,
+    element_of,
+    format_scalar,
+    is_float,
+    lanes_of,
+    mangle,
+    only_lane,
+    vector_of,
+    with_element,
+)
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One SSA value or constant: its LLVM type and how it is spelled as an operand."""
-
-    type: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.type} {self.name}"
-
-
-class BuilderError(TypeError):
-    """Two operands whose types do not fit met in one instruction: an error in a code generator."""
-
-
-def vector_of(element: str, lanes: int) -> str:
-    """The type of `lanes` elements; one lane is the scalar type itself."""
-    return element if lanes == 1 else f"<{lanes} x {element}>"
-
-
-def lanes_of(type_: str) -> int:
-    return int(type_[1 : type_.index(" ")]) if type_.startswith("<") else 1
-
-
-def element_of(type_: str) -> str:
-    return type_[type_.index("x ") + 2 : -1] if type_.startswith("<") else type_
-
-
-def with_element(type_: str, element: str) -> str:
-    """The type with as many lanes as `type_` and another element type."""
-    return vector_of(element, lanes_of(type_))
-
-
-BITS = {"half": 16, "bfloat": 16, "float": 32, "double": 64, "ptr": 64}
-
-
-def bits_of(type_: str) -> int:
-    """Bits of one element of the type."""
-    element = element_of(type_)
-    return BITS[element] if element in BITS else int(element[1:])
-
-
-def is_float(type_: str) -> bool:
-    return element_of(type_) in ("half", "bfloat", "float", "double")
-
-
-def format_scalar(element: str, value: object) -> str:
-    """Spells a Python number as a constant of one element type, exactly (floats as hexadecimal
-    bits).
-    """
-    if element == "ptr":
-        return "null"
-    if element == "i1":
-        return "true" if value else "false"
-    if element in ("float", "double"):
-        number = float(value)  # type: ignore[arg-type]
-        if element == "float" and math.isfinite(number):
-            try:
-                number = struct.unpack("<f", struct.pack("<f", number))[0]
-            except OverflowError:
-                number = math.copysign(math.inf, number)
-        if math.isnan(number):
-            return "0x7FF8000000000000"
-        return f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
-    if element == "half":
-        return f"0xH{struct.unpack('<H', struct.pack('<e', float(value)))[0]:04X}"  # type: ignore[arg-type]
-    bits = bits_of(element)
-    integer = int(value) & ((1 << bits) - 1)  # type: ignore[call-overload]
-    return str(integer - (1 << bits) if integer >> (bits - 1) else integer)
-
-
-def const(type_: str, value: object) -> Value:
-    """A constant; for a vector type, the splat of one scalar."""
-    scalar = format_scalar(element_of(type_), value)
-    if lanes_of(type_) == 1:
-        return Value(type_, scalar)
-    return Value(type_, f"splat ({element_of(type_)} {scalar})")
-
-
-def const_lanes(element: str, values: Sequence[object]) -> Value:
-    """A constant vector with one number a lane."""
-    if len(values) == 1:
-        return const(element, values[0])
-    lanes = ", ".join(f"{element} {format_scalar(element, value)}" for value in values)
-    return Value(vector_of(element, len(values)), f"<{lanes}>")
-
-
-def only_lane(mask: Value) -> int | None:
-    """The one lane that a constant mask lets through; None where it is no constant or has
-    several.
-    """
-    lanes = mask.name.strip("<>").split(", ")
-    on = [lane for lane, spelled in enumerate(lanes) if spelled == "i1 true"]
-    return on[0] if mask.name.startswith("<") and len(on) == 1 else None
-
-
-Operand = Value | int | float | bool
+__all__ = [
+    "ORIGIN", "BuilderError", "Function", "Loop", "Module", "Operand", "Value", "bits_of", "const",
+    "const_lanes", "element_of", "format_scalar", "is_float", "lanes_of", "mangle", "vector_of",
+    "with_element",
+]  # fmt: skip
 
 ORIGIN = "from "
 """How the comments of an annotated module begin; see `Function.origin`."""
@@ -550,14 +470,6 @@ class Loop:
         self.carried = carried
         self.next: list[Value] = []
         self.results: list[Value] = []
-
-
-def mangle(type_: str) -> str:
-    """LLVM's suffix for an overloaded intrinsic: <16 x float> is v16f32."""
-    short = {"float": "f32", "double": "f64", "half": "f16", "bfloat": "bf16", "ptr": "p0"}
-    element = element_of(type_)
-    lanes = lanes_of(type_)
-    return (f"v{lanes}" if lanes > 1 else "") + short.get(element, element)
 
 
 class Module:
