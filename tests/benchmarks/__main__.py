@@ -22,11 +22,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=(
         "Compares lazygrad with torch, torch.compile and JAX on two threads."))
     parser.add_argument("--only", metavar="NAME,...", help="rows whose name contains one of these")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--quick", action="store_true", help=(
+        "fewer and shorter rounds: too short for figures to quote"))
     parser.add_argument("--peers", default="torch,torch.compile,jax", metavar="NAME,...",
                         help="whom to compare with (default %(default)s); '' for nobody")
     parser.add_argument("--markdown", type=Path, metavar="FILE",
-                        help="also put the table into a page, in place of the one there")
+                        help="also put the tables into a page, in place of those there")
     parser.add_argument("--list", action="store_true", help="show the rows and stop")
     options = parser.parse_args(arguments)
     options.peers = [peer.strip() for peer in options.peers.split(",") if peer.strip()]
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     for module in ("lazygrad.nn", "lazygrad.optim"):
         importlib.import_module(module)  # now, so that sources edited during a run do not mix
     from lazygrad_runtime import peak
-    from tests.benchmarks import harness, table
+    from tests.benchmarks import aims, harness, table
     from tests.benchmarks.registry import CONTESTANTS, chosen
 
     try:
@@ -75,11 +76,15 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{described}\npeak: {limits}\n\n{table.render(lines)}")
     for note in table.notes(results):
         print(f"note: {note}")
+    aimed = aims.lines(results, limits)
+    if len(aimed) > 1:
+        print(f"\n{table.render(aimed)}")
     if options.markdown:
         given = " ".join(sys.argv[1:] if arguments is None else arguments)
         command = f"python -m tests.benchmarks {given}".strip()
         table.replace_section(options.markdown, "peers", table.document(
             results, contestants, limits, described, command))
+        table.replace_section(options.markdown, "aims", table.render(aimed, markdown=True))
     bad = [note for result in results for note in result.notes.values()
            if not note.endswith("not installed")]
     return 1 if bad else 0

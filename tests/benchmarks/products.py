@@ -25,16 +25,18 @@ def _jax_network(jax: Any, *arrays: Any) -> Any:
     return _network(jax.numpy, *arrays)
 
 
-def _network_arrays() -> list[Any]:
-    shapes = ((64, 64), (64, 64), (64,), (64, 64), (64,))
+def _network_arrays(rows: int) -> list[Any]:
+    shapes = ((rows, 64), (64, 64), (64,), (64, 64), (64,))
     return [array * (0.125 if number else 1) for number, array in enumerate(_arrays(*shapes))]
 
 
-register_function(
-    name="replay-mlp-64", about="tanh(tanh(x w + b) w' + b'), all 64x64, with lg.compile",
-    arrays=_network_arrays, program=_network, jax_program=_jax_network, replay=True,
-    flops=2 * 2 * 64**3,
-)
+for _rows in (1, 64):
+    register_function(
+        name=f"replay-mlp-{_rows}",
+        about=f"tanh(tanh(x w + b) w' + b'), {_rows}x64 and all else 64x64, with lg.compile",
+        arrays=partial(_network_arrays, _rows), program=_network, jax_program=_jax_network,
+        replay=True, flops=2 * 2 * _rows * 64**2,
+    )
 register_function(
     name="matmul-128-replay", about="128x128 @ 128x128, float32, with lg.compile",
     arrays=partial(_arrays, (128, 128), (128, 128)), program=_product, jax_program=_product,

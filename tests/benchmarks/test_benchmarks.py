@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lazygrad_runtime.peak import Peak
-from tests.benchmarks import harness, recording, registry, table
+from tests.benchmarks import aims, harness, recording, registry, table
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.registry import Benchmark
 
@@ -47,6 +47,35 @@ def test_shares_and_ratios():
     result = harness.Result(row, {"lazygrad": 2e-3, "torch": 5e-3})
     assert table.cells(result, ["lazygrad", "torch", "jax"], PEAK) == [
         "row", "2.00 ms", "5.00 ms", "–", "2.50", "–", "–"]
+
+
+def test_aims_are_for_rows_that_exist():
+    """Each is one figure, for a row of the table."""
+    names = {row.name for row in registry.all_benchmarks()}
+    assert {aim.row for aim in aims.AIMS} <= names
+    with pytest.raises(ValueError, match="an aim is one figure"):
+        aims.Aim("row", seconds=1.0, ratio=1.0)
+
+
+def test_aims_against_a_run():
+    def result(name: str, seconds: dict[str, float], **work: int) -> harness.Result:
+        row = Benchmark(name=name, about="", make=lambda contestant: lambda: None, **work)
+        return harness.Result(row, seconds)
+
+    results = [result("products", {"lazygrad": 2e-3, "torch": 5e-3, "jax": 3e-3}, flops=10**9),
+               result("reading", {"lazygrad": 1e-3}, nbytes=9 * 10**6),
+               result("failed", {"torch": 1.0})]
+    wanted = [aims.Aim("products", seconds=1.5e-3), aims.Aim("products", seconds=0.5e-3),
+              aims.Aim("products", ratio=1.5), aims.Aim("products", share=0.6),
+              aims.Aim("reading", read=0.8), aims.Aim("reading", ratio=1.0),
+              aims.Aim("failed", seconds=1.0), aims.Aim("not run", seconds=1.0)]
+    assert aims.lines(results, PEAK, wanted) == [
+        list(aims.HEADER),
+        ["products", "1.50 ms", "2.00 ms", "3.00 ms", "1.00 ms", "missed"],
+        ["products", "500 us", "2.00 ms", "3.00 ms", "1.00 ms", "missed; below the floor"],
+        ["products", "1.5x the best peer", "1.50x", "3.00 ms", "1.00 ms", "met"],
+        ["products", "60% of FMA", "50% of FMA", "3.00 ms", "1.00 ms", "missed"],
+        ["reading", "80% of read", "90% of read", "–", "450 us", "met"]]
 
 
 def test_wrong_values_are_not_timed():
