@@ -52,8 +52,8 @@ class Emitted:
 
 
 Emitter = Callable[..., Emitted]
-"""(module, function name, kernel, target): writes the function into the module.  Those of kinds
-that have schedules on the CPU (`loops/candidates.py`) take one as a fifth argument.
+"""(module, function name, kernel, target): writes the function into the module.  Those of the CPU
+take another schedule than the default (`loops/candidates.py`) as a fifth argument.
 """
 
 

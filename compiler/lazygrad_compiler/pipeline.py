@@ -309,6 +309,11 @@ def emit_kernel(
     )
 
 
+def candidates_of(kernel: CompiledKernel, target: Target) -> list[candidates.Schedule]:
+    """Schedules that a kernel with its default one may have instead; that one is the first."""
+    return candidates.candidates(kernel.kernel, target, kernel.schedule, kernel.tasks)
+
+
 def bind(
     graph: Graph,
     count: int,

@@ -33,6 +33,7 @@ from lazygrad_compiler.loops.kernel import Kernel, text
 from lazygrad_compiler.pipeline import (
     CompiledKernel,
     Stages,
+    candidates_of,
     emit_kernel,
     kernel_name,
     library_launches,
@@ -157,7 +158,7 @@ def tune(
         for kernel in stages.kernels
         if again or tuned_schedules.lookup(store.disk(), kernel.name, environment) is None
     ]
-    if not any(candidates.default_schedule(k.kernel, host()) is not None for k in unknown):
+    if not unknown:
         return Report()
     return _Search(stages, unknown, inputs, observer or Observer(), timer).run()
 
@@ -281,14 +282,13 @@ class _Search:
         part, least = NEGLIGIBLE
         described = dict(zip(self.stages.names, self.stages.launches, strict=True))
         for name in (name for name in self.by_name if name in self.tuned):
-            kernel, launch = self.by_name[name].kernel, described[name]
-            default = candidates.default_schedule(kernel, host())
-            if default is None:
-                continue
-            subject = Subject(name, kernel, launch.about, launch.location, [default])
+            compiled, launch = self.by_name[name], described[name]
+            subject = Subject(
+                name, compiled.kernel, launch.about, launch.location, [compiled.schedule]
+            )
             subject.times[0] = [seconds[name]]
             if seconds[name] >= max(part * whole, least):
-                subject.candidates = candidates.candidates(kernel, host())
+                subject.candidates = candidates_of(compiled, host())
             subject.left = list(range(len(subject.candidates)))
             if len(subject.left) > 1:
                 self.subjects.append(subject)

@@ -12,14 +12,31 @@ from lazygrad_compiler.artifact import Tuned
 from lazygrad_compiler.ir.node import Graph, node
 from lazygrad_compiler.loops import candidates
 from lazygrad_compiler.loops.schedule import LoopSchedule, schedule_loops
+from lazygrad_compiler.loops.schedule_arrays import (
+    AttentionSchedule,
+    ScanSchedule,
+    TaskSchedule,
+)
 from lazygrad_compiler.loops.schedule_contraction import ContractionSchedule
 from lazygrad_compiler.loops.schedule_tiles import TileSchedule
-from lazygrad_compiler.pipeline import compile_graph, kernel_name, lower
+from lazygrad_compiler.pipeline import candidates_of, compile_graph, kernel_name, lower
 from lazygrad_compiler.target import host
 from lazygrad_runtime.memory import Buffer
 from lazygrad_runtime.program import Program
-from tests.compiler.every_kind import convolution, drawn, leaf, pointwise, product
+from tests.compiler.every_kind import (
+    convolution,
+    drawn,
+    leaf,
+    pointwise,
+    product,
+    scans,
+    scatter,
+    sorts,
+    winograd,
+)
 from tests.compiler.random_graphs import random_graph
+from tests.compiler.test_attention import Shape
+from tests.compiler.test_attention import graph_of as attention_of
 from tests.compiler.test_columns import norm_backward
 from tests.compiler.test_row_buffers import softmax
 
@@ -46,7 +63,23 @@ GRAPHS = {
     "transposed": transposed,
     "sum of integers": lambda: total("int32"),
     "sum of floats": lambda: total("float32"),
+    "scans": scans,
+    "sorts": sorts,
+    "scatter": scatter,
+    "winograd": winograd,
 }
+ATTENTION = {
+    "attention": (Shape(1, 2, 2, 150, 130, 24, 16), True),
+    "attention of groups": (Shape(4, 4, 2, 70, 200, 16, 16), False),
+    "decoding": (Shape(1, 4, 2, 3, 1100, 16, 16), False),
+}
+
+
+def case(name: str) -> tuple[Graph, list[numpy.ndarray]]:
+    if name in ATTENTION:
+        return attention_of(*ATTENTION[name])
+    graph = GRAPHS[name]()
+    return graph, drawn(graph)
 
 
 def bits(graph: Graph, inputs: list[numpy.ndarray], tuning: dict[str, Tuned]) -> list[bytes]:
@@ -58,9 +91,8 @@ def bits(graph: Graph, inputs: list[numpy.ndarray], tuning: dict[str, Tuned]) ->
 
 def check(graph: Graph, inputs: list[numpy.ndarray], most: int, rng: random.Random) -> int:
     """Runs the graph with candidates of all its kernels at once; gives how many of one."""
-    kernels = [kernel for kernel in lower(graph, host()).kernels
-               if candidates.default_schedule(kernel.kernel, host()) is not None]
-    choices = {kernel.name: candidates.candidates(kernel.kernel, host()) for kernel in kernels}
+    kernels = lower(graph, host()).kernels
+    choices = {kernel.name: candidates_of(kernel, host()) for kernel in kernels}
     for kernel in kernels:
         assert choices[kernel.name][0] == kernel.schedule
         assert len(set(choices[kernel.name])) == len(choices[kernel.name])
@@ -74,17 +106,15 @@ def check(graph: Graph, inputs: list[numpy.ndarray], most: int, rng: random.Rand
     return longest
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", [*GRAPHS, *ATTENTION])
 def test_candidates_give_the_bits_of_the_default(name: str) -> None:
-    graph = GRAPHS[name]()
-    assert check(graph, drawn(graph), 4, random.Random(name)) > 1
+    assert check(*case(name), 4, random.Random(name)) > 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", [*GRAPHS, *ATTENTION])
 def test_all_candidates_give_the_bits_of_the_default(name: str) -> None:
-    graph = GRAPHS[name]()
-    check(graph, drawn(graph), 1000, random.Random(0))
+    check(*case(name), 1000, random.Random(0))
 
 
 @pytest.mark.slow
@@ -96,12 +126,12 @@ def test_candidates_of_random_programs(seed: int) -> None:
 
 def kernel_of(graph: Graph):
     (kernel,) = lower(graph, host()).kernels
-    return kernel.kernel
+    return kernel
 
 
 def test_lanes_along_a_sum_of_floats_are_fixed() -> None:
     floats, whole = (
-        {s.lanes for s in candidates.candidates(kernel_of(total(dtype)), host())}
+        {s.lanes for s in candidates_of(kernel_of(total(dtype)), host())}
         for dtype in ("float32", "int32")
     )
     assert len(floats) == 1
@@ -110,9 +140,9 @@ def test_lanes_along_a_sum_of_floats_are_fixed() -> None:
 
 def test_knobs_of_each_kind_vary() -> None:
     seen: dict[type, set[str]] = {}
-    for make in GRAPHS.values():
-        for kernel in lower(make(), host()).kernels:
-            found = candidates.candidates(kernel.kernel, host())
+    for name in [*GRAPHS, *ATTENTION]:
+        for kernel in lower(case(name)[0], host()).kernels:
+            found = candidates_of(kernel, host())
             for schedule in found[1:]:
                 if type(schedule) is type(found[0]):
                     seen.setdefault(type(schedule), set()).update(
@@ -121,18 +151,33 @@ def test_knobs_of_each_kind_vary() -> None:
     assert seen[ContractionSchedule] >= {"strips", "vectors", "block", "nc", "left", "right"}
     assert seen[LoopSchedule] >= {"lanes", "chunk", "grain", "vector", "row_order"}
     assert seen[TileSchedule] >= {"tile", "grain"}
+    assert seen[AttentionSchedule] == {"pairs", "block", "grain"}
+    assert seen[ScanSchedule] == {"vectors", "grain"}
+    assert seen[TaskSchedule] == {"grain"}
+
+
+def test_what_would_add_in_another_order_is_not_tried() -> None:
+    """Blocks of keys of attention forward; strips of backward where tasks share a head."""
+    (forward, *_), (backward, *_) = (
+        [kernel for kernel in lower(case("attention")[0], host()).kernels
+         if getattr(kernel.kernel, "step", "").startswith(step)]
+        for step in ("forward", "backward"))
+    assert len({schedule.block for schedule in candidates_of(forward, host())}) == 1
+    assert len({schedule.pairs for schedule in candidates_of(forward, host())}) > 1
+    assert len({schedule.pairs for schedule in candidates_of(backward, host())}) == 1
+    assert len({schedule.block for schedule in candidates_of(backward, host())}) > 1
 
 
 def test_large_kernels_try_stores_past_the_caches() -> None:
     large = Graph((node("exp", leaf(0, 1 << 20)),))
-    found = candidates.candidates(kernel_of(large), host())
+    found = candidates_of(kernel_of(large), host())
     assert {schedule.stream for schedule in found} == {True, False}
 
 
 def test_what_is_written_is_read() -> None:
-    for make in GRAPHS.values():
-        for kernel in lower(make(), host()).kernels:
-            for schedule in candidates.candidates(kernel.kernel, host()):
+    for name in [*GRAPHS, *ATTENTION]:
+        for kernel in lower(case(name)[0], host()).kernels:
+            for schedule in candidates_of(kernel, host()):
                 assert candidates.read(candidates.written(schedule)) == schedule
 
 

@@ -19,7 +19,7 @@ from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.loops import candidates
 from lazygrad_compiler.loops.kernel import LoopKernel, text
 from lazygrad_compiler.loops.schedule import LoopSchedule, schedule_loops
-from lazygrad_compiler.pipeline import lower
+from lazygrad_compiler.pipeline import candidates_of, lower
 from lazygrad_compiler.target import Target, host
 from lazygrad_runtime import cache_verify, pool, store, tune, tuned_schedules
 from lazygrad_runtime.cache import CompileCache
@@ -71,7 +71,7 @@ def kernel_of(graph: Graph):
 def another(graph: Graph, kept: CompileCache, speedup: float = 2.0) -> Winner:
     """Keeps another schedule than the default for the graph's kernel, as if it had won."""
     kernel = kernel_of(graph)
-    _, other, *_ = candidates.candidates(kernel.kernel, host())
+    _, other, *_ = candidates_of(kernel, host())
     winner = Winner(Tuned(candidates.written(other), speedup),
                     candidates.written(kernel.schedule), (speedup, 1.0), 7)
     assert tuned_schedules.keep(
@@ -84,7 +84,7 @@ def planted(graph: Graph, seconds: Callable[[candidates.Schedule], float]) -> tu
     """A timer by which the graph's one kernel takes what its schedule says; it runs, too."""
     kernel = kernel_of(graph)
     schedules = {kernel.name: kernel.schedule}
-    for schedule in candidates.candidates(kernel.kernel, host())[1:]:
+    for schedule in tune.candidates_of(kernel, host())[1:]:
         tuning = {kernel.name: Tuned(candidates.written(schedule), 1.0)}
         schedules[lower(graph, host(), tuning).names[0]] = schedule
 
@@ -103,7 +103,7 @@ def test_the_fastest_by_the_clock_wins_and_is_used_from_then_on() -> None:
     graph = chain()
     inputs = inputs_of(graph)
     before = Program(store.artifact_for(graph)).run(inputs)
-    wanted = candidates.candidates(kernel_of(graph).kernel, host())[3]
+    wanted = candidates_of(kernel_of(graph), host())[3]
     (outcome,) = tune.tune(
         graph, inputs, timer=planted(graph, lambda s: 0.001 if s == wanted else 0.002)).outcomes
     assert candidates.read(outcome.winner.tuned.schedule) == wanted
@@ -120,7 +120,6 @@ def test_a_planted_slow_default_is_found_on_the_real_clock(
     def slow(kernel: LoopKernel, target: Target) -> LoopSchedule:
         return dataclasses.replace(schedule_loops(kernel, target), lanes=(2,))
 
-    monkeypatch.setattr(candidates, "schedule_loops", slow)
     monkeypatch.setattr("lazygrad_compiler.llvm.backend.schedule_loops", slow)
     graph = chain()
     assert kernel_of(graph).schedule.lanes == (2,)
@@ -144,10 +143,10 @@ def test_a_candidate_that_changes_results_is_never_used(monkeypatch: pytest.Monk
     kernel = kernel_of(graph)
     wrong = dataclasses.replace(kernel.schedule, lanes=(16,))
     assert wrong != kernel.schedule
-    right = candidates.candidates(kernel.kernel, host())
+    right = candidates_of(kernel, host())
     assert wrong not in right
     inputs = inputs_of(graph)
-    monkeypatch.setattr(candidates, "candidates", lambda *_: [*right, wrong])
+    monkeypatch.setattr(tune, "candidates_of", lambda *_: [*right, wrong])
     (outcome,) = tune.tune(
         graph, inputs, timer=planted(graph, lambda s: 0.001 if s == wrong else 0.002)).outcomes
     assert outcome.refused == 1 and not outcome.winner.is_better
@@ -155,7 +154,7 @@ def test_a_candidate_that_changes_results_is_never_used(monkeypatch: pytest.Monk
 
 def test_an_interrupt_keeps_what_was_found() -> None:
     graph = chain()
-    wanted = candidates.candidates(kernel_of(graph).kernel, host())[2]
+    wanted = candidates_of(kernel_of(graph), host())[2]
     clock = planted(graph, lambda s: 0.001 if s == wanted else 0.002)
     runs = 0
 

@@ -9,6 +9,7 @@ N. Gimelshein, "Online normalizer calculation for softmax", 2018; T. Dao et al.,
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.arrays import Work
@@ -25,12 +26,24 @@ from lazygrad_compiler.llvm.attention_tiles import (
 from lazygrad_compiler.llvm.builder import Module, Value, const
 from lazygrad_compiler.llvm.elementary import emit_elementary
 from lazygrad_compiler.llvm.loops import PARAMETERS, load_arguments
-from lazygrad_compiler.loops.attention import VECTORS, Operand, forward_cut, operands, sizes_of
+from lazygrad_compiler.loops.attention import (
+    VECTORS,
+    Cut,
+    Operand,
+    default_cut,
+    operands,
+    sizes_of,
+)
 from lazygrad_compiler.loops.kernel import ArrayKernel
+from lazygrad_compiler.loops.schedule_arrays import AttentionSchedule
 from lazygrad_compiler.target import Target
 
 
-def emit_attention(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Work:
+def emit_attention(
+    module: Module, name: str, kernel: ArrayKernel, target: Target,
+    schedule: AttentionSchedule | None,
+) -> Work:
+    """schedule: None for the steps that have no strips."""
     if kernel.step == "sum":
         return emit_sum(module, name, kernel, target)
     if kernel.step == "decode":
@@ -38,16 +51,20 @@ def emit_attention(module: Module, name: str, kernel: ArrayKernel, target: Targe
     if kernel.step == "combine":
         return emit_combine(module, name, kernel, target)
     module.opaque_indices = target.has_wide_addresses
+    cut = default_cut(kernel, target)
+    assert cut is not None and schedule is not None
+    cut = replace(cut, pairs=schedule.pairs, block=schedule.block)
     if kernel.step.startswith("backward"):
-        return emit_backward(module, name, kernel, target)
-    return _emit_forward(module, name, kernel, target)
+        return emit_backward(module, name, kernel, target, cut)
+    return _emit_forward(module, name, kernel, target, cut)
 
 
-def _emit_forward(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Work:
+def _emit_forward(
+    module: Module, name: str, kernel: ArrayKernel, target: Target, cut: Cut
+) -> Work:
     f = module.function(name, "void", PARAMETERS, target.function_attributes)
     pointers, _ = load_arguments(f, len(kernel.buffers))
     sizes = sizes_of(kernel)
-    cut = forward_cut(sizes, target)
     tiles = Tiles(f, sizes, cut, pointers)
     everything = operands(kernel)
     written = kernel.step.split()[1:]
@@ -80,6 +97,7 @@ class _Forward:
         self.tiles, self.q, self.k, self.v, self.mask = tiles, q, k, v, mask
         self.results = results
         sizes, cut = tiles.sizes, tiles.cut
+        self.vectors = cut.pairs * VECTORS
         self.with_output = "attention" in results
         self.scratch = scratch = Scratch(tiles.f, tiles.itemsize)
         self.queries = scratch.take(round_up(sizes.width, cut.lanes) * cut.strip)
@@ -100,10 +118,10 @@ class _Forward:
         if self.with_output:
             tiles.clear(self.sums, sizes.value_width * cut.strip)
         end = tiles.visible_keys(first)
-        top, total = const(tiles.vector, -math.inf), const(tiles.vector, 0)
-        carried = [top] * VECTORS + [total] * VECTORS
+        top, total, vectors = const(tiles.vector, -math.inf), const(tiles.vector, 0), self.vectors
+        carried = [top] * vectors + [total] * vectors
         with f.loop(0, end, cut.block, carried, "block") as loop:
-            tops, totals = loop.carried[:VECTORS], loop.carried[VECTORS:]
+            tops, totals = loop.carried[:vectors], loop.carried[vectors:]
             begin = loop.index
             stop = tiles.least(f.add(begin, cut.block), end)
             count = f.sub(stop, begin)
@@ -125,7 +143,7 @@ class _Forward:
                     values, sizes.value_width, self.scores, count, self.sums, factors
                 )
             loop.next = [*new_tops, *totals]
-        tops, totals = loop.results[:VECTORS], loop.results[VECTORS:]
+        tops, totals = loop.results[:vectors], loop.results[vectors:]
         if self.with_output:
             factors = [self._reciprocal(total) for total in totals]
             tiles.write_transposed(self.sums, self.results["attention"], own, first, factors)

@@ -31,8 +31,8 @@ from lazygrad_compiler.llvm.loops import PARAMETERS, load_arguments
 from lazygrad_compiler.loops.attention import (
     SUM_ELEMENTS,
     VECTORS,
+    Cut,
     Operand,
-    backward_cut,
     operands,
     sizes_of,
 )
@@ -42,11 +42,12 @@ from lazygrad_compiler.target import Target
 Head = tuple[Value, Value]
 
 
-def emit_backward(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Work:
+def emit_backward(
+    module: Module, name: str, kernel: ArrayKernel, target: Target, cut: Cut
+) -> Work:
     f = module.function(name, "void", PARAMETERS, target.function_attributes)
     pointers, _ = load_arguments(f, len(kernel.buffers))
     sizes = sizes_of(kernel)
-    cut = backward_cut(sizes, target)
     tiles = Tiles(f, sizes, cut, pointers)
     written = kernel.step.split()[1:]
     everything = operands(kernel)

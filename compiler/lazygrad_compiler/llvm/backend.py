@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lazygrad_compiler.backend import Backend, Emitted
+from lazygrad_compiler.backend import Backend, Emitted, Emitter
 from lazygrad_compiler.fusion.attention import take_apart
 from lazygrad_compiler.fusion.conv_planes import with_planes
 from lazygrad_compiler.fusion.panels import with_panels
@@ -14,13 +14,19 @@ from lazygrad_compiler.llvm.arrays import Emitter as ArrayEmitter
 from lazygrad_compiler.llvm.attention import emit_attention
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import assembly, compile_text, optimize_text
-from lazygrad_compiler.llvm.scan import emit_scan
+from lazygrad_compiler.llvm.scan import default_vectors, emit_scan
 from lazygrad_compiler.llvm.sort import emit_sort
 from lazygrad_compiler.llvm.winograd import emit_winograd
 from lazygrad_compiler.loops.attention import lower_attention
 from lazygrad_compiler.loops.kernel import ArrayKernel, ContractionKernel, LoopKernel, ScatterKernel
 from lazygrad_compiler.loops.scan import lower_scan
 from lazygrad_compiler.loops.schedule import LoopSchedule, schedule_loops
+from lazygrad_compiler.loops.schedule_arrays import (
+    AttentionSchedule,
+    ScanSchedule,
+    TaskSchedule,
+    schedule_attention,
+)
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
     schedule_contraction,
@@ -78,15 +84,55 @@ def _contraction(
     return Emitted(schedule, tasks, schedule.grain, scratch_bytes(kernel, schedule))
 
 
-def _scatter(module: Module, name: str, kernel: ScatterKernel, target: Target) -> Emitted:
+def _scatter(
+    module: Module,
+    name: str,
+    kernel: ScatterKernel,
+    target: Target,
+    chosen: TaskSchedule | None = None,
+) -> Emitted:
     scatter.emit_scatter(module, name, kernel, target)
-    return Emitted(None, scatter.task_count(kernel, target), scatter.grain_for(kernel, target))
+    schedule = chosen or TaskSchedule(scatter.grain_for(kernel, target))
+    return Emitted(schedule, scatter.task_count(kernel, target), schedule.grain)
 
 
-def _array(emitter: ArrayEmitter):
-    def emit(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Emitted:
+def _scan(
+    module: Module,
+    name: str,
+    kernel: ArrayKernel,
+    target: Target,
+    chosen: ScanSchedule | None = None,
+) -> Emitted:
+    vectors = chosen.vectors if chosen else default_vectors(kernel, target)
+    work = emit_scan(module, name, kernel, target, vectors)
+    schedule = chosen or ScanSchedule(vectors, work.grain)
+    return Emitted(schedule, work.tasks, schedule.grain, work.scratch)
+
+
+def _attention(
+    module: Module,
+    name: str,
+    kernel: ArrayKernel,
+    target: Target,
+    chosen: AttentionSchedule | TaskSchedule | None = None,
+) -> Emitted:
+    strips = chosen if isinstance(chosen, AttentionSchedule) else schedule_attention(kernel, target)
+    work = emit_attention(module, name, kernel, target, strips)
+    schedule = chosen or strips or TaskSchedule(work.grain)
+    return Emitted(schedule, work.tasks, schedule.grain, work.scratch)
+
+
+def _array(emitter: ArrayEmitter) -> Emitter:
+    def emit(
+        module: Module,
+        name: str,
+        kernel: ArrayKernel,
+        target: Target,
+        chosen: TaskSchedule | None = None,
+    ) -> Emitted:
         work = emitter(module, name, kernel, target)
-        return Emitted(None, work.tasks, work.grain, work.scratch)
+        schedule = chosen or TaskSchedule(work.grain)
+        return Emitted(schedule, work.tasks, schedule.grain, work.scratch)
 
     return emit
 
@@ -111,9 +157,9 @@ BACKEND = Backend(
         "loops": _loops,
         "contraction": _contraction,
         "scatter": _scatter,
-        "scan": _array(emit_scan),
+        "scan": _scan,
         "sort": _array(emit_sort),
-        "attention": _array(emit_attention),
+        "attention": _attention,
         "winograd": _array(emit_winograd),
     },
     optimize=optimize_text,

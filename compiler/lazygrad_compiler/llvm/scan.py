@@ -238,22 +238,40 @@ def _across_lanes(inner: int, lanes: int) -> int:
     return lanes
 
 
-def _scan_of(f: Function, kernel: ArrayKernel, target: Target) -> tuple[_Scan, bool]:
-    """The step's description, and whether vectors lie along the line."""
-    axis, combine, reverse = kernel.attrs
-    source, result = kernel.buffers[0].dtype, kernel.buffers[-1].dtype
+def _source_of(kernel: ArrayKernel) -> DType:
+    dtype = kernel.buffers[0].dtype
+    return dtypes.uint8 if dtype is dtypes.bool_ else dtype
+
+
+def _cut_of(kernel: ArrayKernel, target: Target) -> tuple[Lines, int, bool]:
+    """The step's lines, lanes of a vector, and whether vectors lie along the line."""
     if kernel.step == "prefix":
         outer, chunks, inner = kernel.shapes[0]
         lines = Lines(outer, chunks, inner, chunks, 1)
     else:
-        lines = lines_of(kernel.shapes[0], axis)
-    source, result = (dtypes.uint8 if d is dtypes.bool_ else d for d in (source, result))
-    wide = accumulator_dtype(source)
-    lanes = min(target.lanes(wide.bits), MOST_LANES)
+        lines = lines_of(kernel.shapes[0], kernel.attrs[0])
+    lanes = min(target.lanes(accumulator_dtype(_source_of(kernel)).bits), MOST_LANES)
     along = lines.inner < lanes and lines.inner & (lines.inner - 1) == 0 and kernel.step != "prefix"
     if not along:
         lanes = _across_lanes(lines.inner, lanes)
-    return _Scan(f, combine, reverse, source, result, wide, lanes, lines), along
+    return lines, lanes, along
+
+
+def default_vectors(kernel: ArrayKernel, target: Target) -> int:
+    """Vectors of columns that a task scans side by side; 0 where it scans along a line."""
+    if kernel.step in COMPACT_STEPS:
+        return 0
+    lines, lanes, along = _cut_of(kernel, target)
+    most = 1 if kernel.attrs[1] == "logaddexp" else target.registers // 4
+    return 0 if along else min(-(-lines.inner // lanes), most)
+
+
+def _scan_of(f: Function, kernel: ArrayKernel, target: Target) -> _Scan:
+    _, combine, reverse = kernel.attrs
+    source, result = _source_of(kernel), kernel.buffers[-1].dtype
+    result = dtypes.uint8 if result is dtypes.bool_ else result
+    lines, lanes, _ = _cut_of(kernel, target)
+    return _Scan(f, combine, reverse, source, result, accumulator_dtype(source), lanes, lines)
 
 
 def _emit_along(scan: _Scan, step: str, pointers: list[Value]) -> Work:
@@ -287,9 +305,8 @@ def _emit_along(scan: _Scan, step: str, pointers: list[Value]) -> Work:
     return Work(lines.outer * lines.chunks, max(1, TASK_ELEMENTS // work))
 
 
-def _emit_across(scan: _Scan, step: str, pointers: list[Value], registers: int) -> Work:
+def _emit_across(scan: _Scan, step: str, pointers: list[Value], vectors: int) -> Work:
     f, lines, lanes = scan.f, scan.lines, scan.lanes
-    vectors = min(-(-lines.inner // lanes), 1 if scan.combine == "logaddexp" else registers // 4)
     width = vectors * lanes
     strips, left = -(-lines.inner // width), lines.inner % width
     _, begin, end, _ = f.parameters
@@ -341,13 +358,15 @@ def _emit_across(scan: _Scan, step: str, pointers: list[Value], registers: int) 
     return Work(lines.outer * lines.chunks * strips, max(1, TASK_ELEMENTS // work))
 
 
-def emit_scan(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Work:
+def emit_scan(
+    module: Module, name: str, kernel: ArrayKernel, target: Target, vectors: int
+) -> Work:
+    """vectors: as of a `ScanSchedule`."""
     f = module.function(name, "void", PARAMETERS, target.function_attributes)
     pointers, _ = load_arguments(f, len(kernel.buffers))
     if kernel.step in COMPACT_STEPS:
         return COMPACT_STEPS[kernel.step](f, kernel, pointers)
-    scan, along = _scan_of(f, kernel, target)
-    if along:
+    scan = _scan_of(f, kernel, target)
+    if vectors == 0:
         return _emit_along(scan, kernel.step, pointers)
-    return _emit_across(scan, kernel.step, pointers, target.registers)
-
+    return _emit_across(scan, kernel.step, pointers, vectors)

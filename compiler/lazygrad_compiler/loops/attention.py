@@ -161,6 +161,15 @@ def backward_cut(sizes: Sizes, target: Target) -> Cut:
     return Cut(lanes, rows, pairs, block, chunks)
 
 
+def default_cut(kernel: ArrayKernel, target: Target) -> Cut | None:
+    """None for the steps that have no strips."""
+    if kernel.step.startswith("forward"):
+        return forward_cut(sizes_of(kernel), target)
+    if kernel.step.startswith("backward"):
+        return backward_cut(sizes_of(kernel), target)
+    return None
+
+
 def decodes(q: Shape, k: Shape, causal: bool) -> bool:
     """Whether attention of operands of these shapes is few queries to many keys."""
     if causal or not k[1]:

@@ -1,11 +1,13 @@
 """Candidate schedules of a kernel, for a tuner to time.
 
-In: a kernel and a target.  Out: schedules that all compute the same bits, the default first.  The
-knobs are the fields of the schedules themselves: register tile, blocks, parts of k, packing and
-operands' sides of a contraction; lanes, chunk, grain, stores past the caches, rows fetched ahead of
-a row kernel; rows and chunk of a tile of windows.  What would add floats up in another order is not
-among them: lanes along a reduction, slices of k.  (Parts of k are no such thing: sums rest between
-them and go on.)
+In: a kernel, its default schedule, a target.  Out: schedules that all compute the same bits, the
+default first.  The knobs are the fields of the schedules themselves: register tile, blocks, parts
+of k, packing and operands' sides of a contraction; lanes, chunk, grain, stores past the caches,
+rows fetched ahead of a row kernel; rows and chunk of a tile of windows; strips of queries, blocks
+of keys and heads of a task of attention; columns and lines of a task of a scan; tasks taken at a
+time of all else.  What would add floats up in another order is not among them: lanes along a
+reduction, slices of k, blocks of keys of attention forward.  (Parts of k are no such thing: sums
+rest between them and go on.)
 """
 
 from __future__ import annotations
@@ -14,20 +16,38 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields, replace
-from typing import Any
+from typing import Any, get_args
 
-from lazygrad_compiler.loops.kernel import ContractionKernel, Kernel, LoopKernel, Stage
-from lazygrad_compiler.loops.schedule import LoopSchedule, schedule_loops
+from lazygrad_compiler.loops.attention import VECTORS, default_cut, sizes_of
+from lazygrad_compiler.loops.kernel import (
+    ArrayKernel,
+    ContractionKernel,
+    Kernel,
+    LoopKernel,
+    Stage,
+)
+from lazygrad_compiler.loops.schedule import LoopSchedule
+from lazygrad_compiler.loops.schedule_arrays import (
+    AttentionSchedule,
+    ScanSchedule,
+    TaskSchedule,
+)
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
     Plan,
     contraction_plans,
-    schedule_contraction,
 )
-from lazygrad_compiler.loops.schedule_tiles import MOST_UNROLLED, TileSchedule, schedule_tiles
+from lazygrad_compiler.loops.schedule_tiles import MOST_UNROLLED, TileSchedule
 from lazygrad_compiler.target import Target
 
-Schedule = LoopSchedule | TileSchedule | ContractionSchedule
+Schedule = (
+    LoopSchedule
+    | TileSchedule
+    | ContractionSchedule
+    | AttentionSchedule
+    | ScanSchedule
+    | TaskSchedule
+)
 
 TILE_SLACK = 1.3
 """How far our count of a register tile's cycles may be off."""
@@ -43,37 +63,30 @@ LEAST_STREAMED = 1 << 20
 """Bytes of a kernel's buffers from which on stores past the caches are tried."""
 
 
-def default_schedule(kernel: Kernel, target: Target) -> Schedule | None:
-    """What the heuristics choose; None for a kernel whose emitter has no schedule."""
-    if isinstance(kernel, ContractionKernel):
-        return schedule_contraction(kernel, target)
-    if isinstance(kernel, LoopKernel):
-        return schedule_tiles(kernel, target) or schedule_loops(kernel, target)
-    return None
-
-
-def candidates(kernel: Kernel, target: Target) -> list[Schedule]:
-    """Schedules of the same results, bit by bit, the default first; none where the kind of kernel
-    has no schedules.
+def candidates(kernel: Kernel, target: Target, first: Schedule, tasks: int) -> list[Schedule]:
+    """Schedules of the same results, bit by bit, the default (`first`) first; that alone where
+    there is nothing to choose.  tasks: how many it has by default.
     """
-    first = default_schedule(kernel, target)
-    if first is None:
-        return []
-    others: Iterable[Schedule]
+    others: Iterable[Schedule] = ()
     if isinstance(kernel, ContractionKernel) and isinstance(first, ContractionSchedule):
         others = _contractions(kernel, target, first)
     elif isinstance(kernel, LoopKernel) and isinstance(first, TileSchedule):
         others = _tiles(kernel, target, first)
-    else:
-        assert isinstance(kernel, LoopKernel) and isinstance(first, LoopSchedule)
+    elif isinstance(kernel, LoopKernel) and isinstance(first, LoopSchedule):
         others = _loops(kernel, target, first)
+    elif isinstance(kernel, ArrayKernel) and isinstance(first, AttentionSchedule):
+        others = _attention(kernel, target, first, tasks)
+    elif isinstance(first, ScanSchedule):
+        others = _scans(target, first, tasks)
+    elif isinstance(first, TaskSchedule):
+        others = (TaskSchedule(grain) for grain in _grains(first.grain, tasks))
     return list(dict.fromkeys([first, *others]))
 
 
 # ---- as text
 
 
-KINDS = {kind.__name__: kind for kind in (LoopSchedule, TileSchedule, ContractionSchedule)}
+KINDS = {kind.__name__: kind for kind in get_args(Schedule)}
 
 
 def written(schedule: Schedule) -> str:
@@ -283,3 +296,49 @@ def _tiles(kernel: LoopKernel, target: Target, first: TileSchedule) -> Iterator[
             yield replace(first, chunk=max(chunk // lanes * lanes, lanes))
     for grain in _scaled(first.grain, (4, 0.25)):
         yield replace(first, grain=grain)
+
+
+# ---- whole arrays
+
+
+def _grains(first: int, tasks: int) -> list[int]:
+    """Other numbers of tasks to take at a time, as many as all at most."""
+    return [grain for grain in _scaled(first, (0.25, 2, 4, 16)) if grain < 2 * tasks]
+
+
+def _scans(target: Target, first: ScanSchedule, tasks: int) -> Iterator[ScanSchedule]:
+    """Of columns, fewer and more side by side: as many totals as half of the registers hold."""
+    for grain in _grains(first.grain, tasks):
+        yield replace(first, grain=grain)
+    for factor in (0.25, 0.5, 2) if first.vectors else ():
+        vectors = max(int(first.vectors * factor), 1)
+        if vectors <= target.registers // 2:
+            yield ScanSchedule(vectors, max(first.grain * first.vectors // vectors, 1))
+
+
+def _attention(
+    kernel: ArrayKernel, target: Target, first: AttentionSchedule, tasks: int
+) -> Iterator[AttentionSchedule]:
+    """Longer and shorter strips of queries, and backward other blocks of keys, while what a strip
+    holds of a block stays in half of L2.
+    """
+    sizes, cut = sizes_of(kernel), default_cut(kernel, target)
+    assert cut is not None
+    backward = kernel.step.startswith("backward")
+    pairs = {first.pairs}
+    if cut.chunks == 1:  # else it would be others that go into one partial sum
+        strip = VECTORS * cut.lanes
+        pairs |= {count for count in (1, 2, 4) if count == 1 or count * strip < 2 * sizes.queries}
+    blocks = {first.block}
+    if backward:
+        longest = -(-sizes.keys // cut.rows) * cut.rows
+        for block in _scaled(first.block, (0.5, 2, 4)):
+            blocks.add(min(-(-block // cut.rows) * cut.rows, longest))
+    for count in sorted(pairs):
+        for block in sorted(blocks):
+            held = block * count * VECTORS * cut.lanes * sizes.wide.itemsize * (1 + backward)
+            if held <= target.l2_bytes // 2:
+                yield replace(first, pairs=count, block=block)
+    for grain in _grains(first.grain, tasks):
+        yield replace(first, grain=grain)
+
