@@ -11,7 +11,6 @@ one program.  Values without autograd history then become fresh leaves, which fr
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import Any
 from weakref import ref
@@ -21,6 +20,7 @@ import numpy
 from lazygrad._core import graph
 from lazygrad._core.context import TensorError, here, now
 from lazygrad._core.recast import RECAST, recast
+from lazygrad_compiler import forks
 from lazygrad_compiler.ir import node as nodes
 from lazygrad_compiler.ir.dtypes import DType, dtype_of_numpy
 from lazygrad_compiler.ir.node import (
@@ -166,7 +166,7 @@ written_callbacks: list[Callable[[Cell, Node, bool], None]] = []
 observation_callbacks: list[Callable[[str], None]] = []
 """Called with the user's line before values are computed: `compile` refuses or splits here."""
 
-_lock = threading.RLock()
+_lock = forks.rlock(forks.CELLS)
 _pending: list[Any] = []
 _with_history: list[Any] = []
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from lazygrad._core.context import fail, now
 from lazygrad._core.tensor import Tensor, wrap
 from lazygrad._core.values import check_device
 from lazygrad._core.values import device as device_named
+from lazygrad_compiler import forks
 from lazygrad_compiler.ir.node import Node
 
 __all__ = ["Generator", "manual_seed", "seed", "initial_seed", "get_rng_state", "set_rng_state"]
@@ -41,14 +41,14 @@ class Generator:
 
     def __init__(self, device: Any = "cpu") -> None:
         check_device(device, "Generator")
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self.manual_seed(FIRST_SEED)
 
     def __getstate__(self) -> tuple[int, int]:
         return self._seed, self._offset
 
     def __setstate__(self, state: tuple[int, int]) -> None:
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._seed, self._offset = state
 
     @property

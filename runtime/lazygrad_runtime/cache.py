@@ -23,7 +23,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lazygrad_compiler import forks
 from lazygrad_compiler.parallel import Jobs
 from lazygrad_runtime.cache_counters import EVENTS, KEY_DIGITS, CacheCounters, Totals
 from lazygrad_runtime.cache_entry import (
@@ -110,7 +110,7 @@ class CompileCache:
         self.path = default_folder() if path is None else Path(os.path.abspath(path))
         self.enabled = os.environ.get("LAZYGRAD_CACHE", "").strip() != "0"
         self.limits = _limits_from_environment() if limits is None else limits
-        self._opening = threading.Lock()
+        self._opening = forks.lock()
         self._folder: TrustedFolder | None = None
         self._refused = False
 

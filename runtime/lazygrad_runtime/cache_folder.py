@@ -227,4 +227,7 @@ class TrustedFolder:
                     break
             yield had
         finally:
+            if had:  # closing alone leaves it to a child that was forked meanwhile
+                with contextlib.suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)

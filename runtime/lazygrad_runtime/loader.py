@@ -19,15 +19,17 @@ from __future__ import annotations
 import itertools
 import struct
 import sys
-import threading
 from collections.abc import Mapping
 
 import llvmlite.binding as llvm
 
+from lazygrad_compiler import forks
+
 # ELF `e_machine`, at byte 18 of the header, for the machines that we run on.
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 
-_lock = threading.Lock()
+_lock = forks.lock(forks.LOADER)
+forks.know_llvmlite(llvm)
 _library_numbers = itertools.count()
 _linker: llvm.LLJIT | None = None
 _target_ready = False

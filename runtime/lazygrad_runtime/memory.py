@@ -21,14 +21,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import operator
-import os
 import sys
-import threading
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from lazygrad_compiler import forks
 from lazygrad_runtime.machine import memory_limit
 
 ALIGNMENT = 64
@@ -241,7 +240,7 @@ class Allocator:
         self.limit = (memory_limit() or LARGEST_REQUEST) if limit is None else limit
         self.cache_limit = max(self.limit // 4, 1 << 28) if cache_limit is None else cache_limit
         self._system = _SystemMemory()
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._free: dict[int, FreeList] = {}
         self._by_size: dict[int, FreeList] = {}
         self._clock = 0
@@ -345,15 +344,8 @@ class Allocator:
         """Starts measuring the peak afresh from what is in use now."""
         self._peak = self._in_use
 
-    def _after_fork_in_child(self) -> None:
-        """Another thread of the parent may have held the lock; it does not exist here."""
-        self._lock = threading.Lock()
-
 
 _allocator = Allocator()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_allocator._after_fork_in_child)
 
 
 def allocate(nbytes: int) -> Buffer:

@@ -28,6 +28,7 @@ import time
 
 import llvmlite.binding as llvm
 
+from lazygrad_compiler import forks
 from lazygrad_runtime import pool_ir
 from lazygrad_runtime.loader import LoadedCode, initialize_target, load_object
 from lazygrad_runtime.machine import usable_cpus
@@ -86,8 +87,8 @@ class ThreadPool:
     """
 
     def __init__(self, threads: int, code: LoadedCode | None = None):
-        self.lock = threading.Lock()
-        self._growing = threading.Lock()
+        self.lock = forks.lock()
+        self._growing = forks.lock()
         self._code = code or compile_pool()
         self._worker_loop = _WorkerLoop(self._code.address("worker_loop"))
         self._stop_workers = _StopWorkers(self._code.address("stop_workers"))
@@ -215,14 +216,12 @@ class ThreadPool:
 
     def _after_fork_in_child(self) -> None:
         """The workers exist in the parent only; here, the next `get_pool` starts new ones."""
-        self.lock = threading.Lock()
-        self._growing = threading.Lock()
         self._workers = []
         self._stop()
 
 
 _pool: ThreadPool | None = None
-_creation = threading.Lock()
+_creation = forks.lock(forks.POOL)
 _exiting = False
 
 
@@ -253,8 +252,6 @@ def get_num_threads() -> int:
 
 
 def _after_fork_in_child() -> None:
-    global _creation
-    _creation = threading.Lock()
     if _pool is not None:
         _pool._after_fork_in_child()
 
@@ -273,5 +270,4 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+forks.in_child(_after_fork_in_child)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from lazygrad_compiler import forks
 from lazygrad_compiler.artifact import Artifact, canonical_graph, pruned
 from lazygrad_compiler.ir import node as nodes
 from lazygrad_compiler.ir.composite import unfold
@@ -275,7 +276,7 @@ class _Kept:
 
 _programs: dict[tuple, _Kept] = {}
 _stamps = itertools.count()
-_keeping = threading.Lock()
+_keeping = forks.lock()
 _kept_code = 0
 """Bytes of machine code of `_programs`, about."""
 
@@ -316,18 +317,36 @@ def _keep(key: tuple, kept: _Kept) -> None:
                 return
 
 
+_not_collecting: set[int] = set()
+"""The threads within `no_collections`."""
+
+
 @contextlib.contextmanager
 def no_collections() -> Iterator[None]:
     """Within, nobody looks for garbage: what a compilation makes lives until its end, and hundreds
     of looks at all of it take 60 to 90 ms for a small GPT.
     """
     enabled = gc.isenabled()
-    gc.disable()
+    thread = threading.get_ident()
     try:
+        if enabled:
+            _not_collecting.add(thread)
+            gc.disable()
         yield
     finally:
         if enabled:
             gc.enable()
+            _not_collecting.discard(thread)
+
+
+def _collect_in_child() -> None:
+    """Another thread of the parent would have seen to it; it does not exist in the child."""
+    if _not_collecting - {threading.get_ident()}:
+        gc.enable()
+    _not_collecting.clear()
+
+
+forks.in_child(_collect_in_child)
 
 
 def _drop(key: tuple) -> None:

@@ -11,13 +11,13 @@ import dataclasses
 import functools
 import hashlib
 import json
-import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lazygrad_compiler import forks
 from lazygrad_compiler.artifact import Artifact, Tuning, described_tuning
 from lazygrad_compiler.ir.node import Graph
 from lazygrad_compiler.ir.text import print_graph
@@ -51,7 +51,7 @@ compile_callbacks: list[Callable[[Graph, Stages | None, Artifact], None]] = []
 is None on a disk hit.
 """
 
-_lock = threading.RLock()
+_lock = forks.rlock(forks.STORE)
 _kernels: weakref.WeakValueDictionary[str, LoadedCode] = weakref.WeakValueDictionary()
 _objects: dict[str, bytes] = {}
 _object_bytes = 0

@@ -258,6 +258,21 @@ def test_killed_at_two_hundred_points_of_a_write(cache):
     assert (report.findings, report.unclaimed, report.temporaries) == ([], 0, 0)
 
 
+def test_a_process_forked_within_a_write_does_not_keep_others_out(cache):
+    folder = TrustedFolder(cache.path)
+    with writing(folder):
+        child = os.fork()
+        if child == 0:
+            time.sleep(STUCK)
+            os._exit(0)
+    try:
+        with cache_locks.alone(folder, seconds=0.0) as undisturbed:
+            assert undisturbed
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_a_writer_that_is_stopped_does_not_hang_the_others(cache):
     """Others store beside it; who deletes gives up after a while and says so."""
     ready = processes.Event()

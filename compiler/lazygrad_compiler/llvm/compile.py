@@ -16,8 +16,11 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from lazygrad_compiler import forks
 from lazygrad_compiler.llvm.half import needs_conversions, with_conversions
 from lazygrad_compiler.target import Target
+
+forks.know_llvmlite(llvm)
 
 
 @functools.cache

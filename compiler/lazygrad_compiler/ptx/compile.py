@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import re
-import threading
 
 import llvmlite.binding as llvm
 
+from lazygrad_compiler import forks
 from lazygrad_compiler.cuda_target import CudaTarget
 
-lock = threading.RLock()
+lock = forks.rlock(forks.EMITTER)
 """LLVM's code generator for an architecture is used by one thread at a time."""
 
 ALLOWED = re.compile(

@@ -11,11 +11,11 @@ import ctypes
 import dataclasses
 import functools
 import os
-import threading
 from collections import deque
 from ctypes import c_char, c_int, c_size_t, c_void_p
 from typing import TYPE_CHECKING, Any
 
+from lazygrad_compiler import forks
 from lazygrad_compiler.ir.node import Location
 from lazygrad_runtime.cuda.errors import CudaError, DeviceLost, NoDevice
 from lazygrad_runtime.precision import precision
@@ -66,7 +66,7 @@ class Device:
         self.era = 0
         self.recent: deque[tuple[str, Location]] = deque(maxlen=REMEMBERED)
         self._process = os.getpid()
-        self._lock = threading.RLock()
+        self._lock = forks.rlock()
         self._context: int | None = None
         self._clear()
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any
 
+from lazygrad_compiler import forks
 from lazygrad_runtime.cuda.errors import LOSING, OUT_OF_MEMORY, CudaError, NoDevice, advice
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Driver:
             )
         self._devices: list[Device] | None = None
         self.pinned: PinnedPool | None = None
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
 
     if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Callable[..., None]: ...
@@ -204,7 +205,7 @@ class _State:
 
 
 _state = _State()
-_lock = threading.RLock()
+_lock = forks.rlock()
 
 
 def driver() -> Driver:

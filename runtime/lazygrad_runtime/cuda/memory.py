@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections import deque
 from collections.abc import Sequence
 from ctypes import byref, c_size_t, c_uint64
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from lazygrad_compiler import forks
 from lazygrad_runtime.cuda.context import Device
 from lazygrad_runtime.cuda.errors import OUT_OF_MEMORY, DeviceLost
 from lazygrad_runtime.memory import capacity_of
@@ -133,7 +133,7 @@ class Pool:
         self.device = device
         self.driver = device.driver
         self.returned: deque[tuple[int, int, int, set[int] | None]] = deque()
-        self._lock = threading.RLock()
+        self._lock = forks.rlock()
         self._free: dict[tuple[int, int], list[int]] = {}  # (stream, capacity) -> pointers
         self._slab_of: dict[int, _Slab] = {}
         self._cutting: dict[tuple[int, int], _Slab] = {}  # (stream, slab size) -> the slab in use

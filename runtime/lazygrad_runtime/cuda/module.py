@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_size_t, c_void_p
 from typing import Any
 
+from lazygrad_compiler import forks
 from lazygrad_runtime import store
 from lazygrad_runtime.cuda.context import Device
 from lazygrad_runtime.cuda.errors import LOSING
@@ -35,7 +35,7 @@ class Modules:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._lock = threading.RLock()
+        self._lock = forks.rlock()
         self._functions: dict[str, int] = {}
         self._shared: dict[str, int] = {}
         self.linked = 0

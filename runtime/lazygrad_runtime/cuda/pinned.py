@@ -7,10 +7,10 @@ block holds the block by an event, which is waited for before the block is given
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from ctypes import byref, c_void_p
 
+from lazygrad_compiler import forks
 from lazygrad_runtime.cuda.driver import Driver, driver
 from lazygrad_runtime.cuda.stream import Event, Stream
 from lazygrad_runtime.memory import Buffer
@@ -43,7 +43,7 @@ class PinnedPool:
 
     def __init__(self, owner: Driver) -> None:
         self._driver = owner
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._returned: deque[tuple[int, int, list[Event]]] = deque()
         self._free: dict[int, list[tuple[int, list[Event]]]] = {}
 

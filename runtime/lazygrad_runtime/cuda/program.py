@@ -13,11 +13,11 @@ inputs as they were.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from lazygrad_compiler import forks
 from lazygrad_compiler.artifact import Artifact, GridLaunch
 from lazygrad_compiler.ir.dtypes import DTYPES
 from lazygrad_runtime import program as programs
@@ -42,7 +42,7 @@ class CudaProgram:
         self.device = device
         self.input_count = artifact.inputs
         self._sizes = [_bytes(name, shape) for name, shape in artifact.outputs]
-        self._lock = threading.RLock()
+        self._lock = forks.rlock()
         self._era = -1
         self._library: LibraryCaller | None = None
         if artifact.library:

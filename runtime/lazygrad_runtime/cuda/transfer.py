@@ -10,10 +10,10 @@ memory may change as soon as it returns.
 from __future__ import annotations
 
 import ctypes
-import threading
 
 import numpy as np
 
+from lazygrad_compiler import forks
 from lazygrad_runtime.cuda.context import Device
 from lazygrad_runtime.cuda.memory import DeviceBuffer
 from lazygrad_runtime.cuda.pinned import PinnedBlock, pinned
@@ -29,7 +29,7 @@ class Staging:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._lock = threading.RLock()
+        self._lock = forks.rlock()
         self._halves = [pinned(HALF_BYTES), pinned(HALF_BYTES)]
         self._events: list[dict[int, Event]] = [{}, {}]  # of each half, by stream
         self._half = self._position = 0
