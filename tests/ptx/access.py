@@ -7,6 +7,7 @@ stores done on `memory.Space`.  Every address must be a multiple of the access's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -95,19 +96,26 @@ def _of_lane(error: MemoryFault, numbers: np.ndarray, address: np.ndarray) -> Me
 
 
 def load(
-    batch: Any, lanes: Lanes, space: str, address: np.ndarray, size: int, count: int = 1
-) -> np.ndarray:
-    """Unsigned values (lanes, count) of `size` bytes each."""
+    batch: Any, lanes: Lanes, space: str, address: np.ndarray, size: int, count: int = 1,
+    used: Sequence[int] = (),
+) -> np.ndarray:  # fmt: skip
+    """Unsigned values (lanes, count) of `size` bytes each, of which some are used (default: all):
+    the others may be anything.
+    """
     numbers = numbers_of(batch, lanes)
     result = None
     for held, index, at in parts(batch, numbers, space, address, size * count):
         some, where = (numbers, address) if at is None else (numbers[at], address[at])
         try:
-            values = held.load(index, size, count)
+            values = held.load(index, size, count, used)
         except MemoryFault as error:
             raise _of_lane(error, some, where) from None
         if batch.races is not None and held is batch.shared:
-            batch.races.read(some, index, size * count)
+            if len(used) in (0, count):
+                batch.races.read(some, index, size * count)
+            else:
+                for element in used:
+                    batch.races.read(some, index + element * size, size)
         if at is None:
             return values
         if result is None:

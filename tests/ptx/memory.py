@@ -11,6 +11,8 @@ and local memory occupy windows of their own, everything else is global.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tests.ptx.parser import PtxError
@@ -60,11 +62,19 @@ class Space:
                 element = int(np.flatnonzero(bad)[0])
                 raise MemoryFault(what, element)
 
-    def load(self, index: np.ndarray, size: int, count: int) -> np.ndarray:
-        """Unsigned values (len(index), count) of `size` bytes each, from checked memory."""
-        self._check(index, size * count, ALLOCATED, f"reads outside of any {self.name} allocation")
-        if self.check_written:
-            self._check(index, size * count, WRITTEN, f"reads {self.name} memory nobody wrote")
+    def load(
+        self, index: np.ndarray, size: int, count: int, used: Sequence[int] = ()
+    ) -> np.ndarray:
+        """Unsigned values (len(index), count) of `size` bytes each, from checked memory; only the
+        elements `used` are checked (default: all).
+        """
+        checked = [(index, size * count)]
+        if len(used) not in (0, count):
+            checked = [(index + element * size, size) for element in used]
+        for start, length in checked:
+            self._check(start, length, ALLOCATED, f"reads outside of any {self.name} allocation")
+            if self.check_written:
+                self._check(start, length, WRITTEN, f"reads {self.name} memory nobody wrote")
         view = self.data.view(f"u{size}")
         first = index // size
         if count == 1:

@@ -99,9 +99,11 @@ def load(compiler: Compiler, item: Instruction) -> Step:
     named, address = compiler.address(item.operands[1])
     space = space or named
     size, dtype = types.BYTES[type_], types.INTEGERS[bits]
+    of_element = (1 << size) - 1
+    used = [k for k in range(count) if not item.used or item.used >> k * size & of_element]
 
     def run(batch: Any, lanes: Lanes) -> None:
-        values = access.load(batch, lanes, space, address(batch, lanes), size, count)
+        values = access.load(batch, lanes, space, address(batch, lanes), size, count, used)
         for index, write in enumerate(writes):
             write(batch, lanes, np.ascontiguousarray(values[:, index]).view(dtype))
 

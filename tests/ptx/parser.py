@@ -87,13 +87,16 @@ Operand = Register | Immediate | Symbol | Address | Vector | Pair | Negated | Si
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """opcode: as written (`ld.global.v2.b32`).  predicate: the guard and whether it is negated."""
+    """opcode: as written (`ld.global.v2.b32`).  predicate: the guard and whether it is negated.
+    used: one bit for each byte of a load that counts (the pragma `used_bytes_mask`); 0: all.
+    """
 
     opcode: str
     operands: tuple[Operand, ...]
     predicate: tuple[Register, bool] | None
     line: int
     text: str
+    used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,7 @@ class _Parser:
         self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
         self._scopes: list[dict[str, str]] = []
         self._scope_count = 0
+        self._used = 0
         self.module = ModuleSyntax()
 
     # ---- tokens
@@ -393,12 +397,17 @@ class _Parser:
                 while self._kind() == "number" or self._peek()[:6] in (",", "+", "$L__in"):
                     self._next()
         elif word == ".pragma":
-            while self._next() != ";":
-                pass
+            self._pragma()
         elif self._kind() == "word" and self._peek(1) == ":":
             self._label(kernel)
         else:
             self._instruction(kernel)
+
+    def _pragma(self) -> None:
+        while (word := self._next()) != ";":
+            found = re.fullmatch(r'"used_bytes_mask (0x[0-9a-fA-F]+)"', word)
+            if found:
+                self._used = int(found[1], 16)
 
     def _label(self, kernel: Kernel) -> None:
         name = self._rename(self._next(), define=len(self._scopes) > 1)
@@ -459,8 +468,10 @@ class _Parser:
         self._expect(";")
         last = self._tokens[self._position - 1].start
         source = " ".join(self._text[self._tokens[first].start : last].split())
+        used, self._used = self._used, 0
+        line = self._line(first)
         kernel.body.append(
-            Instruction(opcode, tuple(operands), predicate, self._line(first), source + ";")
+            Instruction(opcode, tuple(operands), predicate, line, source + ";", used)
         )
 
     def _operand(self, kernel: Kernel) -> Operand:

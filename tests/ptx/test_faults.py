@@ -152,3 +152,23 @@ def test_memory_errors():
         memory.free(address)
     with pytest.raises(Exception, match="leaves its allocation"):
         memory.read(memory.allocate(8), 9)
+
+
+@pytest.mark.parametrize("bytes_used, fine", [("0xfff", True), ("0xffff", False), ("", False)])
+def test_bytes_that_a_load_does_not_use(bytes_used, fine):
+    """LLVM rounds loads of three elements up to four, and says which bytes count."""
+    memory = DeviceMemory()
+    x, y = memory.allocate(16), memory.allocate(4)
+    memory.write(x, np.arange(3, dtype=np.int32))
+    pragma = f'\t.pragma "used_bytes_mask {bytes_used}";\n' if bytes_used else ""
+    body = pragma + (
+        "\tld.global.v4.b32 {%r1, %r2, %r3, %r4}, [%a0];\n\tadd.s32 %r1, %r1, %r3;\n"
+        "\tst.global.b32 [%a1], %r1;\n"
+    )
+    module = Module(kernel_text(body, 2), memory)
+    if fine:
+        module.launch("kernel", 1, 1, [x, y])
+        assert memory.read_array(y, np.int32, (1,)) == 2
+    else:
+        with pytest.raises(KernelFault, match="memory nobody wrote"):
+            module.launch("kernel", 1, 1, [x, y])

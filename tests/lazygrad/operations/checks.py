@@ -175,7 +175,7 @@ def caller(record: OperationRecord, library: Library) -> Callable[..., Any]:
     return library.function(record.name)
 
 
-def _plain(record: OperationRecord) -> Callable[[Library, Sample], Any]:
+def plain_program(record: OperationRecord) -> Callable[[Library, Sample], Any]:
     def program(library: Library, sample: Sample) -> Any:
         return caller(record, library)(
             *library.convert(sample.arguments), **library.convert_keywords(sample.keywords)
@@ -221,7 +221,7 @@ def _by_reference(record: OperationRecord) -> Callable[[Case], tuple[dict[str, L
 
 def check_values(record: OperationRecord) -> list[str]:
     """Every sample in every dtype; PyTorch's values, dtypes, shapes and structure."""
-    return _compared(record, _cases(record, _plain(record), record.dtypes))
+    return _compared(record, _cases(record, plain_program(record), record.dtypes))
 
 
 def _compared(record: OperationRecord, cases: list[Case]) -> list[str]:
@@ -274,7 +274,7 @@ def check_special(record: OperationRecord) -> list[str]:
     """NaN, infinities, signed zeros and huge numbers in the first argument."""
     dtypes = tuple(name for name in (*FULL_FLOATS, *HALVES) if name in record.dtypes)
     cases = [
-        Case(f"special {number}", dtype, each, _plain(record))
+        Case(f"special {number}", dtype, each, plain_program(record))
         for dtype in dtypes
         for number, plain in enumerate(samples_of(record, dtype)[:2])
         for each in _with_specials(plain)
@@ -467,7 +467,7 @@ def check_out(record: OperationRecord) -> list[str]:
 
 def check_view(record: OperationRecord) -> list[str]:
     """The result is a view: writes to it are seen in the argument, and the other way round."""
-    plain = _plain(record)
+    plain = plain_program(record)
 
     def program(library: Library, sample: Sample) -> Any:
         arguments = library.convert(sample.arguments)
@@ -515,7 +515,7 @@ def check_errors(record: OperationRecord) -> list[str]:
 def _error_problems(record: OperationRecord, number: int, bad: ErrorInput) -> list[str]:
     title = f"{record.identity} error {number} {show_sample(bad.sample)}"
     try:
-        result = _plain(record)(LAZY, bad.sample)
+        result = plain_program(record)(LAZY, bad.sample)
         have = leaves_of(result)
     except Exception as error:
         kind, text = type(error), _message(error)

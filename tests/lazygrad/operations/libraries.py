@@ -134,7 +134,7 @@ def array_of(tensor: Any) -> numpy.ndarray:
             raw = tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
             return raw.reshape(tuple(tensor.shape)).copy()
         return tensor.numpy(force=True).copy()
-    return numpy.array(tensor.detach().numpy())
+    return numpy.array(tensor.detach().cpu().numpy())
 
 
 def is_tensor(value: Any) -> bool:

@@ -111,7 +111,7 @@ def _points(make: Maker) -> Sequence[Sample]:
             sample(p, [3, 2], density=True), sample(make(4, 5, 3), 2, weight=make(4, 5))]
 
 
-def _plain(name: str) -> Any:
+def plain_program(name: str) -> Any:
     """The result as a plain tuple: PyTorch's is a structure of its own."""
     def call(library: Any, *arguments: Any, **keywords: Any) -> Any:
         counts, edges = getattr(library, name)(*arguments, **keywords)
@@ -156,11 +156,11 @@ RECORDS = [
     ),
     OperationRecord(
         "histogram", _histograms, dtypes=FULL_FLOATS, gradients=(), method=True,
-        call=_plain("histogram"), tolerance={"float32": (1e-5, 1e-6)},
+        call=plain_program("histogram"), tolerance={"float32": (1e-5, 1e-6)},
         errors=(ErrorInput(sample(numpy.ones(3), 0), (RuntimeError,), "bins"),
                 ErrorInput(sample(numpy.ones(3), 3, weight=numpy.ones(2)), (RuntimeError,),
                            "weights")),
     ),
     OperationRecord("histogramdd", _points, dtypes=FULL_FLOATS, gradients=(),
-                    call=_plain("histogramdd"), tolerance={"float32": (1e-5, 1e-6)}),
+                    call=plain_program("histogramdd"), tolerance={"float32": (1e-5, 1e-6)}),
 ]
