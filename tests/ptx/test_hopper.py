@@ -10,7 +10,8 @@ from ctypes import byref, c_uint, c_uint64, c_void_p
 import numpy as np
 import pytest
 
-from tests.ptx.driver import ILLEGAL_ADDRESS, INVALID_PTX, FakeDriver
+from tests.ptx.driver import FakeDriver
+from tests.ptx.driver_state import ILLEGAL_ADDRESS, INVALID_PTX
 from tests.ptx.support import assemble, kernel_text
 
 COLUMNS = 64
