@@ -14,7 +14,8 @@ from dataclasses import replace
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.arrays import Work
 from lazygrad_compiler.llvm.attention_backward import emit_backward, emit_sum
-from lazygrad_compiler.llvm.attention_decode import emit_combine, emit_decode
+from lazygrad_compiler.llvm.attention_combine import emit_combine
+from lazygrad_compiler.llvm.attention_decode import emit_decode
 from lazygrad_compiler.llvm.attention_tiles import (
     I64,
     LOG2_E,

@@ -8,17 +8,26 @@ a tree of shuffles), the online softmax its weights, and a register tile adds th
 Few heads are cut into chunks of keys, by shape alone: each task then writes the sum of its weighted
 values, their top score and their total, and a second launch combines them.
 
-Taken apart and by this kernel, two threads, heads of 64: 64 heads, one query, 4096 keys 5.3 and 4.9
-ms; 8 heads, 8192 keys 1.19 and 0.92; 8 x 32 heads on 4 of keys, 8192 keys 22.1 and 14.1.  Four
-queries a head gain nothing: 4 x 8 heads, 4096 keys 3.8 and 3.9.
+Memory is asked for evenly: what multiplies keys fetches the block's values line by line, what adds
+values the next block's keys.  bfloat16 keys meet queries in words of two (`loops/products.py`);
+values are widened, a vector of words into its even and its odd columns, and weights stay float32.
+
+Share of the read bandwidth of the same run, two threads, before (keys fetched alone, narrow blocks
+copied) and now: one query a head, 64 heads of 64, 4096 keys 82 and 90 %; bfloat16 52 and 87 %;
+heads of 256 84 and 88 %; four queries a head 61 and 80 %; 32 heads of 128 on 8 of keys 60 and 66 %;
+64 on 8, bfloat16, 8192 keys 32 and 62 to 72 %.  In the caches a key of 64 takes 9 cycles in
+bfloat16 and 25 in float32, where memory takes some 40 and 80.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.arrays import Work
+from lazygrad_compiler.llvm.attention_combine import larger, reciprocal, shift
 from lazygrad_compiler.llvm.attention_tiles import (
     I64,
     LOG2_E,
@@ -27,34 +36,49 @@ from lazygrad_compiler.llvm.attention_tiles import (
     power_of,
     round_up,
 )
-from lazygrad_compiler.llvm.builder import Function, Module, Value, const
+from lazygrad_compiler.llvm.builder import Module, Value, const, vector_of
+from lazygrad_compiler.llvm.contraction_words import add_products
 from lazygrad_compiler.llvm.loops import PARAMETERS, load_arguments
+from lazygrad_compiler.llvm.transpose import sums_of_lanes
 from lazygrad_compiler.loops.attention import (
     DECODE_BLOCK,
-    DECODE_STATISTICS,
     Cut,
     Operand,
     Sizes,
     decode_chunks,
     decode_span,
     operands,
-    row_major,
     sizes_of,
 )
 from lazygrad_compiler.loops.kernel import ArrayKernel
+from lazygrad_compiler.loops.products import group_of, word_instruction
 from lazygrad_compiler.target import Target
 
 LINE = 64
 MOST_SUMS = 16
 """Vectors of sums in the register tile of weighted values."""
+LEAST_SUMS = 8
+"""Additions under way at a time: two a cycle, of four cycles each."""
 MOST_VECTORS = 4
+MOST_UNROLLED = 8
+"""Vectors of a key that are gone through without a loop."""
+MOST_FETCHED = 256
+"""Lines that one piece of code asks for; past that the processor finds them by itself."""
+UNROLL = 4
+BLOCK_BYTES = 1 << 14
+LEAST_BLOCK = 32
+"""Keys of a block take no more than a third of the first cache: their values are fetched beside
+them, then the next block's keys.
+"""
 
 
 def emit_decode(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Work:
     f = module.function(name, "void", PARAMETERS, target.function_attributes)
     pointers, _ = load_arguments(f, len(kernel.buffers))
     sizes = sizes_of(kernel)
-    decode = _Decode(Tiles(f, sizes, _cut(sizes, target), pointers), operands(kernel))
+    dtype = kernel.buffers[1].dtype
+    tiles = Tiles(f, sizes, _cut(sizes, dtype.itemsize, target), pointers)
+    decode = _Decode(tiles, operands(kernel), word_instruction(dtype, dtype, target))
     chunks = decode_chunks(sizes.batch, sizes.groups, sizes.keys)
     _, begin, end, _ = f.parameters
     with f.loop(begin, end, 1, hint="task") as task:
@@ -65,43 +89,35 @@ def emit_decode(module: Module, name: str, kernel: ArrayKernel, target: Target) 
     return Work(sizes.batch * sizes.groups * chunks, 1, decode.scratch.used)
 
 
-def _cut(sizes: Sizes, target: Target) -> Cut:
-    return Cut(target.lanes(sizes.wide.bits), 1, 1, DECODE_BLOCK)
-
-
-def sums_of_lanes(f: Function, rows: list[Value]) -> Value:
-    """The vector whose lane i is the sum of the lanes of rows[i]: as many rows as lanes."""
-    size, step = len(rows), 1
-    while len(rows) > 1:
-        low = [lane if not lane & step else size + (lane ^ step) for lane in range(size)]
-        high = [(lane | step) if not lane & step else size + lane for lane in range(size)]
-        pairs = zip(rows[::2], rows[1::2], strict=True)
-        rows = [f.fadd(f.shuffle(a, b, low), f.shuffle(a, b, high)) for a, b in pairs]
-        step *= 2
-    return rows[0]
+def _cut(sizes: Sizes, itemsize: int, target: Target) -> Cut:
+    block = DECODE_BLOCK
+    while block > LEAST_BLOCK and block * sizes.width * itemsize > BLOCK_BYTES:
+        block //= 2
+    return Cut(target.lanes(sizes.wide.bits), 1, 1, block)
 
 
 class _Decode:
-    def __init__(self, tiles: Tiles, everything: list[Operand]) -> None:
-        self.tiles = tiles
+    def __init__(self, tiles: Tiles, everything: list[Operand], instruction: str) -> None:
+        self.tiles, self.instruction = tiles, instruction
         self.q, self.k, self.v, *masks, self.result = everything
         self.mask = masks[0] if masks else None
-        sizes, lanes, block = tiles.sizes, tiles.cut.lanes, tiles.cut.block
+        sizes, lanes = tiles.sizes, tiles.cut.lanes
         self.rows = sizes.heads // sizes.groups * sizes.queries
-        self.width = round_up(sizes.width, lanes)
-        self.value_width = round_up(sizes.value_width, lanes)
+        self.across = lanes * group_of(instruction)
+        """Elements of a vector of keys, words counted whole."""
+        self.paired = self.v.dtype is dtypes.bfloat16 and lanes > 1
+        """Whether a vector of values is read as two: its even columns, its odd ones."""
+        self.width = round_up(sizes.width, self.across)
+        self.value_width = round_up(sizes.value_width, 2 * lanes if self.paired else lanes)
+        self.row = tiles.cut.block + lanes
+        """Scores of a row; there is room for a vector behind the last."""
         self.scratch = scratch = Scratch(tiles.f, tiles.itemsize)
         self.queries = scratch.take(self.rows * self.width)
-        self.scores = scratch.take(self.rows * block)
+        self.scores = scratch.take(self.rows * self.row)
         self.sums = scratch.take(self.rows * self.value_width)
         self.tops, self.totals, self.factors = (
             scratch.take(self.rows * lanes) for _ in range(3)
         )
-        narrow = scalar.is_narrow(self.k.dtype)
-        self.keys = scratch.take(block * self.width) if narrow else None
-        self.values = None
-        if narrow or sizes.value_width % lanes:
-            self.values = scratch.take(block * self.value_width)
 
     def chunk(self, batch: Value, group: Value, chunk: Value) -> None:
         """All that there is to do for a head of keys and a chunk of them."""
@@ -111,20 +127,21 @@ class _Decode:
         span = decode_span(sizes.batch, sizes.groups, sizes.keys)
         first = f.mul(chunk, span)
         end = tiles.least(f.add(first, span), sizes.keys)
-        shared = (batch, group)
+        keys, values = (tiles.address(each, batch, group, first) for each in (self.k, self.v))
         with f.loop(first, end, cut.block, hint="block") as loop:
             begin = loop.index
             count = f.sub(tiles.least(f.add(begin, cut.block), end), begin)
-            keys = tiles.in_place_or_copied(self.k, shared, begin, count, self.keys)
-            self._scores(keys, count)
+            keys, values = (tiles.address(each, batch, group, begin) for each in (self.k, self.v))
+            self._scores(keys, values, count)
             with f.loop(0, self.rows, 1, hint="row") as row:
                 if self.mask is not None:
                     self._apply_mask(self.mask, batch, group, row.index, begin, count)
                 self._weights(row.index, count)
-            values = tiles.in_place_or_copied(self.v, shared, begin, count, self.values)
-            self._add_weighted(values, count)
+            self._add_weighted(keys, values, count)
         with f.loop(0, self.rows, 1, hint="row") as row:
             own = (batch, *self._query(group, row.index))
+            if self.paired:
+                self._in_order(row.index)
             if len(self.result.shape) > 4:
                 self._write_partial(tiles.address(self.result, chunk, *own), row.index)
             else:
@@ -136,81 +153,153 @@ class _Decode:
         heads = f.mul(group, sizes.heads // sizes.groups)
         return f.add(heads, f.udiv(row, sizes.queries)), f.urem(row, sizes.queries)
 
+    @property
+    def _factor(self) -> float:
+        return self.tiles.sizes.scale * LOG2_E
+
     def _start(self, batch: Value, group: Value) -> None:
-        """Queries scaled, zeros behind their width; nothing seen yet."""
+        """Queries scaled, zeros behind their width; nothing seen yet.  As words they stay as they
+        are, and their scores are scaled.
+        """
         tiles = self.tiles
         f, cut = tiles.f, tiles.cut
-        factor = tiles.sizes.scale * LOG2_E
+        type_ = scalar.memory_type(self.q.dtype)
         with f.loop(0, self.rows, 1, hint="query") as row:
             source = tiles.address(self.q, batch, *self._query(group, row.index))
             place = tiles.at(self.queries, f.mul(row.index, self.width))
-            for begin, end, mask in tiles.columns(tiles.sizes.width):
-                with f.loop(begin, end, cut.lanes, hint="pack") as loop:
-                    value = tiles.read(source, loop.index, self.q.dtype, mask)
-                    tiles.store(f.fmul(value, factor), place, loop.index)
+            for begin, end, mask in tiles.columns(tiles.sizes.width, self.across):
+                with f.loop(begin, end, self.across, hint="pack") as loop:
+                    if self.instruction:
+                        words = self._bits(f.offset(source, loop.index, type_), mask)
+                        f.store(words, f.offset(place, loop.index, type_), 4)
+                    else:
+                        value = tiles.read(source, loop.index, self.q.dtype, mask)
+                        tiles.store(f.fmul(value, self._factor), place, loop.index)
             lane = f.mul(row.index, cut.lanes)
             tiles.store(const(tiles.vector, -math.inf), self.tops, lane)
             tiles.store(const(tiles.vector, 0), self.totals, lane)
         tiles.clear(self.sums, self.rows * self.value_width)
 
-    def _scores(self, keys: tuple[Value, int], count: Value) -> None:
-        """Scores of a block, a vector of keys at a time; -inf behind the last key."""
-        tiles = self.tiles
-        f, lanes = tiles.f, tiles.cut.lanes
-        pointer, stride = keys
-        last = f.sub(count, 1)
-        with f.loop(0, count, lanes, hint="keys") as loop:
-            places = [
-                tiles.at(pointer, f.mul(tiles.least(f.add(loop.index, lane), last), stride))
-                for lane in range(lanes)
-            ]
-            self._prefetch(pointer, stride, self.width, f.add(loop.index, tiles.cut.block))
-            inside = tiles.first_lanes(f.sub(count, loop.index))
-            with f.loop(0, self.rows, 1, hint="row") as row:
-                query = tiles.at(self.queries, f.mul(row.index, self.width))
-                sums = self._dots(places, query)
-                score = f.select(inside, sums_of_lanes(f, sums), const(tiles.vector, -math.inf))
-                place = f.add(f.mul(row.index, tiles.cut.block), loop.index)
-                tiles.store(score, self.scores, place)
+    def _bits(self, address: Value, mask: Value | None) -> Value:
+        """Two vectors of bfloat16 as one of words; zeros where masked off."""
+        f, lanes = self.tiles.f, self.tiles.cut.lanes
+        type_ = vector_of("i16", 2 * lanes)
+        if mask is None:
+            bits = f.load(type_, address, 2)
+        else:
+            bits = f.masked_load(type_, address, 2, mask, const(type_, 0))
+        return f.bitcast(bits, vector_of("i32", lanes))
 
-    def _dots(self, places: list[Value], query: Value) -> list[Value]:
-        """Products of keys with a query, not yet summed over lanes; narrow keys one by one, so that
-        memory is read in order.
+    # ---- scores
+
+    def _scores(self, keys: Value, values: Value, count: Value) -> None:
+        """Scores of a block, a vector of keys at a time; -inf behind the last key.  Meanwhile the
+        block's values are fetched.
         """
         tiles = self.tiles
         f, lanes = tiles.f, tiles.cut.lanes
-        zero, wide = const(tiles.vector, 0), tiles.sizes.wide
-        if self.width <= MOST_SUMS * lanes // 2:
-            masks = {begin: mask for begin, _, mask in tiles.columns(tiles.sizes.width)}
-            starts = range(0, self.width, lanes)
-            parts = [(const(I64, at), tiles.load(query, at), masks.get(at) if at else masks[0])
-                     for at in starts]
-            sums = []
-            for place in places:
-                total = zero
-                for at, q, mask in parts:
-                    total = f.fma(tiles.read(place, at, wide, mask), q, total)
-                sums.append(total)
-            return sums
-        sums = [zero] * lanes
-        for begin, end, mask in tiles.columns(tiles.sizes.width):
-            with f.loop(begin, end, lanes, sums, "dot") as dot:
-                q = tiles.load(query, dot.index)
-                dot.next = [
-                    f.fma(tiles.read(place, dot.index, wide, mask), q, total)
-                    for place, total in zip(places, dot.carried, strict=True)
-                ]
-            sums = dot.results
-        return sums
+        last, stride = f.sub(count, 1), self.k.strides[2]
+        type_ = scalar.memory_type(self.k.dtype)
+        pairs = self.rows // 2 * 2 if lanes >= 4 else 0
+        with f.loop(0, count, lanes, hint="keys") as loop:
+            places = [
+                f.offset(keys, f.mul(tiles.least(f.add(loop.index, lane), last), stride), type_)
+                for lane in range(lanes)
+            ]
 
-    def _prefetch(self, pointer: Value, stride: int, width: int, first: Value) -> None:
-        """A vector of rows, from `first` on, is going to be read."""
+            def lines(part: Value, first: Value = loop.index) -> list[Value]:
+                return self._lines(self.v, values, first, lanes, part, self.rows)
+
+            with f.loop(0, pairs, 2, hint="pair") as pair:
+                rows = [pair.index, f.add(pair.index, 1)]
+                for part, begin in enumerate((0, lanes // 2)):
+                    own = places[begin : begin + lanes // 2]
+                    score = self._dots(own, rows, lines(rows[part]))
+                    for number, row in enumerate(rows):
+                        lane = number * lanes // 2
+                        half = f.shuffle(score, None, range(lane, lane + lanes // 2))
+                        place = f.add(f.mul(row, self.row), f.add(loop.index, begin))
+                        tiles.store(half, self.scores, place)
+            if self.rows > pairs:
+                with f.loop(pairs, self.rows, 1, hint="row") as single:
+                    score = self._dots(places, [single.index], lines(single.index))
+                    place = f.add(f.mul(single.index, self.row), loop.index)
+                    tiles.store(score, self.scores, place)
+        with f.loop(0, self.rows, 1, hint="row") as row:
+            place = f.add(f.mul(row.index, self.row), count)
+            tiles.store(const(tiles.vector, -math.inf), self.scores, place)
+
+    def _dots(self, places: list[Value], rows: list[Value], lines: list[Value]) -> Value:
+        """Scores of keys and queries, those of the first query first: a vector in all.  Meanwhile
+        some lines are fetched.
+        """
         tiles = self.tiles
-        f, lanes = tiles.f, tiles.cut.lanes
-        for row in range(lanes):
-            place = tiles.at(pointer, f.mul(f.add(first, row), stride))
-            for column in range(0, width, LINE // tiles.itemsize):
-                f.prefetch(tiles.at(place, column))
+        f = tiles.f
+        zero = const(tiles.vector, 0)
+        queries = [tiles.at(self.queries, f.mul(row, self.width)) for row in rows]
+        sums = [zero] * (len(places) * len(rows))
+        parts = tiles.columns(tiles.sizes.width, self.across)
+        if self.width <= MOST_UNROLLED * self.across:
+            steps = self.width // self.across
+            for start, end, mask in parts:
+                for at in range(start, end, self.across):
+                    for line in _share(lines, at // self.across, steps):
+                        f.prefetch(line)
+                    sums = self._dot_step(places, queries, const(I64, at), mask, sums)
+        else:
+            for line in lines:
+                f.prefetch(line)
+            for start, end, mask in parts:
+                with f.loop(start, end, self.across, sums, "dot") as dot:
+                    dot.next = self._dot_step(places, queries, dot.index, mask, dot.carried)
+                sums = dot.results
+        score = sums_of_lanes(f, sums)
+        return f.fmul(score, self._factor) if self.instruction else score
+
+    def _dot_step(
+        self, places: list[Value], queries: list[Value], at: Value, mask: Value | None,
+        sums: Sequence[Value],
+    ) -> list[Value]:
+        tiles = self.tiles
+        f, type_ = tiles.f, scalar.memory_type(self.k.dtype)
+        if self.instruction:
+            own = [self._bits(f.offset(query, at, type_), None) for query in queries]
+        else:
+            own = [tiles.load(query, at) for query in queries]
+        changed = list(sums)
+        for number, place in enumerate(places):
+            if self.instruction:
+                key = self._bits(f.offset(place, at, type_), mask)
+            else:
+                key = tiles.read(place, at, self.k.dtype, mask)
+            for row, query in enumerate(own):
+                spot = row * len(places) + number
+                changed[spot] = add_products(f, self.instruction, changed[spot], key, query)
+        return changed
+
+    def _lines(
+        self, operand: Operand, pointer: Value, first: Value, rows: int, part: Value, parts: int
+    ) -> list[Value]:
+        """Addresses of the lines of a part of the operand's rows from `first` on."""
+        f, type_ = self.tiles.f, scalar.memory_type(operand.dtype)
+        step, width, stride = LINE // operand.dtype.itemsize, operand.shape[3], operand.strides[2]
+        dense = stride == width
+        across = -(-width // step)
+        count = -(-rows * width // step) if dense else rows * across
+        each = -(-count // parts)
+        if each > MOST_FETCHED:
+            return []
+        start = f.offset(pointer, f.mul(first, stride), type_)
+        found = []
+        for number in range(each):
+            line = f.add(f.mul(part, each), number)
+            if dense:
+                place = f.mul(line, step)
+            else:
+                row, column = f.udiv(line, across), f.urem(line, across)
+                place = f.add(f.mul(row, stride), f.mul(column, step))
+            found.append(f.offset(start, place, type_))
+        return found
 
     def _apply_mask(
         self, mask: Operand, batch: Value, group: Value, row: Value, first: Value, count: Value
@@ -224,7 +313,7 @@ class _Decode:
             mask,
             *(place if size > 1 else zero for place, size in zip(places, mask.shape, strict=False)),
         )
-        scores = tiles.at(self.scores, f.mul(row, tiles.cut.block))
+        scores = tiles.at(self.scores, f.mul(row, self.row))
         with f.loop(0, count, lanes, hint="mask") as loop:
             if mask.shape[3] > 1:
                 left = tiles.first_lanes(f.sub(count, loop.index))
@@ -239,65 +328,141 @@ class _Decode:
         """
         tiles = self.tiles
         f, lanes = tiles.f, tiles.cut.lanes
-        scores = tiles.at(self.scores, f.mul(row, tiles.cut.block))
+        scores = tiles.at(self.scores, f.mul(row, self.row))
         lane = f.mul(row, lanes)
         old = tiles.load(self.tops, lane)
         with f.loop(0, count, lanes, [old], "top") as loop:
-            loop.next = [_larger(f, tiles.load(scores, loop.index), loop.carried[0])]
+            loop.next = [larger(f, tiles.load(scores, loop.index), loop.carried[0])]
         top = loop.results[0]
         step = lanes // 2
         while step:
             other = f.shuffle(top, None, [place ^ step for place in range(lanes)])
-            top = _larger(f, other, top)
+            top = larger(f, other, top)
             step //= 2
-        shift = _shift(tiles, top)
-        factor = power_of(f, f.fsub(old, shift))
+        base = shift(tiles, top)
+        factor = power_of(f, f.fsub(old, base))
         total = f.fmul(tiles.load(self.totals, lane), factor)
         with f.loop(0, count, lanes, [total], "weight") as loop:
-            weight = power_of(f, f.fsub(tiles.load(scores, loop.index), shift))
+            weight = power_of(f, f.fsub(tiles.load(scores, loop.index), base))
             tiles.store(weight, scores, loop.index)
             loop.next = [f.fadd(loop.carried[0], weight)]
         tiles.store(top, self.tops, lane)
         tiles.store(loop.results[0], self.totals, lane)
         tiles.store(factor, self.factors, lane)
 
-    def _add_weighted(self, values: tuple[Value, int], count: Value) -> None:
-        """sums (rows, width) = sums * factors + weights (rows, keys) times values (keys, width)."""
+    # ---- weighted values
+
+    def _add_weighted(self, keys: Value, values: Value, count: Value) -> None:
+        """sums (rows, width) = sums * factors + weights (rows, keys) times values (keys, width).
+
+        Meanwhile the next block's keys are fetched.
+        """
         tiles = self.tiles
-        f, lanes, block = tiles.f, tiles.cut.lanes, tiles.cut.block
-        pointer, stride = values
+        f, lanes = tiles.f, tiles.cut.lanes
         vectors = self.value_width // lanes
-        for column in range(0, vectors, MOST_VECTORS):
-            wide = min(MOST_VECTORS, vectors - column)
-            height = min(self.rows, MOST_SUMS // wide)
+        most = max(MOST_VECTORS, MOST_SUMS // self.rows)
+        if self.paired:
+            most = most // 2 * 2
+        height = max(min(self.rows, MOST_SUMS // min(most, vectors)), 1)
+        parts = -(-vectors // most) * -(-self.rows // height)
+        for column in range(0, vectors, most):
+            wide = min(most, vectors - column)
 
-            def tile(first: Value, rows: int, column: int = column, wide: int = wide) -> None:
-                start, places = [], []
-                for i in range(rows):
-                    row = f.add(first, i)
-                    factor = tiles.load(self.factors, f.mul(row, lanes))
-                    place = tiles.at(
-                        self.sums, f.add(f.mul(row, self.value_width), column * lanes)
-                    )
-                    places.append(place)
-                    start += [f.fmul(tiles.load(place, j * lanes), factor) for j in range(wide)]
-                sums = tiles.product(
-                    (tiles.at(self.scores, f.mul(first, block)), block, 1),
-                    (tiles.at(pointer, column * lanes), stride),
-                    rows,
-                    wide,
-                    count,
-                    start,
-                )
-                for number, total in enumerate(sums):
-                    i, j = divmod(number, wide)
-                    tiles.store(total, places[i], j * lanes)
+            def tile(
+                first: Value, rows: int, number: Value, column: int = column, wide: int = wide,
+            ) -> None:
+                part = f.add(number, column // most * -(-self.rows // height))
+                self._tile(values, first, rows, column, wide, count, (keys, part, parts))
 
-            whole = self.rows // height * height
-            with f.loop(0, whole, height, hint="rows") as loop:
-                tile(loop.index, height)
+            whole = self.rows // height
+            with f.loop(0, whole, 1, hint="rows") as loop:
+                tile(f.mul(loop.index, height), height, loop.index)
             if self.rows % height:
-                tile(const(I64, whole), self.rows % height)
+                tile(const(I64, whole * height), self.rows % height, const(I64, whole))
+
+    def _tile(
+        self, values: Value, first: Value, rows: int, column: int, wide: int, count: Value,
+        fetched: tuple[Value, Value, int],
+    ) -> None:
+        """Some rows by some vectors of columns.  Few sums are kept several times, each for every
+        second or fourth key, so that additions need not wait for each other.
+        """
+        tiles = self.tiles
+        f, lanes = tiles.f, tiles.cut.lanes
+        copies = 1
+        while 2 * copies * rows * wide <= LEAST_SUMS:
+            copies *= 2
+        start, places = [], []
+        for i in range(rows):
+            row = f.add(first, i)
+            factor = tiles.load(self.factors, f.mul(row, lanes))
+            place = tiles.at(self.sums, f.add(f.mul(row, self.value_width), column * lanes))
+            places.append(place)
+            start += [f.fmul(tiles.load(place, j * lanes), factor) for j in range(wide)]
+        start += [const(tiles.vector, 0)] * ((copies - 1) * len(start))
+        weights = tiles.at(self.scores, f.mul(first, self.row))
+        keys, part, parts = fetched
+
+        def step(key: Value, copy: int, sums: list[Value]) -> None:
+            found = self._value_vectors(values, key, column, wide)
+            for i in range(rows):
+                place = tiles.at(weights, f.add(key, i * self.row))
+                weight = f.splat(f.load(tiles.element, place, tiles.itemsize), lanes)
+                for j, value in enumerate(found):
+                    spot = (copy * rows + i) * wide + j
+                    sums[spot] = f.fma(weight, value, sums[spot])
+
+        whole = f.and_(count, -UNROLL)
+        with f.loop(0, whole, UNROLL, start, "key") as loop:
+            sums = list(loop.carried)
+            first = f.add(loop.index, tiles.cut.block)
+            lines = self._lines(self.k, keys, first, UNROLL, part, parts)
+            for number in range(UNROLL):
+                for line in _share(lines, number, UNROLL):
+                    f.prefetch(line)
+                step(f.add(loop.index, number), number % copies, sums)
+            loop.next = sums
+        with f.loop(whole, count, 1, loop.results, "key") as rest:
+            sums = list(rest.carried)
+            step(rest.index, 0, sums)
+            rest.next = sums
+        sums = list(rest.results)
+        while len(sums) > rows * wide:
+            half = len(sums) // 2
+            sums = [f.fadd(a, b) for a, b in zip(sums[:half], sums[half:], strict=True)]
+        for number, total in enumerate(sums):
+            i, j = divmod(number, wide)
+            tiles.store(total, places[i], j * lanes)
+
+    def _value_vectors(self, values: Value, key: Value, column: int, wide: int) -> list[Value]:
+        """Vectors of a row of values; bfloat16 by even and odd columns."""
+        tiles = self.tiles
+        f, lanes = tiles.f, tiles.cut.lanes
+        width, type_ = tiles.sizes.value_width, scalar.memory_type(self.v.dtype)
+        place = f.offset(values, f.mul(key, self.v.strides[2]), type_)
+        step = 2 * lanes if self.paired else lanes
+        found: list[Value] = []
+        for at in range(column * lanes, (column + wide) * lanes, step):
+            mask = tiles.first_lanes(width - at, step) if at + step > width else None
+            if not self.paired:
+                found.append(tiles.read(place, at, self.v.dtype, mask))
+                continue
+            words = self._bits(f.offset(place, at, type_), mask)
+            for half in (f.shl(words, 16), f.and_(words, 0xFFFF0000)):
+                found.append(f.bitcast(half, tiles.vector))
+        return found
+
+    def _in_order(self, row: Value) -> None:
+        """A row's sums by even and odd columns, put in the order of columns."""
+        tiles = self.tiles
+        f, lanes = tiles.f, tiles.cut.lanes
+        sums = tiles.at(self.sums, f.mul(row, self.value_width))
+        woven = [lane // 2 + lanes * (lane % 2) for lane in range(2 * lanes)]
+        with f.loop(0, self.value_width, 2 * lanes, hint="weave") as loop:
+            second = f.add(loop.index, lanes)
+            even, odd = tiles.load(sums, loop.index), tiles.load(sums, second)
+            tiles.store(f.shuffle(even, odd, woven[:lanes]), sums, loop.index)
+            tiles.store(f.shuffle(even, odd, woven[lanes:]), sums, second)
 
     def _total(self, row: Value) -> Value:
         """The sum of a row's weights, in every lane."""
@@ -309,7 +474,7 @@ class _Decode:
     def _write(self, address: Value, row: Value) -> None:
         tiles = self.tiles
         f, lanes = tiles.f, tiles.cut.lanes
-        factor = _reciprocal(tiles, self._total(row))
+        factor = reciprocal(tiles, self._total(row))
         sums = tiles.at(self.sums, f.mul(row, self.value_width))
         for begin, end, mask in tiles.columns(tiles.sizes.value_width):
             with f.loop(begin, end, lanes, hint="write") as loop:
@@ -332,68 +497,5 @@ class _Decode:
             f.store(first, tiles.at(address, width + place), tiles.itemsize)
 
 
-def _larger(f: Function, value: Value, top: Value) -> Value:
-    """The larger one; the second where the first is NaN."""
-    return f.select(f.fcmp("ogt", value, top), value, top)
-
-
-def _shift(tiles: Tiles, top: Value) -> Value:
-    """What is taken off the scores: the top, or 0 for -inf."""
-    f = tiles.f
-    return f.select(f.fcmp("oeq", top, const(tiles.vector, -math.inf)), 0.0, top)
-
-
-def _reciprocal(tiles: Tiles, total: Value) -> Value:
-    f = tiles.f
-    if tiles.sizes.empty_is_zero:
-        total = f.select(f.fcmp("oeq", total, const(total.type, 0)), 1.0, total)
-    return f.fdiv(1.0, total)
-
-
-def emit_combine(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Work:
-    """The second launch: chunks of each query, weighted by 2**(their top - the top of all)."""
-    f = module.function(name, "void", PARAMETERS, target.function_attributes)
-    pointers, _ = load_arguments(f, 2)
-    chunks, batch, heads, queries, stride = kernel.shapes[0]
-    wide, dtype = kernel.buffers[0].dtype, kernel.buffers[1].dtype
-    width = stride - DECODE_STATISTICS
-    _, causal, empty_is_zero = kernel.attrs[:3]
-    sizes = Sizes(
-        batch, heads, heads, queries, 0, 0, width, 1.0, causal, empty_is_zero, wide
-    )
-    tiles = Tiles(f, sizes, _cut(sizes, target), pointers)
-    lanes = tiles.cut.lanes
-    source = Operand(0, wide, kernel.shapes[0], 0, row_major(kernel.shapes[0]))
-    step = batch * heads * queries * stride
-    rows = batch * heads * queries
-    _, begin, end, _ = f.parameters
-    with f.loop(begin, end, 1, hint="task") as task:
-        zero = const(I64, 0)
-        first = tiles.address(source, zero, zero, zero, zero)
-        first = tiles.at(first, f.mul(task.index, stride))
-        result = f.offset(pointers[1], f.mul(task.index, width), scalar.memory_type(dtype))
-
-        def statistic(chunk: Value, number: int, first: Value = first) -> Value:
-            place = tiles.at(first, f.add(f.mul(chunk, step), width + number))
-            return f.splat(f.load(tiles.element, place, tiles.itemsize), lanes)
-
-        with f.loop(0, chunks, 1, [const(tiles.vector, -math.inf)], "top") as loop:
-            loop.next = [_larger(f, statistic(loop.index, 0), loop.carried[0])]
-        shift = _shift(tiles, loop.results[0])
-
-        def weight(chunk: Value, shift: Value = shift) -> Value:
-            return power_of(f, f.fsub(statistic(chunk, 0), shift))
-
-        with f.loop(0, chunks, 1, [const(tiles.vector, 0)], "total") as loop:
-            loop.next = [f.fma(weight(loop.index), statistic(loop.index, 1), loop.carried[0])]
-        factor = _reciprocal(tiles, loop.results[0])
-        for start, stop, mask in tiles.columns(width):
-            with f.loop(start, stop, lanes, hint="column") as column:
-                with f.loop(0, chunks, 1, [const(tiles.vector, 0)], "chunk") as loop:
-                    place = f.add(f.mul(loop.index, step), column.index)
-                    value = tiles.read(first, place, wide, mask)
-                    loop.next = [f.fma(weight(loop.index), value, loop.carried[0])]
-                place = f.offset(result, column.index, scalar.memory_type(dtype))
-                tiles.write(f.fmul(loop.results[0], factor), place, dtype, mask)
-    f.ret()
-    return Work(rows)
+def _share(lines: list[Value], part: int, parts: int) -> list[Value]:
+    return lines[len(lines) * part // parts : len(lines) * (part + 1) // parts]

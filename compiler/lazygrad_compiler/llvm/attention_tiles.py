@@ -98,8 +98,8 @@ class Tiles:
             total = f.add(total, f.mul(place, stride))
         return f.offset(self.pointers[operand.buffer], total, scalar.memory_type(operand.dtype))
 
-    def first_lanes(self, count: Value | int) -> Value:
-        lanes = self.cut.lanes
+    def first_lanes(self, count: Value | int, lanes: int = 0) -> Value:
+        lanes = lanes or self.cut.lanes
         if isinstance(count, int):
             return const_lanes("i1", [lane < count for lane in range(lanes)])
         return self.f.icmp("slt", const_lanes(I64, list(range(lanes))), self.f.splat(count, lanes))
@@ -137,13 +137,13 @@ class Tiles:
 
     # ---- operands into scratch memory, results out of it
 
-    def columns(self, width: int) -> list[tuple[int, int, Value | None]]:
+    def columns(self, width: int, lanes: int = 0) -> list[tuple[int, int, Value | None]]:
         """(from, to, mask) of the whole vectors of a row, and of the one that is not full."""
-        lanes = self.cut.lanes
+        lanes = lanes or self.cut.lanes
         whole = width // lanes * lanes
         parts: list[tuple[int, int, Value | None]] = [(0, whole, None)] if whole else []
         if width % lanes:
-            parts.append((whole, whole + lanes, self.first_lanes(width % lanes)))
+            parts.append((whole, whole + lanes, self.first_lanes(width % lanes, lanes)))
         return parts
 
     def pack_transposed(

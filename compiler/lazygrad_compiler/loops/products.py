@@ -80,6 +80,15 @@ def group_of(instruction: str) -> int:
     return next((WORD_BITS // r.right.bits for r in _ROWS if r.instruction == instruction), 1)
 
 
+def word_instruction(left: DType, right: DType, target: Target) -> str:
+    """The fastest instruction for words of just these; "" where there is none."""
+    for row in _ROWS:
+        fits = row.left is left and row.right is right
+        if fits and target.simd_bytes == row.simd_bytes and target.has(row.feature):
+            return row.instruction
+    return ""
+
+
 def words_of(kernel: ContractionKernel, target: Target, swapped: bool) -> Form | None:
     """The fastest form in words, if the target has an instruction for these operands."""
     for row in _ROWS:
