@@ -14,11 +14,13 @@ from lazygrad_compiler.ir.node import (
     Graph,
     Location,
     Node,
+    build,
     rebuild,
     separate_input,
     substitute,
     topological,
 )
+from lazygrad_compiler.ir.ops import OPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +238,8 @@ def tuning_of(described: list[list[Any]]) -> Tuning:
 
 def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
     """Recorded nodes as a graph of their own, with lines of its own: the leaves become inputs 0,
-    1, …, autograd markers are gone.
+    1, …, autograd markers are gone.  Equal constants are one, and equal to those that passes make;
+    one that is a result keeps its line.
     """
     result: dict[Node, Node] = {
         leaf: separate_input(number, leaf.dtype, leaf.shape, leaf.location)
@@ -248,6 +251,8 @@ def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
         inputs = [result[value] for value in current.inputs]
         if current.op in ("variable", "stop_gradient"):
             result[current] = inputs[0]
+        elif not inputs and current not in outputs:
+            result[current] = build(OPS[current.op], (), current.attrs, current.location)
         else:
             result[current] = rebuild(current, inputs)
     return Graph(tuple(result[output] for output in outputs))

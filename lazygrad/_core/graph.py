@@ -12,10 +12,11 @@ from typing import Any
 from lazygrad._core.context import fail, now
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.node import Node, Shape, build, named
+from lazygrad_compiler.ir.node import Node, Shape, build, named, recorded_leaf
 from lazygrad_compiler.ir.ops import OPS, listed
 
-_CONST, _EXPAND, _RESHAPE, _CAST = OPS["const"], OPS["expand"], OPS["reshape"], OPS["cast"]
+_CONST, _IOTA = OPS["const"], OPS["iota"]
+_EXPAND, _RESHAPE, _CAST = OPS["expand"], OPS["reshape"], OPS["cast"]
 _STOP = OPS["stop_gradient"]
 
 
@@ -42,7 +43,7 @@ def const(value: Any, dtype: DType, shape: Shape = ()) -> Node:
         value = bool(value)
     else:
         value = complex(value)
-    return build(_CONST, (), (value, dtype, shape), now.location)
+    return recorded_leaf(_CONST, (value, dtype, shape), now.location)
 
 
 def like(value: Any, node: Node) -> Node:
@@ -208,7 +209,7 @@ def pad(node: Node, low: Sequence[int], high: Sequence[int], value: Any = 0) -> 
 
 def iota(axis: int, shape: Shape, dtype: DType = dtypes.int64) -> Node:
     """0, 1, 2, … along one axis."""
-    return make("iota", attrs=(axis, dtype, shape))
+    return recorded_leaf(_IOTA, (axis, dtype, shape), now.location)
 
 
 def concat(nodes: Sequence[Node], axis: int) -> Node:

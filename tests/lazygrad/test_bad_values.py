@@ -16,8 +16,9 @@ import numpy
 import pytest
 
 import lazygrad as lg
+from lazygrad._core.tensor import node_of
 from lazygrad.nn import functional
-from lazygrad_runtime.program import forget_programs
+from lazygrad_runtime.program import forget_programs, pending_graph
 from lazygrad_runtime.store import counters
 
 SENSIBLE = (TypeError, ValueError, IndexError, RuntimeError, OverflowError, MemoryError,
@@ -166,6 +167,27 @@ def test_the_operation_and_line_are_those_of_this_recording(function, operation,
     with pytest.raises(IndexError, match=message):
         looked_at(called(rows, bad))
     assert counters.disk_hits > before
+
+
+def test_what_is_made_of_constants_alone_bears_its_own_line():
+    """An equal one is alive, kept by its cell, and was recorded elsewhere."""
+    kept = lg.zeros(5)[lg.arange(7) * 2]
+    with pytest.raises(IndexError, match=rf"test_bad_values.py:{line_of(doubled)}\)"):
+        print(doubled())
+    assert kept.shape == (7,)
+
+
+def doubled() -> lg.Tensor:
+    return lg.zeros(5)[lg.arange(7) * 2]
+
+
+def test_equal_constants_of_two_lines_are_one_in_a_program():
+    x = lg.from_numpy(numpy.ones(3, numpy.float32))
+    y = x + 7.0
+    z = x + 7.0
+    graph = pending_graph([node_of(y), node_of(z)])[0]
+    assert y is not z and graph.outputs[0] is graph.outputs[1]
+    assert y.tolist() == z.tolist() == [8.0] * 3
 
 
 def test_indices_within_bounds_are_not_refused():

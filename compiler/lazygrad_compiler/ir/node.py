@@ -190,10 +190,14 @@ def intern_node(
     shape: Shape,
     location: Location,
     differentiable: bool,
+    lines: Location = (),
 ) -> Node:
-    """The one node with that operation, inputs and attributes; the first location given stays."""
+    """The one node with that operation, inputs and attributes; the first location given stays.
+
+    lines: counts for identity, too; see `recorded_leaf`.
+    """
     identity = identity_of(op, attrs) if op == "const" or op == "pad" else attrs
-    key = (op, identity, *map(id, inputs))
+    key = (op, identity, *map(id, inputs), *lines)
     known = _interned.get(key)
     if known is not None:
         found = known()
@@ -281,6 +285,16 @@ def build(definition: Any, inputs: tuple[Node, ...], attrs: tuple, location: Loc
                 break
     made = intern_node(name, inputs, attrs, dtype, shape, location, differentiable)
     return placed(made) if placing else made
+
+
+def recorded_leaf(definition: Any, attrs: tuple, location: Location) -> Node:
+    """A node without inputs (a constant, an iota) that a user's line records: one for each line.
+
+    Equal ones may live all over the process, and what is built on nothing else would be one node
+    with the first of them, and bear its line.  When a program is made of them they are one.
+    """
+    dtype, shape = definition.infer(definition, (), attrs)
+    return intern_node(definition.name, (), attrs, dtype, shape, location, False, location)
 
 
 placing = False
