@@ -50,44 +50,40 @@ class Template:
     outputs: its results.  inputs: the placeholders that they are made from.
     """
 
-    __slots__ = ("__weakref__", "_below", "direct", "inputs", "name", "outputs", "place", "reached")
+    __slots__ = ("__weakref__", "direct", "inputs", "name", "outputs", "place", "reached")
 
     def __init__(self, name: str, outputs: tuple[Node, ...], inputs: tuple[Node, ...]) -> None:
         self.name = name
         self.outputs = outputs
         self.inputs = inputs
-        self.place = {each: number for number, each in enumerate(topological(outputs))}
+        order = topological(outputs)
+        self.place = {each: number for number, each in enumerate(order)}
         """Of each node in the topological order of all outputs."""
         places = {each: place for place, each in enumerate(inputs)}
-        below = [topological([output], stop=lambda each: each in places) for output in outputs]
+        below: dict[Node, int] = {}
+        """The inputs that a node depends on, as bits."""
+        for each in order:
+            if each in places:
+                below[each] = 1 << places[each]
+            else:
+                found = 0
+                for value in each.inputs:
+                    found |= below[value]
+                below[each] = found
         self.direct: tuple[int | Node | None, ...] = tuple([
-            places[output] if output in places
-            else output if places.keys().isdisjoint(order) else None
-            for output, order in zip(outputs, below, strict=True)])
+            places[output] if output in places else None if below[output] else output
+            for output in outputs])
         """For each output the number of the input that it is, or a node that depends on none; None
         for all others.
         """
+        gradients = [place for place, each in enumerate(inputs) if each.differentiable]
         self.reached: tuple[tuple[int, ...], ...] = tuple([
-            tuple([places[each] for each in order if each in places and each.differentiable])
-            for order in below])
+            tuple([place for place in gradients if below[output] >> place & 1])
+            for output in outputs])
         """For each output the inputs below it that may get a gradient."""
-        self._below: list[list[tuple[Node, int]] | None] = [None] * len(outputs)
 
     def __repr__(self) -> str:
         return self.name
-
-    def below(self, part: int) -> list[tuple[Node, int]]:
-        """The nodes between the inputs and an output, inputs before users, each with its place in
-        the topological order of all outputs.
-        """
-        found = self._below[part]
-        if found is None:
-            given, output = set(self.inputs), self.outputs[part]
-            found = self._below[part] = [
-                (each, self.place[each])
-                for each in topological([output], stop=lambda each: each in given)
-                if each not in given and each is not output]
-        return found
 
 
 _templates: WeakValueDictionary[Any, Template] = WeakValueDictionary()
@@ -105,15 +101,21 @@ def template(name: str, outputs: Sequence[Node], inputs: Sequence[Node]) -> Temp
 class Call:
     """A template on inputs.  inside: the lines of the template's nodes, in topological order; ()
     for all or for one of them where that is the line that called it.
+
+    folded: how many of its results nobody has unfolded.  built: the nodes that stand for the
+    template's, as far as results are unfolded, so that what they share is looked at once; None
+    where none is, or all are.
     """
 
-    __slots__ = ("inputs", "inside", "template")
+    __slots__ = ("built", "folded", "inputs", "inside", "template")
 
     def __init__(self, applied: Template, inputs: tuple[Node, ...],
                  inside: tuple[Location, ...]) -> None:
         self.template = applied
         self.inputs = inputs
         self.inside = inside
+        self.folded = 0
+        self.built: dict[Node, Node] | None = None
 
 
 class Folded(Node):
@@ -150,6 +152,7 @@ def apply(applied: Template, inputs: tuple[Node, ...], location: Location,
         if found is None:
             if call is None:
                 call = Call(applied, inputs, inside)
+            call.folded += 1
             output = applied.outputs[part]
             made = _new(Folded)
             made.op = output.op
@@ -172,20 +175,37 @@ def apply(applied: Template, inputs: tuple[Node, ...], location: Location,
 
 def _inputs_of(call: Call, part: int, location: Location) -> tuple[Node, ...]:
     """What a result is made from, as plain nodes."""
-    applied, inside = call.template, call.inside
-    value: dict[Node, Node] = dict(zip(applied.inputs, call.inputs, strict=True))
-    for each, place in applied.below(part):
+    applied, inside, built = call.template, call.inside, call.built
+    if built is None:
+        built = call.built = dict(zip(applied.inputs, call.inputs, strict=True))
+    output = applied.outputs[part]
+    stack = [*output.inputs[::-1]]
+    while stack:
+        each = stack[-1]
+        if each in built:
+            stack.pop()
+            continue
+        waiting = len(stack)
+        for value in each.inputs[::-1]:
+            if value not in built:
+                stack.append(value)
+        if len(stack) > waiting:
+            continue
+        stack.pop()
         made = intern_node(
             each.op,
-            tuple([value[below] for below in each.inputs]),
+            tuple([built[below] for below in each.inputs]),
             each.attrs,
             each.dtype,
             each.shape,
-            inside[place] or location if inside else location,
+            inside[applied.place[each]] or location if inside else location,
             each.differentiable,
         )
-        value[each] = nodes.placed(made) if nodes.placing else made
-    return tuple([value[below] for below in applied.outputs[part].inputs])
+        built[each] = nodes.placed(made) if nodes.placing else made
+    call.folded -= 1
+    if not call.folded:
+        call.built = None
+    return tuple([built[below] for below in output.inputs])
 
 
 def unfold(outputs: Iterable[Node]) -> None:

@@ -389,22 +389,22 @@ def topological(outputs: Iterable[Node], stop: Any = None) -> list[Node]:
     order: list[Node] = []
     done: set[Node] = set()
     for output in outputs:
-        if output in done:
-            continue
-        stack: list[tuple[Node, int]] = [(output, 0)]
+        stack = [output]
         while stack:
-            current, position = stack.pop()
-            if position == 0 and current in done:
+            current = stack[-1]
+            if current in done:
+                stack.pop()
                 continue
-            inputs = () if stop is not None and stop(current) else current.inputs
-            while position < len(inputs) and inputs[position] in done:
-                position += 1
-            if position < len(inputs):
-                stack.append((current, position + 1))
-                stack.append((inputs[position], 0))
-            elif current not in done:
-                done.add(current)
-                order.append(current)
+            if stop is None or not stop(current):
+                waiting = len(stack)
+                for value in current.inputs[::-1]:
+                    if value not in done:
+                        stack.append(value)
+                if len(stack) > waiting:
+                    continue
+            stack.pop()
+            done.add(current)
+            order.append(current)
     return order
 
 
