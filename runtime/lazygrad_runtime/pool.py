@@ -19,6 +19,7 @@ down and forking change the structure in place. With no workers, launches run on
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import os
 import platform
@@ -237,6 +238,20 @@ def get_pool() -> ThreadPool:
     if not pool._running and not _exiting:
         pool.restart()
     return pool
+
+
+def prepare() -> None:
+    """Begins to make the pool, if there is none, while the caller goes on: compiling its code is
+    LLVM's work for 10 to 20 ms, outside the interpreter's lock.
+    """
+    if _pool is None and not _exiting:
+        with contextlib.suppress(RuntimeError):  # no thread is to be had
+            threading.Thread(target=_make, name="lazygrad-pool").start()
+
+
+def _make() -> None:
+    with contextlib.suppress(Exception):  # who asks for the pool meets it again
+        get_pool()
 
 
 def set_num_threads(count: int) -> None:

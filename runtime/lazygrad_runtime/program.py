@@ -31,7 +31,7 @@ from lazygrad_runtime import library_calls, store
 from lazygrad_runtime.library_calls import LibraryCaller, LibraryError, LinAlgError
 from lazygrad_runtime.loader import load_object
 from lazygrad_runtime.memory import Buffer, allocate, list_for
-from lazygrad_runtime.pool import MINIMUM_SCRATCH, get_pool
+from lazygrad_runtime.pool import MINIMUM_SCRATCH, get_pool, prepare
 
 if TYPE_CHECKING:
     from lazygrad_compiler.loops.kernel import Launch
@@ -291,6 +291,7 @@ def program_for(outputs: Sequence[Node]) -> tuple[Any, list[Node]]:
         read = found.read
         return (found.program,
                 leaves if len(read) == len(leaves) else [leaves[place] for place in read])
+    prepare()
     with no_collections():
         graph, used = pruned(canonical_graph(outputs, leaves), leaves)
         place = {leaf: number for number, leaf in enumerate(leaves)}

@@ -7,6 +7,7 @@ import gc
 import numpy
 
 from lazygrad_compiler.artifact import canonical_graph, pruned
+from lazygrad_compiler.ir import composite
 from lazygrad_compiler.ir.composite import Folded, Template, apply, placeholder, template, unfold
 from lazygrad_compiler.ir.dtypes import float32
 from lazygrad_compiler.ir.interpret import evaluate
@@ -120,6 +121,23 @@ def test_unfolding_a_graph_stops_at_known_values() -> None:
     unfold([product])
     assert product.call is None and type(product) is Node
     assert known.call is not None and type(known) is Folded
+
+
+def test_what_results_share_is_built_once(monkeypatch) -> None:
+    x = placeholder(0, float32, (3,))
+    chain = [x]
+    for _ in range(50):
+        chain.append(node("neg", chain[-1]))
+    applied = template("chain", [node("abs", each) for each in chain[1:]], (x,))
+    results = apply(applied, (given(31, 3),), HERE)
+    built = []
+    intern = composite.intern_node
+    monkeypatch.setattr(composite, "intern_node",
+                        lambda *parts: built.append(parts[0]) or intern(*parts))
+    for result in results:
+        assert result.inputs[0].op == "neg"
+    assert built == ["neg"] * 50
+    assert results[0].call.built is None  # all are unfolded
 
 
 def test_the_interpreter_unfolds() -> None:

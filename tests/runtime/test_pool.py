@@ -261,6 +261,26 @@ def test_environment_sets_the_default(monkeypatch):
     assert pool_module.default_thread_count() == usable_cpus()
 
 
+@pytest.mark.parametrize("setting", ["2", "many"])
+def test_a_pool_made_ahead_is_the_pool_and_its_errors_are_the_callers(setting, monkeypatch, capfd):
+    monkeypatch.setattr(pool_module, "_pool", None)
+    monkeypatch.setenv("LAZYGRAD_NUM_THREADS", setting)
+    pool_module.prepare()
+    makers = [each for each in threading.enumerate() if each.name == "lazygrad-pool"]
+    for maker in makers:
+        maker.join()
+    assert capfd.readouterr().err == ""
+    if setting == "many":
+        with pytest.raises(ValueError, match="'many'"):
+            get_pool()
+    else:
+        made = pool_module._pool
+        assert made is not None and get_pool() is made
+        pool_module.prepare()
+        assert "lazygrad-pool" not in [each.name for each in threading.enumerate()]
+        made.shutdown()
+
+
 def test_timed_fallback_without_futex(kernels):
     """On systems without a futex the same pool runs on short sleeps."""
     pool = ThreadPool(3, compile_pool(system="other"))
