@@ -14,6 +14,7 @@ changes.  A function is recorded anew where a guard fails (`_core.guards`).
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,15 +50,15 @@ def recording() -> Recording | None:
     return now.recording
 
 
-def compile(model: Any = None, *, tune: bool = False, **options: Any) -> Any:
+def compile(model: Any = None, *, tune: bool | float = False, **options: Any) -> Any:
     """A function (or module) that is recorded once per signature and then replayed as one native
     program.
 
     model: the function or `nn.Module`; without it, a decorator.  tune: before the first replay time
     other schedules of the program's kernels, and keep the fastest (docs/tuning.md); takes seconds
-    to minutes once, and changes no result.  options: accepted for PyTorch's sake and ignored.
-    Tensor arguments are told apart by shape, dtype and whether they require gradients, all others
-    by value (or identity, where they are objects).
+    to minutes once, or as many seconds as are given, about, and changes no result.  options:
+    accepted for PyTorch's sake and ignored.  Tensor arguments are told apart by shape, dtype and
+    whether they require gradients, all others by value (or identity, where they are objects).
 
     Recorded anew: when the function's own closure and global variables, the attributes of modules
     that it calls, or the settings of optimisers (but for the learning rate, which replays follow)
@@ -72,15 +73,28 @@ def compile(model: Any = None, *, tune: bool = False, **options: Any) -> Any:
     return CompiledFunction(model, tune)
 
 
+def tuning_seconds(tune: bool | float) -> float:
+    """What `tune` allows for each program.  TypeError, ValueError for what is neither yes, no, nor
+    a time.
+    """
+    if isinstance(tune, bool):
+        return math.inf if tune else 0.0
+    if not isinstance(tune, (int, float)):
+        raise TypeError(f"[compile] tune is a {type(tune).__name__}; give True, False, or seconds")
+    if not tune > 0:
+        raise ValueError(f"[compile] tune={tune}: seconds are above 0; for no tuning give False")
+    return float(tune)
+
+
 class CompiledFunction:
     """See `compile`.  `.recordings`: how many signatures are kept; `.reasons`: why calls were not
     replayed, with the line.
     """
 
-    def __init__(self, function: Callable[..., Any], tune: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any], tune: bool | float = False) -> None:
         functools.update_wrapper(self, function, updated=())
         self._function = function
-        self._tune = tune
+        self._tuning_seconds = tuning_seconds(tune)
         self._entries: dict[Any, list[Entry]] = {}
         self.reasons: list[str] = []
         self._plain: set[Any] = set()
@@ -136,7 +150,7 @@ class CompiledFunction:
             for callback in recorded_callbacks:
                 callback(self, key, tensors)
             entry = record(self._function, arguments, keywords, tensors)
-            entry.untuned = self._tune
+            entry.tuning_seconds = self._tuning_seconds
         except NotCapturable:
             self._plain.add(key)
             self._entries.pop(key, None)

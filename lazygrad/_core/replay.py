@@ -48,7 +48,7 @@ class Entry:
         self.unchanged = merged(recorded.guards)
         self.before = recorded.before
         self.after = recorded.after
-        self.untuned = False  # whether the program is to be tuned before it first runs
+        self.tuning_seconds = 0.0  # to spend on tuning the program before it first runs
         self.donors = donors(program, sources, kinds, effects)
         # Weak, but checked: the identity of a dead cell is given out again.
         self.conflicting = {id(cell): ref(cell) for cell in conflicting}
@@ -85,7 +85,7 @@ class Entry:
 
     def _run(self, inputs: list[Buffer], donated: dict[int, Buffer] | None) -> list[Buffer]:
         assert self.program is not None and self.graph is not None
-        if self.untuned:
+        if self.tuning_seconds:
             self._tune(inputs)
         try:
             return self.program.run(inputs, donated)
@@ -101,10 +101,12 @@ class Entry:
         assert self.program is not None and self.graph is not None
         progress = Progress()
         try:
-            self.program = tuned_program(self.program, self.graph, inputs, progress)
+            self.program = tuned_program(
+                self.program, self.graph, inputs, progress, self.tuning_seconds
+            )
         finally:
             progress.clear()
-        self.untuned = False
+        self.tuning_seconds = 0.0
 
     def _donated(self) -> dict[int, Buffer]:
         """The buffers of cells that this replay writes, where nobody else holds their values."""

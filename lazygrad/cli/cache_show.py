@@ -118,22 +118,27 @@ def facts(cache: CompileCache, entry: CacheEntry) -> dict[str, Any]:
 
 def _winner(entry: CacheEntry) -> dict[str, Any] | None:
     """Of an entry that is a kernel's schedule, what tuning found."""
-    from lazygrad_runtime.tuned_schedules import is_schedule, winner_of
+    from lazygrad_compiler.target import host
+    from lazygrad_runtime.store import environment_fields
+    from lazygrad_runtime.tuned_schedules import against, is_schedule, winner_of
     winner = winner_of(entry) if is_schedule(entry) else None
     if winner is None:
         return None
     return {"schedule": json.loads(winner.tuned.schedule), "default": json.loads(winner.default),
             "speedup": winner.tuned.speedup if winner.is_better else 1.0,
             "default_seconds": winner.seconds[0], "seconds": winner.seconds[1],
-            "tried": winner.tried}
+            "tried": winner.tried, "complete": winner.complete,
+            "unused": against(entry, environment_fields(host()))}
 
 
 def _print_winner(winner: dict[str, Any]) -> None:
     from lazygrad.explain.roofline import duration
     kind, schedule = winner["schedule"]
+    print(f"used here  {'no: ' + winner['unused'] if winner['unused'] else 'yes'}")
     found = (f"tuned, {winner['speedup']:.2f}x over the default"
              if winner["schedule"] != winner["default"] else "the default is the fastest")
-    print(f"schedule   {found}, of {winner['tried']} that were timed: "
+    more = "" if winner["complete"] else " until time was up"
+    print(f"schedule   {found}, of {winner['tried']} that were timed{more}: "
           f"{duration(winner['default_seconds'])} -> {duration(winner['seconds'])}")
     default = winner["default"][1] if winner["default"][0] == kind else {}
     for name, value in schedule.items():
@@ -150,11 +155,12 @@ def print_facts(values: dict[str, Any]) -> None:
     print(f"manifest   {values['manifest']}")
     print(f"age        {human_age(values['age_seconds'])}; "
           f"last used {human_age(values['unused_seconds'])} ago")
-    print(f"compiled   in {values['compile_seconds']:.3f} s; {values['hits']} "
-          f"hit{'s' * (values['hits'] != 1)} saved {values['saved_seconds']:.3f} s")
-    lacks = ", ".join(values["missing_features"])
-    print(f"runs here  {'no: this processor lacks ' + lacks if lacks else 'yes'}")
-    if values["compiler_differs"]:
+    if values["winner"] is None:
+        print(f"compiled   in {values['compile_seconds']:.3f} s; {values['hits']} "
+              f"hit{'s' * (values['hits'] != 1)} saved {values['saved_seconds']:.3f} s")
+        lacks = ", ".join(values["missing_features"])
+        print(f"runs here  {'no: this processor lacks ' + lacks if lacks else 'yes'}")
+    if values["compiler_differs"] and values["winner"] is None:
         print(f"compiler   {values['compiler_differs']}; no present program finds it")
     if values["imported_from"] is not None:
         there = values["imported_from"]

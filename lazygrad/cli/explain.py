@@ -1,5 +1,5 @@
 """`lazygrad explain`: why kernels are not one, why programs were compiled again, whose memory it
-is.
+is, by which schedules kernels run.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ Runs SCRIPT and explains the programs that were compiled for it (or taken from t
              lg.compile that was recorded anew: the field that changed, and the line
   memory     what each program holds while it runs, kernel by kernel: the peak, and the lines whose
              values it is made of; --svg FILE draws the largest program
+  schedule   by which schedule each kernel runs; whether `lazygrad tune` chose it, and why what it
+             found is not used
 
 Exit code: 0; 1 where the script failed, where `recompile` found one, or where `fusion` met a pair
 without a reason.
@@ -49,12 +51,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "explain", help="say why things are not fused, compiled again, or in memory",
         description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    actions = parser.add_subparsers(dest="action", metavar="fusion|recompile|memory",
+    actions = parser.add_subparsers(dest="action", metavar="fusion|recompile|memory|schedule",
                                     required=True)
     for name, action, help_text in (
         ("fusion", explain_fusion, "why neighbouring values are not in one kernel"),
         ("recompile", explain_recompile, "what changed where a program was compiled again"),
         ("memory", explain_memory, "the peak of each program and the lines that own it"),
+        ("schedule", explain_schedule, "by which schedules kernels run, and who chose them"),
     ):
         sub = actions.add_parser(name, help=help_text, allow_abbrev=False,
                                  usage=f"lazygrad explain {name} SCRIPT [ARGS ...] [options]")
@@ -144,6 +147,23 @@ def explain_memory(options: argparse.Namespace) -> int:
         largest = max(found, key=_peak_bytes)[0]
         title = f"program {largest.number:03}: {largest.about}"
         write_text(options.svg, memory.picture(largest.stages, title))
+    return OK if succeeded else FINDING
+
+
+def explain_schedule(options: argparse.Namespace) -> int:
+    from lazygrad.explain import schedules
+    from lazygrad.explain.watch import Watch
+    watch = Watch()
+    succeeded = run_watched(options, watch)
+    found = [(seen, schedules.describe(seen.stages)) for seen in watch.programs]
+    if options.json:
+        print_json({"programs": [{"number": seen.number, "about": seen.about, "kernels": described}
+                                 for seen, described in found]})
+    else:
+        for seen, described in found:
+            print(f"{_heading(seen)}\n{schedules.text(described)}\n")
+        if not found:
+            no_program("explain schedule", succeeded)
     return OK if succeeded else FINDING
 
 

@@ -51,13 +51,19 @@ ROUNDS = ((64, 2), (8, 3), (3, 5))
 """Candidates of a kernel that are still in a round, at most, and runs of each."""
 WORTH_ANOTHER_ROUND = 1.3
 """A candidate that takes so many times as long as the best is left out."""
-CONFIRMING_RUNS = 7
+CONFIRMING_RUNS, LEAST_CONFIRMING_RUNS = 7, 3
 LEAST_GAIN = 1.03
 """Of a winner over the default in those runs; below, the default stays."""
 LEAST_GAIN_UNCONFIRMED = 1.15
 """Where tuning is interrupted before them."""
 NEGLIGIBLE = 0.002, 1e-6
 """A kernel below this part of the program's time, or below so many seconds, is left as it is."""
+PART_COMPILING, PART_SEARCHING = 0.5, 0.8
+"""Of the time that there is: after the one no more candidates are compiled, after the other
+the best so far are compared with the defaults.
+"""
+LEAST_VARIANTS = 2
+"""That are compiled all the same: what was the best before, and a new one."""
 ROUND_SECONDS = 0.02
 """Short programs run more often: at least so long for each choice of candidates and round."""
 MOST_RUNS = 200
@@ -69,7 +75,8 @@ Choice = Mapping[str, candidates.Schedule]
 @dataclass(slots=True)
 class Subject:
     """A kernel that is tuned.  times: of all its launches in one run of the program, by candidate,
-    one for each run.  left: the candidates that are still in.
+    one for each run.  left: the candidates that are still in.  before: how many were timed when
+    it was tuned before, and are not among the candidates.
     """
 
     name: str
@@ -79,6 +86,7 @@ class Subject:
     candidates: list[candidates.Schedule]
     times: dict[int, list[float]] = field(default_factory=dict)
     left: list[int] = field(default_factory=list)
+    before: int = 0
 
     def seconds(self, number: int, unknown: float = math.inf) -> float:
         """The best time of a candidate."""
@@ -109,12 +117,22 @@ class Outcome:
 @dataclass(slots=True)
 class Report:
     """Of a program.  before, after: seconds of all its kernels, with the defaults and with the
-    winners; 0 where nothing was left to tune.
+    winners; 0 where nothing was left to tune.  complete: False where time was up, or somebody
+    interrupted, before all candidates were timed.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     before: float = 0.0
     after: float = 0.0
+    complete: bool = True
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while tuning.  report: what was found until then, and kept."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__("tuning was interrupted; what was found until then is kept")
+        self.report = report
 
 
 class Observer:
@@ -144,27 +162,33 @@ def tune(
     observer: Observer | None = None,
     again: bool = False,
     timer: Timer = timed_run,
+    seconds: float = math.inf,
 ) -> Report:
     """Tunes the kernels of a program that have not been tuned before, or all of them, and keeps the
-    winners.  Inputs are left as they are.
+    winners.  Inputs are left as they are.  seconds: to spend; it ends some runs of the program
+    later at the latest.
 
-    Raises what a run of the program raises.  After KeyboardInterrupt, which is passed on, what was
-    found so far is kept.
+    Raises what a run of the program raises, and `Interrupted` for Ctrl-C.
     """
     stages = lower(graph, host())
     environment = store.environment_fields(host())
-    unknown = [
-        kernel
+    known = {
+        kernel.name: None if again else tuned_schedules.lookup(
+            store.disk(), kernel.name, environment)
         for kernel in stages.kernels
-        if again or tuned_schedules.lookup(store.disk(), kernel.name, environment) is None
-    ]
+    }
+    unknown = {name: winner for name, winner in known.items() if not (winner and winner.complete)}
     if not unknown:
         return Report()
-    return _Search(stages, unknown, inputs, observer or Observer(), timer).run()
+    return _Search(stages, unknown, inputs, observer or Observer(), timer, seconds).run()
 
 
 def tuned_program(
-    program: Program, graph: Graph, inputs: Sequence[Buffer], observer: Observer | None = None
+    program: Program,
+    graph: Graph,
+    inputs: Sequence[Buffer],
+    observer: Observer | None = None,
+    seconds: float = math.inf,
 ) -> Program:
     """The program with the best schedules; itself where they are the defaults, or where a run
     fails.
@@ -172,7 +196,7 @@ def tuned_program(
     if type(program) is not Program:  # one for a GPU, or for several devices
         return program
     try:
-        tune(graph, inputs, observer)
+        tune(graph, inputs, observer, seconds=seconds)
     except FAILURES:  # whoever runs the program is told
         return program
     artifact = store.artifact_for(graph)
@@ -183,13 +207,15 @@ class _Search:
     def __init__(
         self,
         stages: Stages,
-        kernels: Sequence[CompiledKernel],
+        unknown: Mapping[str, Winner | None],
         inputs: Sequence[Buffer],
         observer: Observer,
         timer: Timer,
+        seconds: float,
     ) -> None:
         self.stages, self.inputs, self.observer, self.timer = stages, inputs, observer, timer
-        self.tuned = {kernel.name for kernel in kernels}
+        self.begun, self.limit = time.perf_counter(), seconds
+        self.unknown = unknown  # the kernels to tune, with what an earlier search found that ended
         self.by_name = {kernel.name: kernel for kernel in stages.kernels}
         self.made: dict[str, CompiledKernel] = dict(self.by_name)
         self.objects: dict[str, bytes] = {}
@@ -252,6 +278,10 @@ class _Search:
         self.done += steps
         self.observer.advanced(min(self.done, self.total), self.total, what)
 
+    def is_late(self, part: float) -> bool:
+        """Whether so much of the time is over."""
+        return time.perf_counter() - self.begun > part * self.limit
+
     # ---- the search
 
     def run(self) -> Report:
@@ -272,8 +302,9 @@ class _Search:
                 self.round(limit, max(runs_of_each, longer))
             self.confirm(default, max(CONFIRMING_RUNS, longer))
         except KeyboardInterrupt:
+            self.report.complete = False
             self.keep_unconfirmed()
-            raise
+            raise Interrupted(self.report) from None
         return self.report
 
     def find_subjects(self, seconds: Mapping[str, float]) -> None:
@@ -281,7 +312,7 @@ class _Search:
         whole = sum(seconds.values())
         part, least = NEGLIGIBLE
         described = dict(zip(self.stages.names, self.stages.launches, strict=True))
-        for name in (name for name in self.by_name if name in self.tuned):
+        for name, earlier in self.unknown.items():
             compiled, launch = self.by_name[name], described[name]
             subject = Subject(
                 name, compiled.kernel, launch.about, launch.location, [compiled.schedule]
@@ -289,11 +320,20 @@ class _Search:
             subject.times[0] = [seconds[name]]
             if seconds[name] >= max(part * whole, least):
                 subject.candidates = candidates_of(compiled, host())
+                if earlier is not None:
+                    self.go_on(subject, earlier)
             subject.left = list(range(len(subject.candidates)))
             if len(subject.left) > 1:
                 self.subjects.append(subject)
             else:
                 self.decide(subject, 0, seconds[name], max(seconds[name], 1e-9))
+
+    def go_on(self, subject: Subject, earlier: Winner) -> None:
+        """Leaves out what was timed before, but for the best of it."""
+        new = subject.candidates[earlier.tried :]
+        best = candidates.read(earlier.tuned.schedule)
+        subject.candidates = list(dict.fromkeys([subject.candidates[0], best, *new]))
+        subject.before = earlier.tried - 1 - earlier.is_better
 
     def choice(self, place: int) -> dict[str, int]:
         """A candidate of each kernel: that at a place among those left, or the next round them."""
@@ -312,6 +352,10 @@ class _Search:
         places = range(max((len(subject.left) for subject in self.subjects), default=0))
         variants: list[tuple[dict[str, int], TimedProgram]] = []
         for place in places:
+            if len(variants) >= LEAST_VARIANTS and self.is_late(PART_COMPILING):
+                if any(n not in s.times for s in self.subjects for n in s.left[place:]):
+                    self.report.complete = False
+                break
             choice = self.choice(place)
             before = len(self.objects)
             program = self.variant(self.schedules(choice))
@@ -320,6 +364,8 @@ class _Search:
                 variants.append((choice, program))
         for number in range(runs):
             for choice, program in variants:
+                if number and self.is_late(PART_SEARCHING):  # each was timed once
+                    break
                 begun = time.perf_counter()
                 _, seconds = self.measure(program)
                 for subject in self.subjects:
@@ -368,6 +414,8 @@ class _Search:
                 choice.update(dict.fromkeys(choice, 0))
         times: list[dict[str, list[float]]] = [{} for _ in programs]
         for number in range(runs):
+            if number >= LEAST_CONFIRMING_RUNS and self.is_late(1.0):
+                break
             for program, found in zip(programs, times, strict=True):
                 for name, seconds in self.measure(program)[1].items():
                     found.setdefault(name, []).append(seconds)
@@ -399,7 +447,8 @@ class _Search:
             Tuned(candidates.written(subject.candidates[number]), before / after),
             candidates.written(subject.candidates[0]),
             (before, after),
-            len(subject.times),
+            subject.before + len(subject.times),
+            self.report.complete or len(subject.candidates) == 1,
         )
         tuned_schedules.keep(
             store.disk(), subject.name, text(subject.kernel),

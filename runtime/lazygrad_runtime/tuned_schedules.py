@@ -24,17 +24,22 @@ from lazygrad_runtime.pool import get_pool
 KIND = "schedule"
 KERNEL_BLOB = "kernel.txt"
 
+TARGET_FIELDS = ("triple", "cpu", "features", "simd_bytes", "registers", "l1_bytes", "l2_bytes")
+"""Those of the key that say for which machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Winner:
     """tuned: the best schedule, which may be the default.  default: as text, like the other.
-    seconds: of the default and of the best.  tried: how many schedules were timed.
+    seconds: of the default and of the best.  tried: how many schedules were timed.  complete: False
+    where tuning ended before all were.
     """
 
     tuned: Tuned
     default: str
     seconds: tuple[float, float]
     tried: int
+    complete: bool = True
 
     @property
     def is_better(self) -> bool:
@@ -68,7 +73,8 @@ def winner_of(entry: CacheEntry) -> Winner | None:
         speedup = float(default) / float(tuned)
         schedule = str(meta["schedule"])
         return Winner(
-            Tuned(schedule, speedup), str(meta["default"]), (default, tuned), int(meta["tried"])
+            Tuned(schedule, speedup), str(meta["default"]), (default, tuned), int(meta["tried"]),
+            bool(meta["complete"]),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
@@ -91,12 +97,52 @@ def keep(
             "default": winner.default,
             "seconds": list(winner.seconds),
             "tried": winner.tried,
+            "complete": winner.complete,
         },
         "launches": [[name, about, [list(line) for line in where]]
                      for name, about, where in launches],
         "needs": [],
     }
     return cache.store(fields_of(kernel, environment), {KERNEL_BLOB: text.encode()}, meta)
+
+
+def against(entry: CacheEntry, present: Mapping[str, Any]) -> str:
+    """Why a schedule is not used here; empty where it is.  present: as of
+    `store.environment_fields`.
+    """
+    fields, threads = entry.fields, get_pool().threads
+    reasons = []
+    if fields.get("threads") != threads:
+        reasons.append(f"timed with {_threads(fields.get('threads'))}, not with {threads}")
+    if any(fields.get(name) != present[name] for name in TARGET_FIELDS if name in present):
+        there, here = (f"{each.get('cpu')} {each.get('triple')}" for each in (fields, present))
+        reasons.append(f"timed on another machine: {there}" if there != here else
+                       "timed on another machine, whose features or caches differ")
+    made_by = [name for name in ("compiler", "llvm", "llvmlite")
+               if fields.get(name) != present.get(name)]
+    if made_by:
+        reasons.append(f"timed by another version of {', '.join(made_by)}")
+    return "; ".join(reasons)
+
+
+def _threads(count: Any) -> str:
+    return f"{count} thread{'s' * (count != 1)}"
+
+
+def unused(cache: CompileCache, text: str, present: Mapping[str, Any]) -> list[str]:
+    """For a kernel without a winner: why each of those is not used that were found for its loop IR
+    under other circumstances.
+    """
+    found = []
+    for entry in cache.entries():
+        if is_schedule(entry):
+            try:
+                same = entry.read(KERNEL_BLOB).decode() == text
+            except (CacheDamage, OSError, UnicodeDecodeError):
+                continue
+            if same:
+                found.append(against(entry, present))
+    return sorted({reason for reason in found if reason})
 
 
 def check(entry: CacheEntry) -> None:

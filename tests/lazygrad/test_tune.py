@@ -59,9 +59,9 @@ def third_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 
     ordinary = tune._Search.__init__
 
-    def init(self, stages, kernels, inputs, observer, _timer):
+    def init(self, stages, kernels, inputs, observer, _timer, seconds):
         defaults.clear()
-        ordinary(self, stages, kernels, inputs, observer, timer)
+        ordinary(self, stages, kernels, inputs, observer, timer, seconds)
 
     monkeypatch.setattr(tune._Search, "__init__", init)
 
@@ -125,12 +125,59 @@ def test_a_compiled_function_is_tuned_before_its_first_replay(
     assert [each.numpy().tobytes() for each in tuned(x)] == expected
     assert " 2.00x" in capsys.readouterr().err
     (entry,), = tuned._entries.values()
-    assert entry.program.artifact.tuning and not entry.untuned
+    assert entry.program.artifact.tuning and not entry.tuning_seconds
     assert [each.numpy().tobytes() for each in tuned(x)] == expected
     assert not capsys.readouterr().err
     later = lg.compile(step, tune=True)
     assert [each.numpy().tobytes() for each in later(x)] == expected
     assert not capsys.readouterr().err  # known by then
+
+
+@pytest.mark.parametrize("tune", ["yes", None, 0, -1.0, float("nan")])
+def test_what_is_no_time_to_tune_is_refused(tune: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="tune"):
+        lg.compile(lambda x: x, tune=tune)
+
+
+def test_a_script_is_tuned_for_some_seconds(
+    tmp_path: Path, third_wins: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = caller(capsys)
+    script = tmp_path / "net.py"
+    script.write_text(
+        "import lazygrad as lg\nprint((lg.ones(90, 70) @ lg.ones(70, 80)).tolist()[0])")
+    code, out, _ = call("tune", script, "--seconds", "0.000001")
+    assert code == 0 and out.endswith("; time was up before all schedules were timed, the next "
+                                      "run goes on\n")
+    again = call("tune", script, "--again", "--seconds", "0.000001", "--json")[1]
+    assert not json.loads(again)["complete"]
+    code, out, _ = call("tune", script)
+    assert code == 0 and "time was up" not in out
+    assert json.loads(call("tune", script, "--json")[1]) == {
+        "schema_version": 1, "kernels": [], "complete": True}
+    for wrong in ("0", "-1", "nan", "inf", "soon"):
+        code, _, told = call("tune", script, "--seconds", wrong)
+        assert code == 2 and "seconds above 0" in told
+
+
+def test_explain_schedule_says_where_schedules_are_from(
+    tmp_path: Path, third_wins: None, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call = caller(capsys)
+    script = tmp_path / "net.py"
+    script.write_text(SCRIPT)
+    assert "the default, not yet tuned" in call("explain", "schedule", script)[1]
+    call("tune", script)
+    code, out, _ = call("explain", "schedule", script)
+    assert code == 0 and "tuned, 2.00x over the default: " in out and "not used" not in out
+    found = json.loads(call("explain", "schedule", script, "--json")[1])["programs"]
+    tuned = [kernel for program in found for kernel in program["kernels"] if kernel["tuned"]]
+    assert tuned and all("lines" in kernel and kernel["unused"] == [] for kernel in tuned)
+    monkeypatch.setenv("LAZYGRAD_TUNED", "0")
+    forget_programs()
+    out = call("explain", "schedule", script)[1]
+    assert "  not used: tuned, 2.00x over the default (LAZYGRAD_TUNED=0): " in out
 
 
 def test_tuning_draws_no_random_numbers_and_steps_no_optimiser() -> None:

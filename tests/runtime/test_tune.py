@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -165,10 +167,28 @@ def test_an_interrupt_keeps_what_was_found() -> None:
             raise KeyboardInterrupt
         return clock(program, inputs)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(tune.Interrupted) as interrupted:
         tune.tune(graph, inputs_of(graph), timer=timer)
+    (outcome,) = interrupted.value.report.outcomes
+    assert outcome.winner.is_better and not outcome.winner.complete
     (tuned,) = store.artifact_for(graph).tuning.values()
     assert candidates.read(tuned.schedule) == wanted
+
+
+def test_when_time_is_up_the_next_one_goes_on() -> None:
+    graph = chain()
+    known = candidates_of(kernel_of(graph), host())
+    clock = planted(graph, lambda s: 0.001 if s == known[3] else 0.002)
+    reports, timed = [], []
+    while not reports or not reports[-1].complete:
+        reports.append(tune.tune(graph, inputs_of(graph), timer=clock, seconds=1e-9))
+        (outcome,) = reports[-1].outcomes
+        assert outcome.winner.complete is reports[-1].complete
+        timed.append(outcome.winner.tried)
+        assert outcome.winner.is_better is (timed[-1] > 3)
+    assert timed == sorted(set(timed)) and timed[0] == 3 and timed[-1] == len(known)
+    assert candidates.read(outcome.winner.tuned.schedule) == known[3]
+    assert not tune.tune(graph, inputs_of(graph), timer=clock).outcomes
 
 
 def test_an_index_out_of_range_is_the_runs_business() -> None:
@@ -210,6 +230,30 @@ def test_winners_belong_to_a_number_of_threads(
     another(graph, cache)
     monkeypatch.setattr(pool.get_pool(), "threads", pool.get_pool().threads + 1)
     assert not store.artifact_for(graph).tuning
+
+
+def test_a_winner_that_is_not_used_says_why(
+    cache: CompileCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = chain()
+    another(graph, cache)
+    (entry,) = (each for each in cache.entries() if tuned_schedules.is_schedule(each))
+    present = store.environment_fields(host())
+    loops = text(kernel_of(graph).kernel)
+    assert tuned_schedules.against(entry, present) == ""
+    assert tuned_schedules.unused(cache, loops, present) == []
+    for changes, expected in (
+        ({"compiler": "0"}, "timed by another version of compiler"),
+        ({"llvm": "0", "llvmlite": "0"}, "timed by another version of llvm, llvmlite"),
+        ({"cpu": "other"}, f"timed on another machine: {host().cpu} {host().triple}"),
+        ({"l2_bytes": 1}, "timed on another machine, whose features or caches differ"),
+    ):
+        assert tuned_schedules.unused(cache, loops, {**present, **changes}) == [expected]
+    threads = pool.get_pool().threads
+    monkeypatch.setattr(pool.get_pool(), "threads", threads + 7)
+    (reason,) = tuned_schedules.unused(cache, loops, present)
+    assert reason.startswith(f"timed with {threads} thread") and str(threads + 7) in reason
+    assert tuned_schedules.unused(cache, "another kernel", present) == []
 
 
 @pytest.mark.parametrize("part", ["entries", "blobs"])
@@ -291,6 +335,23 @@ def environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LAZYGRAD")}
     paths = [str(ROOT), str(ROOT / "compiler"), str(ROOT / "runtime")]
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "LAZYGRAD_CACHE_DIR": str(folder / "c")}
+
+
+def test_ctrl_c_ends_the_command_and_leaves_a_sound_cache(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path, "-m", "lazygrad", "tune"), env=environment(tmp_path), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    entries = tmp_path / "c"
+    while process.poll() is None and not list(entries.rglob("*.json")):
+        time.sleep(0.01)  # until the first program was compiled, which tuning comes after
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in err, err
+    assert out.startswith("interrupted; ")
+    assert not cache_verify.verify(CompileCache(entries)).findings
+    after = subprocess.run(command(tmp_path, "-m", "lazygrad", "tune"), env=environment(tmp_path),
+                           capture_output=True, text=True, timeout=120, check=True)
+    assert "tuned" in after.stdout and "interrupted" not in after.stdout
 
 
 def test_two_processes_tune_at_once_and_a_third_uses_what_they_found(tmp_path: Path) -> None:
