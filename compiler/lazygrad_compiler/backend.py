@@ -14,9 +14,11 @@ from typing import Any
 from lazygrad_compiler.artifact import TensorMap
 from lazygrad_compiler.cuda_target import CudaTarget
 from lazygrad_compiler.ir.dtypes import DType
+from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.loops.kernel import Launch
 from lazygrad_compiler.loops.lower import Group
+from lazygrad_compiler.loops.scatter import scatter_parts
 from lazygrad_compiler.passes.optimize import Pass
 from lazygrad_compiler.target import Target
 
@@ -65,7 +67,8 @@ class Backend:
     LLVM text to what an artifact holds.  alignment: bytes to which the places stay aligned at
     which a launch binds its buffers.  row_buffers: whether row kernels keep values in memory
     (`loops/row_buffers.py`).  columns: whether they reduce over rows, too (`loops/columns.py`).
-    scatter_copies: whether parts of the updates of a scatter may go to copies of the target.
+    scatter_parts: into how many parts the updates of a scatter are cut, each with a copy of the
+    target; 1: without a copy.
     attends: whether there are kernels of attention for heads of that dtype and width.
     """
 
@@ -80,7 +83,7 @@ class Backend:
     alignment: int = 1
     row_buffers: bool = False
     columns: bool = False
-    scatter_copies: bool = True
+    scatter_parts: Callable[[Node], int] = scatter_parts
     attends: Callable[[DType, int], bool] = lambda dtype, width: True
 
 

@@ -239,7 +239,7 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
         if group.kind == "contraction":
             made = [lower_contraction(group, stored)]
         elif group.kind == "scatter":
-            made = lower_scatter(group, stored, backend.scatter_copies)
+            made = lower_scatter(group, stored, backend.scatter_parts)
         elif group.kind in ARRAY_KINDS:
             made = lower_array(group, backend.lowerings)
         elif comes_in_pieces(group):

@@ -49,6 +49,10 @@ GRAPHS = {
     "scatter of integers": lambda: scattered("add", I64, (1000,), 5000),
     "rows in order": lambda: ordered(30, 1000),
     "long rows in order": lambda: ordered(2, 10_000, dtype=dtypes.float64),
+    "the best of rows": lambda: Graph(
+        (node("top_k", leaf(0, F32, 8, 50_000), k=50, largest=True),)
+    ),
+    "few places": lambda: scattered("add", F32, (64,), 1 << 20),
     "running sum": lambda: running(8, 100_000, axis=1),
     "running maximum across": lambda: running(5000, 300, axis=0, combine="max"),
     "running logarithms": lambda: running(30, 3000, axis=1, combine="logaddexp"),

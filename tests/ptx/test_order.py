@@ -9,8 +9,10 @@ from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.inference_scan import SCAN_COMBINES
 from lazygrad_compiler.ir.interpret import interpret
 from lazygrad_compiler.ir.node import Graph, Node, node
+from lazygrad_compiler.pipeline import lower
 from lazygrad_compiler.ptx import scan, sort
-from tests.ptx.programs import run_graph
+from tests.ptx.programs import TARGET, run_graph
+from tests.ptx.support import in_turn
 from tests.ptx.test_programs import special
 
 ORDERED = [name for name, dtype in dtypes.DTYPES.items() if not dtype.is_complex]
@@ -52,6 +54,26 @@ def test_some_of_an_order(name, largest, tile, monkeypatch):
     wanted = np.random.default_rng(6).integers(-5, 99, (4, 3))
     same(Graph((node("top_k", x, k=7, largest=largest), node("select_rank", x, ranks))),
          [values, wanted])
+
+
+@pytest.mark.parametrize("name, case", in_turn(
+    ("float32", "float64", "int64", "uint64", "float16", "int8"),
+    (((2, 70), 16), ((900,), 1), ((1, 33), 15), ((3, 217), 9), ((2, 70), 17)),
+))  # fmt: skip
+def test_the_best_of_tiles(name, case, monkeypatch):
+    """Ties, and tiles with fewer elements than are wanted; the last case takes more than half a
+    tile, so a whole order.
+    """
+    shape, k = case
+    monkeypatch.setattr(sort, "TILE", 32)
+    dtype, generator = dtypes.dtype_named(name), np.random.default_rng(k)
+    for largest in (False, True):
+        graph = Graph((node("top_k", leaf(0, dtype, *shape), k=k, largest=largest),))
+        steps = [launch.kernel.step for launch in lower(graph, TARGET).launches]
+        assert all(step.startswith("best") for step in steps) == (k <= 16)
+        same(graph, [special(generator, dtype, shape)])
+        ends = np.full(shape, dtype.limits()[not largest]).astype(dtype.numpy)
+        same(graph, [ends])
 
 
 @pytest.mark.parametrize("name", ["float64", "uint8", "float16"])

@@ -64,6 +64,17 @@ def meets_nowhere(indices: Sequence[Node], counted: Sequence[int]) -> bool:
     return False
 
 
+def combines_freely(scatter: Node) -> bool:
+    """Whether updates may go to copies of the target that are combined afterwards: their order is
+    free, and no axis of the indices tells places apart.
+    """
+    combines = scatter.attrs[1] in ("add", "max", "min") and scatter.dtype.kind != "bool"
+    halves = scatter.dtype.kind == "float" and scatter.dtype.bits == 16
+    return combines and not halves and not any(
+        index.op == "iota" for index in scatter.inputs[2:]
+    )
+
+
 def scatter_parts(scatter: Node) -> int:
     """Into how many pieces the updates of a scatter are cut, each with a copy of the target; 1:
     they are applied one after the other.
@@ -72,11 +83,7 @@ def scatter_parts(scatter: Node) -> int:
     instead, and the copies are small beside the updates.  Depends on the shapes only.
     """
     base, updates, *indices = scatter.inputs
-    combines = scatter.attrs[1] in ("add", "max", "min") and scatter.dtype.kind != "bool"
-    halves = scatter.dtype.kind == "float" and scatter.dtype.bits == 16
-    if not combines or halves or updates.ndim != indices[0].ndim or any(
-        index.op == "iota" for index in indices
-    ):
+    if not combines_freely(scatter) or updates.ndim != indices[0].ndim:
         return 1
     if updates.size < SHARED_UPDATES:
         return 1
@@ -148,15 +155,15 @@ def _counted_by(index: Instr, axes: Sequence[Var]) -> Var | None:
 
 
 def lower_scatter(
-    group: Group, stored: Callable[[Node], bool], may_copy: bool = True
+    group: Group, stored: Callable[[Node], bool], parts_of: Callable[[Node], int] = scatter_parts
 ) -> list[Launch]:
-    """A copy of the base, then the updates; or, where that helps and the target's code for it is
-    there (`may_copy`), the updates into copies of their own, then all together.
+    """A copy of the base, then the updates; or, where these come in parts, each part into a copy
+    of its own, then all together.
     """
     target = group.anchor
     assert target is not None
     base = target.inputs[0]
-    parts = scatter_parts(target) if may_copy else 1
+    parts = parts_of(target)
     if parts > 1:
         return _lower_shared(target, parts, stored)
     # a marker, since optimised graphs have none: no other node can be this copy

@@ -18,6 +18,7 @@ from lazygrad_compiler.ptx.loops import emit_loops
 from lazygrad_compiler.ptx.points import WIDEST
 from lazygrad_compiler.ptx.scan import emit_scan, lower_scan
 from lazygrad_compiler.ptx.scatter import emit_scatter
+from lazygrad_compiler.ptx.scatter_private import scatter_parts
 from lazygrad_compiler.ptx.sort import emit_sort, lower_sort
 
 SLICING = Slicing(tile=128 * 128, tasks=128, shortest=1024, most=32)
@@ -53,5 +54,5 @@ BACKEND = Backend(
     assemble=ptx_text,
     compile=lambda text, target: compile_ptx(text, target).encode(),
     alignment=WIDEST,
-    scatter_copies=False,
+    scatter_parts=scatter_parts,
 )

@@ -1,7 +1,8 @@
 """Emission of scatter kernels for a GPU: updates onto a buffer that already holds the base.
 
-Three ways, each with one result whatever the number of blocks:
+Five ways, each with one result whatever the number of blocks:
 
+- `private`: many updates to few places (`scatter_private.py`).
 - `apart`: no two positions meet (the index tells): every update by a thread of its own.
 - `atomic`: integers that are added or compared: their order does not matter.
 - `columns`: axes along which no two positions meet make columns; a thread applies the updates of
@@ -29,6 +30,7 @@ from lazygrad_compiler.loops.kernel import ScatterKernel, needed
 from lazygrad_compiler.ptx.builder import WARP, KernelFunction, KernelModule
 from lazygrad_compiler.ptx.loops import digits, make_points
 from lazygrad_compiler.ptx.points import ThreadPoints
+from lazygrad_compiler.ptx.scatter_private import emit_private
 
 MAP_THREADS = 256
 OWNER_THREADS = 128
@@ -74,6 +76,8 @@ def schedule_scatter(kernel: ScatterKernel, target: CudaTarget) -> ScatterGrid:
 def emit_scatter(
     module: KernelModule, name: str, kernel: ScatterKernel, target: CudaTarget
 ) -> Emitted:
+    if kernel.parts > 1:
+        return emit_private(module, name, kernel)
     if kernel.block:  # of the last axis no two positions meet; how many a CPU's task takes is moot
         apart, outer = (*kernel.apart, kernel.outer[-1]), kernel.outer[:-1]
         kernel = replace(kernel, apart=apart, outer=outer, block=0)

@@ -7,13 +7,17 @@ their positions are one number of 64 bits.
   rows     a block sorts a row of up to TILE elements by a bitonic network (Batcher, AFIPS 1968)
   tiles    the same for each tile of a longer row; leaves sorted runs
   merge    runs of some length two by two: each item finds its place by bisection of the other run
+  best     the first k of each tile of a longer row, and of those again, until one tile is left
 
-`top_k` and `select_rank` pick from the whole order.
+`select_rank`, and `top_k` of more than half a tile, pick from the whole order.  Counted for the 50
+largest of rows of 50,000 float32: `best` reads each element once and writes 1,250 items a row,
+where sorting takes 25 tiles and five merges, which move 88 bytes for each element.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lazygrad_compiler.backend import Emitted
@@ -43,6 +47,8 @@ def lower_sort(group: Group) -> list[Launch]:
         writes = [r for r in group.roots if r.op == "sort_values" and r in group.outputs]
         writes += [anchor] if anchor in group.outputs else []
         return _lower_order(anchor, writes, [root.op == "sort_values" for root in writes])
+    if anchor.op == "top_k" and anchor.inputs[0].shape[-1] > TILE >= 2 * anchor.shape[-1]:
+        return _lower_best(anchor, anchor.shape[-1])  # a round leaves half of a row or less
     if anchor.op in ("top_k", "select_rank"):
         order = temporary(dtypes.int64, anchor.inputs[0].shape)
         launches = _lower_order(anchor, [order], [False])
@@ -84,6 +90,20 @@ def _lower_order(anchor: Node, writes: list[Node], are_values: list[bool]) -> li
         launches.append(_launch(anchor, reads, target, f"merge {run} {what}"))
         held, run = target, 2 * run
     return launches
+
+
+def _lower_best(anchor: Node, k: int) -> list[Launch]:
+    """Rounds of tiles, until one tile holds all that is left of a row."""
+    launches: list[Launch] = []
+    source = anchor.inputs[0]
+    *rows, left = source.shape
+    held, what = [source], "elements"
+    while left > TILE:
+        left = -(-left // TILE) * k
+        kept = [temporary(dtype, (*rows, left)) for dtype in item_dtypes(source.dtype)]
+        launches.append(_launch(anchor, held, kept, f"best {k} {what}"))
+        held, what = kept, "items"
+    return [*launches, _launch(anchor, held, [anchor], f"best {k} {what}")]
 
 
 def emit_sort(
@@ -208,28 +228,53 @@ def _bitonic(step: Step, items: _Items, shared: list[Value], size: int) -> None:
     f.barrier()
 
 
+def _sorted_tile(
+    step: Step, items: _Items, item_at: Callable[[Value, Value, Value], Item]
+) -> tuple[list[Value], int, Value, Value, Value, int]:
+    """Sorts the block's tile of a row in shared memory.  item_at: of the first element's place of
+    the row, a position in it, and that position or 0 where there is none.
+
+    Gives (items, how many there are room for, row, number of the tile, its first position, tiles
+    of a row).
+    """
+    f = step.f
+    length = step.kernel.shapes[0][-1]
+    tiles, size = -(-length // TILE), 2
+    while size < min(length, TILE):
+        size *= 2
+    shared = items.shared(size)
+    block = f.wide(f.block())
+    row, number = f.udiv(block, tiles), f.urem(block, tiles)
+    tile = f.mul(number, TILE)
+    start = f.mul(row, length)
+    with f.grid_stride(f.thread(), const("i32", size), step.threads, "load") as each:
+        position = f.add(tile, f.wide(each))
+        there = f.icmp("slt", position, length)
+        item = item_at(start, position, f.select(there, position, const(I64, 0)))
+        items.store(shared, each, items.choose(there, item, items.last()))
+    _bitonic(step, items, shared, size)
+    return shared, size, row, number, tile, tiles
+
+
+def _element(step: Step, items: _Items) -> Callable[[Value, Value, Value], Item]:
+    """Items made of elements."""
+    f, keys, source = step.f, items.keys, step.pointers[0]
+
+    def item_at(start: Value, position: Value, safe: Value) -> Item:
+        raw = f.load(keys.stored, f.offset(source, f.add(start, safe), keys.stored), keys.align)
+        return items.of(raw, f.convert("trunc", position, "i32"))
+
+    return item_at
+
+
 def _rows(step: Step) -> int:
     """A whole row, or a tile of one, a block."""
     f, items = step.f, _Items(step)
     shape = step.kernel.shapes[0]
     length, rows = shape[-1], math.prod(shape[:-1])
-    tiles = -(-length // TILE)
-    size = 2
-    while size < min(length, TILE):
-        size *= 2
-    shared = items.shared(size)
-    block = f.wide(f.block())
-    row, tile = f.udiv(block, tiles), f.mul(f.urem(block, tiles), TILE)
+    shared, size, row, _, tile, tiles = _sorted_tile(step, items, _element(step, items))
     source, *targets = step.pointers
-    start, keys = f.mul(row, length), items.keys
-    with f.grid_stride(f.thread(), const("i32", size), step.threads, "load") as number:
-        position = f.add(tile, f.wide(number))
-        there = f.icmp("slt", position, length)
-        safe = f.select(there, position, const(I64, 0))
-        raw = f.load(keys.stored, f.offset(source, f.add(start, safe), keys.stored), keys.align)
-        item = items.of(raw, f.convert("trunc", position, "i32"))
-        items.store(shared, number, items.choose(there, item, items.last()))
-    _bitonic(step, items, shared, size)
+    start = f.mul(row, length)
     with f.grid_stride(f.thread(), const("i32", size), step.threads, "put") as number:
         place = f.add(tile, f.wide(number))
         with f.when(f.icmp("slt", place, length), "there"):
@@ -239,6 +284,30 @@ def _rows(step: Step) -> int:
             else:
                 _put(step, items, step.words[1:-2], row, place, item, source, targets, length)
     return rows * tiles
+
+
+def _best(step: Step) -> int:
+    """The first k items of a tile: kept as they are, or their positions where no others are left.
+    A tile of fewer has items after all others for the rest.
+    """
+    f, items = step.f, _Items(step)
+    k, of_elements = int(step.words[1]), step.words[2] == "elements"
+    arrays = 1 if of_elements or not items.apart else 2
+    held, targets = step.pointers[:arrays], step.pointers[arrays:]
+
+    def kept(start: Value, position: Value, safe: Value) -> Item:
+        return items.load(held, f.add(start, safe))
+
+    item_at = _element(step, items) if of_elements else kept
+    shared, _, row, tile, _, tiles = _sorted_tile(step, items, item_at)
+    start = f.mul(f.add(f.mul(row, tiles), tile), k)
+    with f.grid_stride(f.thread(), const("i32", k), step.threads, "put") as number:
+        place, item = f.add(start, f.wide(number)), items.load(shared, number)
+        if tiles == 1:
+            f.store(items.position(item), f.offset(targets[0], place, I64), 8)
+        else:
+            items.store(targets, place, item)
+    return math.prod(step.kernel.shapes[0][:-1]) * tiles
 
 
 def _merge(step: Step) -> int:
@@ -375,6 +444,7 @@ STEPS = {
     "rows": Row(THREADS, _rows),
     "tiles": Row(THREADS, _rows),
     "merge": Row(THREADS, _merge),
+    "best": Row(THREADS, _best),
     "sort_values": Row(THREADS, _take),
     "pick": Row(THREADS, _pick),
     "searchsorted": Row(THREADS, _search),
