@@ -214,8 +214,9 @@ def in_phase(index: Affine, k: Var, phases: int, phase: int) -> Affine:
 
 def run_along(kernel: ContractionKernel, lanes: int) -> int:
     """The largest R for which, with k = R q + p, both operands depend on p by fixed steps only, and
-    one of them by steps of one: rows of an image, in the gradient of a convolution's weights.  1
-    where k needs no cutting, or where runs are too short for vectors.
+    one of them by steps of one: rows of an image, in the gradient of a convolution's weights.  What
+    has one value for a whole row or column does not count for that.  1 where k needs no cutting, or
+    where runs are too short for vectors.
     """
     sides = operands(kernel, False)
     indices = [
@@ -236,18 +237,25 @@ def run_along(kernel: ContractionKernel, lanes: int) -> int:
         if not is_regular((in_run(index, kernel.k, run) for index in indices), [inner]):
             continue
         plain = all(kernel.values[n].op != "dynamic" for side in sides for n in side.values)
-        steps = [step for side in sides for step in steps_in_run(kernel, side, run)]
+        steps = [step for side in sides for step in steps_in_run(kernel, side, run, side.free)]
         return run if plain and 1 in steps else 1
     return 1
 
 
-def steps_in_run(kernel: ContractionKernel, operand: Operand, run: int) -> list[int]:
-    """By how much each of the operand's loads moves along a run."""
+def steps_in_run(
+    kernel: ContractionKernel, operand: Operand, run: int, along: Var | None = None
+) -> list[int]:
+    """By how much each of the operand's loads (that move along an axis) moves along a run."""
     inner = place_of(kernel.k, run)
-    return [
-        in_run(kernel.values[number].data[1], kernel.k, run).coefficient(inner)
+    indices = [
+        kernel.values[number].data[1]
         for number in operand.values
         if kernel.values[number].op == "load"
+    ]
+    return [
+        in_run(index, kernel.k, run).coefficient(inner)
+        for index in indices
+        if along is None or along in index.variables()
     ]
 
 
