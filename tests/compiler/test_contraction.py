@@ -233,6 +233,7 @@ def random_schedule(kernel: Kernel, generator: random.Random) -> Any:
         right=generator.choice(rights),
         grain=1,
         instruction=form.instruction,
+        ahead=generator.random() < 0.5,
     )
 
 
@@ -281,6 +282,26 @@ def test_long_sums_rest_between_parts_of_k() -> None:
             ),
         )
     )
+
+
+def test_strips_out_of_long_rows_are_fetched_ahead() -> None:
+    """Of a weight's gradient: strips are cut out of rows of 768; packed, and asked for before."""
+    graph = Graph((matmul(1, 768, 192, 1576, layout=(True, False)),))
+    kernel, target = kernel_of(graph), TARGETS["avx512"]
+    schedule = schedule_contraction(kernel, target)
+    assert schedule.left == "columns" and schedule.ahead and schedule.kc < 1576
+
+    def fetches(schedule: ContractionSchedule) -> int:
+        module = Module()
+        contraction.emit_contraction(module, "kernel", kernel, schedule, "")
+        return module.text().count("call void @llvm.prefetch")
+
+    assert fetches(schedule) > 0
+    assert fetches(replace(schedule, ahead=False)) == 0
+    assert fetches(replace(schedule, kc=round_up(1576, schedule.lanes))) == 0  # no part is next
+    # along k, rows are streams by themselves
+    along_k = kernel_of(Graph((matmul(1, 768, 192, 1576),)))
+    assert not schedule_contraction(along_k, target).ahead
 
 
 # ---- dtypes

@@ -96,6 +96,26 @@ def test_random_weight_gradients(seed):
     compare(graph, arrays, run_compiled(graph, arrays))
 
 
+def test_a_number_for_each_row_makes_no_runs():
+    """x + c[k] over k in images of 197 steps by one along k in c alone: a weight's gradient that
+    reads heads of attention is packed by columns, not by gathering runs.
+    """
+    f32, rows = DTYPES["float32"], 8 * 197
+    heads = node("input", index=0, dtype=f32, shape=(8, 3, 197, 64))
+    x = node("input", index=1, dtype=f32, shape=(rows, 192))
+    c = node("expand", node("input", index=2, dtype=f32, shape=(rows, 1)), shape=x.shape)
+    y = node("reshape", node("permute", heads, order=(0, 2, 1, 3)), shape=(rows, 192))
+    product = node("dot", node("add", x, c), y, left_batch=(), right_batch=(),
+                   left_contract=(0,), right_contract=(0,))
+    graph = Graph((product,))
+    (schedule,) = [kernel.schedule for kernel in lower(graph, host()).kernels
+                   if isinstance(kernel.schedule, ContractionSchedule)]
+    assert schedule.run == 1 and schedule.right == "columns" and not schedule.swapped
+    generator = numpy.random.default_rng(0)
+    arrays = [generator.standard_normal(leaf.shape).astype("float32") for leaf in graph.inputs()]
+    compare(graph, arrays, run_compiled(graph, arrays))
+
+
 def test_a_position_in_runs():
     """Rows of 8 in images of 8 x 4: quotients and remainders of k become those of the run."""
     k = Var("k", 64)

@@ -330,10 +330,10 @@ class Function:
         self.module.metadata(0, "!{i32 1}")
         self.emit_void(f"store {value}, {pointer}, align {align}, !nontemporal !0")
 
-    def prefetch(self, pointer: Value) -> None:
-        """Asks for a line to be read into the first cache; any address will do."""
+    def prefetch(self, pointer: Value, level: int = 1) -> None:
+        """Asks for a line to be read into the first cache, or the second; any address will do."""
         self.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
-        self.emit_void(f"call void @llvm.prefetch.p0({pointer}, i32 0, i32 3, i32 1)")
+        self.emit_void(f"call void @llvm.prefetch.p0({pointer}, i32 0, i32 {4 - level}, i32 1)")
 
     def masked_load(
         self, type_: str, pointer: Value, align: int, mask: Value, otherwise: Value

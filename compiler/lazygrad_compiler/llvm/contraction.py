@@ -7,6 +7,7 @@ the register tiles in `contraction_tile.py`.
 from __future__ import annotations
 
 from lazygrad_compiler.llvm.builder import Module, Value, const
+from lazygrad_compiler.llvm.contraction_ahead import Ahead
 from lazygrad_compiler.llvm.contraction_pack import emit_pack_left, emit_pack_right
 from lazygrad_compiler.llvm.contraction_parts import I64, Parts, least, most
 from lazygrad_compiler.llvm.contraction_tile import Shape, emit_tile
@@ -65,6 +66,7 @@ class _Blocks:
             self.pack_left = emit_pack_left(self.parts)
         if schedule.right in ("columns", "transposed"):
             self.pack_right = emit_pack_right(self.parts)
+        self.ahead = Ahead(self.parts) if self.parts.fetches_strips else None
         self.tile_functions: dict[Shape, str] = {}
 
     def run(self) -> None:
@@ -85,6 +87,8 @@ class _Blocks:
             self.s1 = least(f, f.add(self.s0, length), s.strips)
             self.n0 = f.mul(n_block, s.nc)
             self._read_places()
+            if self.ahead is not None:
+                self.ahead.start(f, self.batch, self.s0, self.s1, self.n0)
             with f.loop(0, max(parts.k.extent, 1), s.kc, hint="k.part") as k_loop:
                 self.k0 = k_loop.index
                 self.k_end = least(f, f.add(self.k0, s.kc), parts.k.extent)
@@ -148,9 +152,12 @@ class _Blocks:
             function = self._tile_function(Shape(rows, vectors, last))
             with f.loop(begin, end, 1, hint="strip") as loop:
                 m = parts.row_of(f, loop.index)
+                ahead: tuple[Value, ...] = ()
+                if self.ahead is not None:
+                    ahead = self.ahead.of_tile(f, loop.index, n, self.k0, right)
                 f.call(
                     function, "void", self.args, self._left(loop.index, m), right,
-                    self._tile(loop.index, n), count, self.batch, m, n, self.k0,
+                    self._tile(loop.index, n), count, self.batch, m, n, self.k0, *ahead,
                 )
 
     def _tile_function(self, shape: Shape) -> str:

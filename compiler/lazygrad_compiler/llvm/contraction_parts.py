@@ -23,7 +23,7 @@ from lazygrad_compiler.llvm.loops import load_arguments
 from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.loops.index import Var
 from lazygrad_compiler.loops.kernel import ContractionKernel
-from lazygrad_compiler.loops.operands import Operand, accumulator_dtype, direct
+from lazygrad_compiler.loops.operands import Operand, accumulator_dtype, direct, long_rows
 from lazygrad_compiler.loops.products import form_of, packed_operands
 from lazygrad_compiler.loops.schedule_contraction import ContractionSchedule, Strips
 
@@ -65,6 +65,11 @@ class Parts:
         # some part of k does not end with a whole vector
         self.has_partial_vector = bool(
             self.k.extent % self.along or (not self.single and schedule.kc % self.along)
+        )
+        # tiles ask for the strips of the next part of k (`contraction_ahead.py`)
+        self.fetches_strips = bool(
+            schedule.ahead and schedule.left == "columns" and not self.single
+            and long_rows(kernel, self.left)
         )
         self.left_place = self.right_place = None
         if schedule.left == "direct":

@@ -42,8 +42,9 @@ def emit_tile(parts: Parts, shape: Shape) -> str:
     elements there, `tile` to where its sums rest between parts of k.
     """
     label = f"tile_{shape.rows}x{shape.vectors}_{shape.last}"
+    ahead = ["*ahead", "ahead_step"] if parts.fetches_strips else []
     f = parts.function(
-        label, ["*left", "*right", "*tile", "count", "batch", "m", "n", "k0"]
+        label, ["*left", "*right", "*tile", "count", "batch", "m", "n", "k0", *ahead]
     )
     _Tile(parts, shape, f).run()
     return f.name
@@ -53,8 +54,9 @@ class _Tile:
     def __init__(self, parts: Parts, shape: Shape, f: Function) -> None:
         self.parts, self.shape, self.f, self.s = parts, shape, f, parts.s
         (_, self.left, self.right, self.tile, self.count, self.batch, self.m, self.n, self.k0) = (
-            f.parameters
+            f.parameters[:9]
         )
+        self.ahead = f.parameters[9:]
         self.vector = vector_of(parts.element, self.s.lanes)
         self.words = vector_of(parts.word, self.s.lanes)
         self.size = shape.rows * shape.vectors
@@ -166,7 +168,13 @@ class _Tile:
             sums = list(loop.carried)
             right = f.offset(self.right, f.mul(loop.index, self.right_step), parts.word)
             left = f.offset(self.left, f.mul(loop.index, k_step), self.left_element)
+            if self.ahead:
+                first, ahead_step = self.ahead
+                line = f.offset(first, f.mul(loop.index, ahead_step), "i8")
             for step in range(unroll):
+                if self.ahead:
+                    f.prefetch(line, level=2)
+                    line = f.offset(line, ahead_step, "i8")
                 f.origin(right_line)
                 row_of_panel = f.offset(right, step * self.right_step, parts.word)
                 columns = [

@@ -152,6 +152,7 @@ def _contractions(
             yield plan.schedule
     for grain in _scaled(first.grain, (4, 0.25)):
         yield replace(first, grain=grain)
+    yield replace(first, ahead=not first.ahead)
 
 
 def _spread(plans: list[Plan], most: int) -> list[Plan]:

@@ -8,13 +8,15 @@ masks, quotients of k as in a convolution) is computed while it is packed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.loops.index import Affine, Div, Mod, Var, substitute, variable
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.loops.schedule import instr_cost
+
+CACHE_LINE = 64
 
 
 def accumulator_dtype(dtype: DType) -> DType:
@@ -98,6 +100,31 @@ def direct(
     return Direct(buffer, start, free_step, k_step, width, panel_step)
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where rows along an operand's free axis lie: element (i, k) is `buffer[start + i +
+    k * k_step]`.
+    """
+
+    buffer: int
+    start: Affine
+    k_step: int
+    itemsize: int
+
+
+def long_rows(kernel: ContractionKernel, operand: Operand) -> list[Rows]:
+    """The rows that an operand is made of, where k goes from row to row."""
+    found = []
+    for number in operand.values:
+        instr = kernel.values[number]
+        if instr.op != "load":
+            continue
+        place = direct(kernel, replace(operand, value=number), instr.dtype)
+        if place is not None and place.free_step == 1 < place.k_step and not place.width:
+            found.append(Rows(place.buffer, place.start, place.k_step, instr.dtype.itemsize))
+    return found
+
+
 def is_plain(kernel: ContractionKernel, operand: Operand) -> bool:
     """Whether the operand is made of loads and casts alone."""
     return all(
@@ -105,28 +132,49 @@ def is_plain(kernel: ContractionKernel, operand: Operand) -> bool:
     )
 
 
-def stride_along(kernel: ContractionKernel, operand: Operand, var: Var) -> int:
-    """How many of the operand's loads step by one along the variable, minus those that do not."""
+def stride_along(
+    kernel: ContractionKernel, operand: Operand, var: Var, aligned: int = 1
+) -> int:
+    """How many of the operand's loads step by one along the variable, minus those that do not.
+    aligned: it is enough that so many neighbours do, the first of which a multiple of their number.
+    """
     score = 0
     for number in operand.values:
         instr = kernel.values[number]
         if instr.op == "load" and var in instr.data[1].variables():
-            score += 1 if instr.data[1].coefficient(var) == 1 else -1
+            score += 1 if _steps_by_one(instr.data[1], var, aligned) else -1
     return score
 
 
-def is_dear(kernel: ContractionKernel, operand: Operand) -> bool:
-    """Whether packing the operand takes more than copying rows: masks, or loads that jump."""
+def _steps_by_one(index: Affine, var: Var, aligned: int) -> bool:
+    if index.coefficient(var) == 1:
+        return True
+    if aligned == 1 or not _jumps(index, var):
+        return False
+    inside, place = in_run(index, var, aligned), place_of(var, aligned)
+    return inside.coefficient(place) == 1 and is_regular([inside], [place])
+
+
+def is_dear(kernel: ContractionKernel, operand: Operand, aligned: int = 1) -> bool:
+    """Whether packing the operand takes more than copying rows: masks, or loads that jump.
+    aligned: as in `stride_along`.
+    """
     instrs = [kernel.values[number] for number in operand.values]
     return any(
         instr.op in ("bounds", "divides", "dynamic")
         or (
             instr.op == "load"
-            and instr.data[1].coefficient(operand.free) != 1
+            and not _steps_by_one(instr.data[1], operand.free, aligned)
             and _jumps(instr.data[1], operand.free)
         )
         for instr in instrs
     )
+
+
+def has_quotients(kernel: ContractionKernel, operand: Operand) -> bool:
+    """Whether places in the operand are quotients or remainders of its row or of k."""
+    indices = [kernel.values[n].data[1] for n in operand.values if kernel.values[n].op == "load"]
+    return any(_jumps(index, var) for index in indices for var in (operand.free, kernel.k))
 
 
 def computing(kernel: ContractionKernel, operand: Operand) -> float:

@@ -17,14 +17,17 @@ from dataclasses import dataclass, replace
 
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.loops.operands import (
+    CACHE_LINE,
     Direct,
     Operand,
     accumulator_dtype,
     computing,
     contiguous_stores,
     direct,
+    has_quotients,
     is_dear,
     is_plain,
+    long_rows,
     operands,
     phases_along,
     run_along,
@@ -56,7 +59,8 @@ class ContractionSchedule:
     registers).  phases: packing goes along k in steps of so many, each with index expressions of
     its own (the taps of a convolution's kernel: which of them fall on padding is then found out
     once for all channels).  run: packing along k goes run by run, each of so many neighbours (rows
-    of an image, in the gradient of a convolution's weights).
+    of an image, in the gradient of a convolution's weights).  ahead: tiles fetch what the next ones
+    read from memory (`llvm/contraction_ahead.py`).
     """
 
     swapped: bool
@@ -74,6 +78,7 @@ class ContractionSchedule:
     instruction: str = ""
     phases: int = 1
     run: int = 1
+    ahead: bool = False
 
     @property
     def nr(self) -> int:
@@ -189,6 +194,8 @@ TASK_OVERHEAD = 400
 PACK_ROWS, PACK_TRANSPOSED, PACK_GATHERED, PACK_DEAR = 5.0, 8.0, 32.0, 24.0
 """Cycles to pack one vector: of neighbours, by transposition, of elements far apart, under masks.
 """
+PACK_PLACES = 10.0
+"""Cycles more for one where places along rows or k are quotients and remainders."""
 WEAVE = 2.0
 """Cycles more for each further vector whose elements are woven into words."""
 PACK_RUN, PACK_TURNED_RUN = 6.0, 12.0
@@ -199,6 +206,10 @@ REST = 4.0
 """Cycles for a vector of sums to rest between two parts of k and be taken up again."""
 TOUCH = 2.0
 """Cycles to bring a vector of a panel that is not packed near."""
+FROM_MEMORY, EDGE_LINES = 12.0, 2
+"""Cycles to wait for a line out of a long row, half of the times that it is in no cache; and lines
+more than its bytes fill that a piece of a row costs.
+"""
 FAR = 0.12
 """Part of a tile's time that goes to reading a panel where it lies, when it falls out of L2."""
 
@@ -211,7 +222,6 @@ def _room(step: int, itemsize: int, cache_bytes: int, ways: int) -> int:
     return ways * distinct
 
 
-CACHE_LINE = 64
 L1_WAYS, L2_WAYS = 8, 16
 SHORTEST_PART = 256
 """Of k, where a panel is read in place: its rows fall on few sets of L2, and it is cut to fit."""
@@ -325,6 +335,7 @@ class _Planner:
         self.nr = tiling.vectors * lanes
         self.kc = max(tiling.kc // self.run * self.run, self.run)
         self.parts = ceil_div(self.k, self.kc)
+        self.sources = len(long_rows(kernel, left))
 
     def plans(self) -> Iterator[Plan]:
         for left in self._left_ways():
@@ -344,6 +355,8 @@ class _Planner:
         whole = self.run == right.phases == 1
         if left.how != "direct" and whole and right.kc >= 2 * SHORTEST_PART:
             yield replace(right, kc=part_of(self.k, right.kc // 2, self.lanes))
+            if left.how == "columns" and self.sources and right.kc >= 4 * SHORTEST_PART:
+                yield replace(right, kc=part_of(self.k, right.kc // 4, self.lanes))
 
     def _left_ways(self) -> Iterator[_Way]:
         place = direct(self.kernel, self.left, self.form.left, self.group)
@@ -392,10 +405,12 @@ class _Planner:
             each = PACK_TRANSPOSED + computing(self.kernel, self.right) * self.group
             yield _Way("transposed", each * vectors, self.kc)
             return
-        gathered = stride_along(self.kernel, self.right, self.right.free) < 0
-        dear = is_dear(self.kernel, self.right)
+        gathered = stride_along(self.kernel, self.right, self.right.free, self.lanes) < 0
+        dear = is_dear(self.kernel, self.right, self.lanes)
         each = PACK_GATHERED if gathered else PACK_DEAR if dear else PACK_ROWS
         each += computing(self.kernel, self.right) * self.group
+        if not gathered and not dear and has_quotients(self.kernel, self.right):
+            each += PACK_PLACES
         phases, kc, parts = phases_along(self.kernel, self.right, self.m), self.kc, self.parts
         if phases > 1:
             phases = math.lcm(phases, self.group)
@@ -418,7 +433,7 @@ class _Planner:
     def _is_turned(self) -> bool:
         return (
             stride_along(self.kernel, self.right, self.kernel.k) > 0
-            and stride_along(self.kernel, self.right, self.right.free) < 0
+            and stride_along(self.kernel, self.right, self.right.free, self.lanes) < 0
             and is_plain(self.kernel, self.right)
         )
 
@@ -436,6 +451,12 @@ class _Planner:
         rests = (parts - self.parts) * self.m * self.n / self.lanes * REST
         tiles = self.tiling.cycles * (1 + right.far) + rests
         each = tiles + right.cycles * m_parts + left.cycles * n_parts
+        fetching = left.how == "columns" and parts > 1 and self.sources > 0
+        if left.how == "columns":
+            # only the first part's strips have not been asked for before
+            lines = ceil_div(rows * self.form.left.itemsize, CACHE_LINE) + EDGE_LINES
+            lines *= self.k * self.group * self.sources * m_parts * n_parts
+            each += FROM_MEMORY * lines / parts
         batch = self.kernel.batch.extent
         tail, blocks = block, m_parts
         long = each / (m_parts * n_parts) >= 4 * SHORTEST_TAIL
@@ -455,7 +476,7 @@ class _Planner:
             ContractionSchedule(
                 self.swapped, self.lanes, strips, self.tiling.vectors, block, blocks, tail, nc,
                 kc * self.group, left.how, right.how, grain, self.form.instruction, right.phases,
-                self.run * self.group if self.run > 1 else 1,
+                self.run * self.group if self.run > 1 else 1, fetching,
             ),
             cycles,
         )
