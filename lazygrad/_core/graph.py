@@ -14,6 +14,7 @@ from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node, Shape, build, named, recorded_leaf
 from lazygrad_compiler.ir.ops import OPS, listed
+from lazygrad_compiler.ir.requirements import index_of
 
 _CONST, _IOTA = OPS["const"], OPS["iota"]
 _EXPAND, _RESHAPE, _CAST = OPS["expand"], OPS["reshape"], OPS["cast"]
@@ -210,6 +211,38 @@ def pad(node: Node, low: Sequence[int], high: Sequence[int], value: Any = 0) -> 
 def iota(axis: int, shape: Shape, dtype: DType = dtypes.int64) -> Node:
     """0, 1, 2, … along one axis."""
     return recorded_leaf(_IOTA, (axis, dtype, shape), now.location)
+
+
+def required(value: Node, *conditions: tuple[Node, str]) -> Node:
+    """The value, with the error of a requirement (`ir/requirements.py`) at run time where its
+    condition is false anywhere.  conditions: each of the value's shape, and what it is for.
+    """
+    # what stands for a refused value is none that is refused: a choice of equals would be no choice
+    other = like(0.7236328125 if value.dtype.is_floating else 1, value)
+    return make("where", _checked(value.shape, conditions), value, other)
+
+
+def attached(value: Node, *conditions: tuple[Node, str]) -> Node:
+    """Like `required` for a floating value, whose gradient does not wait for the check; -0.0
+    becomes 0.0.
+    """
+    nothing = make("not", _checked(value.shape, conditions))
+    return make("add", value, cast(nothing, value.dtype))
+
+
+def _checked(shape: Shape, conditions: Sequence[tuple[Node, str]]) -> Node:
+    """True in every place of a shape, or an error."""
+    index = const(0, dtypes.int64, shape)
+    for holds, requirement in conditions:
+        broken = const(index_of(requirement), dtypes.int64, shape)
+        index = make("where", holds, index, broken)
+    return make("gather", const(True, dtypes.bool_, (1,)), index, attrs=((0,),))
+
+
+def within(value: Node, low: Any, high: Any = None) -> Node:
+    """Where a value is from low to high; NaN is not."""
+    above = binary("le", like(low, value), value)
+    return above if high is None else make("and", above, binary("le", value, high))
 
 
 def concat(nodes: Sequence[Node], axis: int) -> Node:

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import lazygrad as lg
-from lazygrad._core.context import fail
+from lazygrad._core import graph
+from lazygrad._core.context import fail, now, operation
+from lazygrad._core.tensor import node_of, wrap
 from lazygrad._core.values import Size
+from lazygrad_compiler.ir import requirements
 
 Shape = Sequence[int]
 
@@ -23,6 +26,23 @@ def broadcast(*values: Any) -> tuple[lg.Tensor, ...]:
     made = [each.to(dtype) if isinstance(each, lg.Tensor) else lg.tensor(each, dtype=dtype)
             for each in values]
     return tuple(lg.broadcast_tensors(*made))
+
+
+@operation
+def checked(owner: str, value: lg.Tensor, holds: lg.Tensor, validate_args: bool | None
+            ) -> lg.Tensor:
+    """A parameter that is a ValueError of the distribution `owner` once values are computed, where
+    it does not hold; as it is with validate_args=False.
+    """
+    if validate_args is False or (validate_args is None and not __debug__):
+        return value
+    now.operation = owner
+    return wrap(graph.required(node_of(value), (node_of(holds), requirements.PARAMETERS)))
+
+
+def positive(owner: str, value: lg.Tensor, validate_args: bool | None) -> lg.Tensor:
+    """A parameter that must be above 0."""
+    return checked(owner, value, value > 0, validate_args)
 
 
 class Distribution:

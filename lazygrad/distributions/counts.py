@@ -6,7 +6,7 @@ from typing import Any
 
 import lazygrad as lg
 from lazygrad._core.context import fail
-from lazygrad.distributions.base import Distribution, broadcast, sum_last
+from lazygrad.distributions.base import Distribution, broadcast, checked, sum_last
 from lazygrad.nn import functional as F
 
 
@@ -23,12 +23,14 @@ class _Binary(Distribution):
         _one_of(type(self).__name__, probs, logits)
         if logits is None:
             given, = broadcast(probs)
+            given = checked(type(self).__name__, given, (given >= 0) & (given <= 1), validate_args)
             small = lg.finfo(given.dtype).eps
             clamped = given.clamp(small, 1 - small)  # as PyTorch: log_prob stays finite
             self.probs, self.logits = given, clamped.log() - (-clamped).log1p()
             self.arg_names = ("probs",)
         else:
-            self.logits, = broadcast(logits)
+            logits, = broadcast(logits)
+            self.logits = checked(type(self).__name__, logits, logits == logits, validate_args)
             self.probs = self.logits.sigmoid()
             self.arg_names = ("logits",)
         super().__init__(self.probs.shape)
@@ -98,7 +100,7 @@ class Binomial(Distribution):
     def __init__(self, total_count: Any = 1, probs: Any = None, logits: Any = None,
                  validate_args: bool | None = None) -> None:
         _one_of("Binomial", probs, logits)
-        trial = Bernoulli(probs, logits)
+        trial = Bernoulli(probs, logits, validate_args)
         self.total_count, self.probs = broadcast(total_count, trial.probs)
         self.logits = trial.logits.expand(self.probs.shape)
         super().__init__(self.probs.shape)
@@ -127,7 +129,8 @@ class Poisson(Distribution):
     arg_names = ("rate",)
 
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
-        self.rate, = broadcast(rate)
+        rate, = broadcast(rate)
+        self.rate = checked("Poisson", rate, rate >= 0, validate_args)
         super().__init__(self.rate.shape)
 
     @property
@@ -161,10 +164,12 @@ class Categorical(Distribution):
             raise fail("Categorical", "probs and logits need an axis of categories, and got a 0-d "
                        "tensor", kind=ValueError)
         if probs is None:
+            given = checked("Categorical", given, ~given.isnan(), validate_args)
             self.logits = F.log_softmax(given, -1)
             self.probs = self.logits.exp()
             self.arg_names = ("logits",)
         else:
+            given = checked("Categorical", given, given >= 0, validate_args)
             self.probs = given / given.sum(-1, keepdim=True)
             small = lg.finfo(self.probs.dtype).eps
             self.logits = self.probs.clamp(small, 1 - small).log()
@@ -218,7 +223,7 @@ class OneHotCategorical(Distribution):
 
     def __init__(self, probs: Any = None, logits: Any = None,
                  validate_args: bool | None = None) -> None:
-        self._categorical = Categorical(probs, logits)
+        self._categorical = Categorical(probs, logits, validate_args)
         self.probs, self.logits = self._categorical.probs, self._categorical.logits
         self.arg_names = self._categorical.arg_names
         super().__init__(self._categorical.batch_shape, self.probs.shape[-1:])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import lazygrad as lg
-from lazygrad.distributions.base import Distribution, broadcast
+from lazygrad.distributions.base import Distribution, broadcast, positive
 
 ATTEMPTS = 12
 """At least 95 % of the attempts are accepted, so all of them fail for one element in 4e15."""
@@ -39,7 +39,8 @@ class Gamma(Distribution):
     arg_names: tuple[str, ...] = ("concentration", "rate")
 
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None) -> None:
-        self.concentration, self.rate = broadcast(concentration, rate)
+        self.concentration, self.rate = (positive(type(self).__name__, each, validate_args)
+                                         for each in broadcast(concentration, rate))
         super().__init__(self.concentration.shape)
 
     @property
@@ -74,7 +75,7 @@ class Chi2(Gamma):
 
     def __init__(self, df: Any, validate_args: bool | None = None) -> None:
         self.df, = broadcast(df)
-        super().__init__(0.5 * self.df, 0.5)
+        super().__init__(0.5 * self.df, 0.5, validate_args)
 
     def expand(self, batch_shape: Any) -> Chi2:
         return Chi2(self.df.expand(*batch_shape))
@@ -87,7 +88,8 @@ class StudentT(Distribution):
 
     def __init__(self, df: Any, loc: Any = 0.0, scale: Any = 1.0,
                  validate_args: bool | None = None) -> None:
-        self.df, self.loc, self.scale = broadcast(df, loc, scale)
+        df, self.loc, scale = broadcast(df, loc, scale)
+        self.df, self.scale = (positive("StudentT", each, validate_args) for each in (df, scale))
         super().__init__(self.df.shape)
 
     @property
@@ -121,7 +123,8 @@ class Dirichlet(Distribution):
     arg_names = ("concentration",)
 
     def __init__(self, concentration: lg.Tensor, validate_args: bool | None = None) -> None:
-        self.concentration, = broadcast(concentration)
+        concentration, = broadcast(concentration)
+        self.concentration = positive("Dirichlet", concentration, validate_args)
         super().__init__(self.concentration.shape[:-1], self.concentration.shape[-1:])
 
     @property
@@ -155,7 +158,9 @@ class Beta(Distribution):
 
     def __init__(self, concentration1: Any, concentration0: Any,
                  validate_args: bool | None = None) -> None:
-        self.concentration1, self.concentration0 = broadcast(concentration1, concentration0)
+        self.concentration1, self.concentration0 = (
+            positive("Beta", each, validate_args)
+            for each in broadcast(concentration1, concentration0))
         super().__init__(self.concentration1.shape)
 
     def _dirichlet(self) -> Dirichlet:

@@ -7,7 +7,7 @@ from typing import Any
 
 import lazygrad as lg
 from lazygrad._core.context import fail
-from lazygrad.distributions.base import Distribution, broadcast
+from lazygrad.distributions.base import Distribution, broadcast, checked, positive
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 EULER = 0.57721566490153286  # Euler's constant
@@ -20,7 +20,10 @@ class _LocationScale(Distribution):
     arg_names = ("loc", "scale")
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = broadcast(loc, scale)
+        loc, scale = broadcast(loc, scale)
+        name = type(self).__name__
+        self.loc = checked(name, loc, loc == loc, validate_args)
+        self.scale = positive(name, scale, validate_args)
         super().__init__(self.loc.shape)
 
     def _uniform(self, shape: tuple[int, ...]) -> lg.Tensor:
@@ -111,7 +114,8 @@ class HalfNormal(Distribution):
     arg_names = ("scale",)
 
     def __init__(self, scale: Any, validate_args: bool | None = None) -> None:
-        self.scale, = broadcast(scale)
+        scale, = broadcast(scale)
+        self.scale = positive("HalfNormal", scale, validate_args)
         super().__init__(self.scale.shape)
 
     @property
@@ -218,7 +222,8 @@ class Uniform(Distribution):
     arg_names = ("low", "high")
 
     def __init__(self, low: Any, high: Any, validate_args: bool | None = None) -> None:
-        self.low, self.high = broadcast(low, high)
+        self.low, high = broadcast(low, high)
+        self.high = checked("Uniform", high, self.low < high, validate_args)
         super().__init__(self.low.shape)
 
     @property
@@ -254,7 +259,8 @@ class Exponential(Distribution):
     arg_names = ("rate",)
 
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
-        self.rate, = broadcast(rate)
+        rate, = broadcast(rate)
+        self.rate = positive("Exponential", rate, validate_args)
         super().__init__(self.rate.shape)
 
     @property

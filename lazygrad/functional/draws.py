@@ -9,6 +9,7 @@ drawn in float32 and rounded.  No gradients flow to the parameters.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap, write
 from lazygrad.functional._operands import as_node
 from lazygrad.functional.generators import Generator
 from lazygrad.functional.random import bits_node, integers_node, normal_node, uniform_node
-from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir import dtypes, requirements
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
@@ -50,9 +51,13 @@ def bernoulli(
         chance = graph.const(p, dtypes.float32, node.shape)
     else:
         node = _weights("bernoulli", input)
-        chance = graph.cast(node, _wide(node.dtype))
+        chance = _chances(graph.cast(node, _wide(node.dtype)))
     hit = graph.make("lt", uniform_node(node.shape, chance.dtype, generator), chance)
     return wrap(graph.cast(hit, node.dtype))
+
+
+def _chances(chance: Node) -> Node:
+    return graph.required(chance, (graph.within(chance, 0, 1), requirements.PROBABILITIES))
 
 
 def _check_chance(name: str, p: Any) -> None:
@@ -82,6 +87,11 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
     if not replacement and num_samples > classes:
         raise fail("multinomial", f"{num_samples} draws without replacement from {classes} classes")
     wide = graph.cast(weights, dtypes.float64)
+    most = graph.broadcast(graph.unsqueeze(graph.reduce("max", wide, (weights.ndim - 1,)),
+                                           weights.ndim - 1), wide.shape)
+    wide = graph.required(
+        wide, (graph.binary("ne", most, 0), requirements.SUM),
+        (graph.within(wide, 0, sys.float_info.max), requirements.WEIGHTS))
     if replacement:
         totals = graph.make("scan", wide, attrs=(weights.ndim - 1, "add", False))
         shape = (*weights.shape[:-1], num_samples)
@@ -102,10 +112,11 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     """Poisson numbers with the rate in each place, by inversion (op `poisson_quantile`).
 
     Exact below a rate of 64.  From there on the quantile is Giles' expansion, which is off by one
-    with a chance of at most 2e-5.  NaN where the rate is negative or NaN.
+    with a chance of at most 2e-5.
     """
     rate = _weights("poisson", input)
     wide = graph.cast(rate, dtypes.float64)
+    wide = graph.required(wide, (graph.within(wide, 0), requirements.RATES))
     draw = uniform_node(rate.shape, dtypes.float64, generator)
     return wrap(graph.cast(graph.make("poisson_quantile", wide, draw), rate.dtype))
 
@@ -254,7 +265,8 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None
     double = isinstance(p, Tensor) and p.dtype is dtypes.float64
     wide = dtypes.float64 if double else dtypes.float32
     draw = uniform_node(shape_of(self), wide, generator)
-    chance = graph.cast(graph.stop_gradient(node_of(p)), wide) if isinstance(p, Tensor) else p
+    chance = _chances(graph.cast(graph.stop_gradient(node_of(p)), wide)) \
+        if isinstance(p, Tensor) else p
     return write(self, "bernoulli_", graph.cast(graph.binary("lt", draw, chance), self.dtype))
 
 

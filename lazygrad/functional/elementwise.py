@@ -24,7 +24,7 @@ from lazygrad._core.context import (
 from lazygrad._core.folding import folded
 from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap
 from lazygrad.functional._operands import as_node, floating, pair, result_dtype, several
-from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir import dtypes, requirements
 from lazygrad_compiler.ir.node import IRError, Node, build
 from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, OPS
 
@@ -63,9 +63,17 @@ def _bool_as_int(a: Node) -> Node:
     return graph.cast(a, dtypes.int64) if a.dtype is dtypes.bool_ else a
 
 
+def _divisor(name: str, b: Node) -> Node:
+    """The divisor; an integer that is 0 is an error once values are computed."""
+    if not b.dtype.is_integer or (b.op == "const" and b.attrs[0]):
+        return b
+    now.operation = name
+    return graph.required(b, (graph.binary("ne", b, 0), requirements.DIVISORS))
+
+
 def _remainder(a: Node, b: Node) -> Node:
     """The remainder with the divisor's sign."""
-    a, b = _bool_as_int(a), _bool_as_int(b)
+    a, b = _bool_as_int(a), _divisor("remainder", _bool_as_int(b))
     rest = graph.make("rem", a, b)
     if a.dtype.kind == "unsigned":
         return rest
@@ -77,7 +85,7 @@ def _remainder(a: Node, b: Node) -> Node:
 
 def _floor_divide(a: Node, b: Node) -> Node:
     """The quotient rounded down."""
-    a, b = _bool_as_int(a), _bool_as_int(b)
+    a, b = _bool_as_int(a), _divisor("floor_divide", _bool_as_int(b))
     if a.dtype.is_floating:
         rest = graph.make("rem", a, b)
         quotient = graph.make("div", graph.make("sub", a, rest), b)
@@ -175,7 +183,7 @@ def _fmax(larger: bool) -> Callable[[Node, Node], Node]:
 BINARY: dict[str, Callable[[Node, Node], Node]] = {
     "add": _add, "sub": _sub, "mul": _mul, "div": _true_divide, "remainder": _remainder,
     "floor_divide": _floor_divide, "pow": _power,
-    "fmod": lambda a, b: graph.make("rem", _bool_as_int(a), _bool_as_int(b)),
+    "fmod": lambda a, b: graph.make("rem", _bool_as_int(a), _divisor("fmod", _bool_as_int(b))),
     "maximum": _plain("maximum"), "minimum": _plain("minimum"),
     "fmax": _fmax(larger=True), "fmin": _fmax(larger=False),
     "eq": _plain("eq"), "ne": _plain("ne"), "lt": _plain("lt"), "le": _plain("le"),
@@ -280,7 +288,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         return wrap(_floor_divide(a, b))
     if rounding_mode == "trunc":
         return wrap(graph.unary("trunc", graph.make("div", a, b)) if a.dtype.is_floating
-                    else graph.make("idiv", _bool_as_int(a), _bool_as_int(b)))
+                    else graph.make("idiv", _bool_as_int(a), _divisor("div", _bool_as_int(b))))
     if rounding_mode is not None:
         raise fail("div", f"rounding_mode {rounding_mode!r}; there are None, 'floor' and 'trunc'")
     return wrap(_true_divide(a, b))

@@ -11,7 +11,7 @@ from lazygrad._core.tensor import Tensor, node_of, wrap, write
 from lazygrad.functional._operands import as_node
 from lazygrad.functional.gathering import index_node
 from lazygrad.functional.norms import norm_node
-from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir import dtypes, requirements
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -150,6 +150,9 @@ def _bags(name: str, places: Node, offsets: Tensor | None, with_end: bool) -> tu
     if count < 0:
         raise fail(name, "include_last_offset needs at least one offset", kind=ValueError)
     starts = graph.slice_axis(starts, 0, 0, count)
+    begins = graph.binary("or", graph.binary("ne", graph.iota(0, starts.shape), 0),
+                          graph.binary("eq", starts, 0))
+    starts = graph.required(starts, (begins, requirements.OFFSETS))
     shape = (places.size, count)
     # The bag of a number: how many bags start at or before it, less one.
     begun = graph.binary("le", graph.broadcast(graph.unsqueeze(starts, 0), shape),

@@ -12,7 +12,7 @@ from lazygrad.functional._operands import as_node, several
 from lazygrad.functional.activations import log_softmax_node, softplus_node
 from lazygrad.functional.elementwise import clamp_node
 from lazygrad.functional.gathering import index_node
-from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir import dtypes, requirements
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -259,7 +259,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
                          reduction: str = "mean") -> Tensor:
     """-(t log p + (1 - t) log(1 - p)), logarithms no lower than -100.
 
-    Probabilities outside 0..1 are not looked for (that would compute them at once); they give NaN.
+    Inputs and targets outside of 0..1 are a ValueError once values are computed.
     """
     name = "binary_cross_entropy"
     reduction = reduction_of(name, reduction, size_average, reduce)
@@ -271,7 +271,13 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     yes = clamp_node(graph.unary("log", p), -100.0, None)
     no = clamp_node(graph.unary("log", graph.sub(one, p)), -100.0, None)
     losses = graph.unary("neg", graph.add(graph.mul(t, yes), graph.mul(graph.sub(one, t), no)))
-    return reduced(name, _weighted(name, losses, weight), reduction)
+    result = reduced(name, _weighted(name, losses, weight), reduction)
+    conditions = [(graph.within(t, 0, 1), requirements.TARGETS),
+                  (graph.within(p, 0, 1), requirements.INPUTS)]
+    if reduction != "none":  # one check of all instead of one for each vector
+        conditions = [(graph.reduce("min", holds, tuple(range(p.ndim))), requirement)
+                      for holds, requirement in conditions]
+    return wrap(graph.attached(node_of(result), *conditions))
 
 
 @operation
@@ -376,12 +382,14 @@ def gaussian_nll_loss(
 ) -> Tensor:
     """(log(var) + (input - target)² / var) / 2, with var at least eps (gradients pass that bound).
 
-    Variances below 0 are not looked for (that would compute them at once); they count as eps.
+    Variances below 0 are a ValueError once values are computed.
     """
     name = "gaussian_nll_loss"
     x, t, spread = several(name, input, target, _variances(input, var))
     if eps <= 0:
         raise fail(name, f"eps {eps} is not above 0", kind=ValueError)
+    spread = graph.required(spread, (graph.make("not", graph.binary("lt", spread, 0)),
+                                     requirements.VARIANCES))
     lift = graph.sub(graph.like(eps, spread), graph.stop_gradient(spread))
     low = graph.binary("lt", graph.stop_gradient(spread), eps)
     bounded = graph.where(low, graph.add(spread, lift), spread)

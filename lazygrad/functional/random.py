@@ -26,7 +26,7 @@ from lazygrad.functional.generators import (
     set_rng_state,
     source_of,
 )
-from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir import dtypes, requirements
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.inference import check_shape
 from lazygrad_compiler.ir.inference_complex import PART
@@ -200,6 +200,9 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
     for name, value in (("mul", std), ("add", mean)):
         if isinstance(value, Tensor):
             value = graph.cast(graph.stop_gradient(node_of(value)), target)
+            if name == "mul" and not target.is_complex:
+                positive = graph.make("not", graph.binary("lt", value, 0))
+                value = graph.required(value, (positive, requirements.DEVIATIONS))
         elif value == (1 if name == "mul" else 0):
             continue
         node = graph.binary(name, node, value)

@@ -27,6 +27,7 @@ from lazygrad_compiler.ir.composite import unfold
 from lazygrad_compiler.ir.loop import Loop, siblings
 from lazygrad_compiler.ir.node import Graph, Location, Named, Node, device_of
 from lazygrad_compiler.ir.ops import OPS
+from lazygrad_compiler.ir.requirements import broken_by
 from lazygrad_runtime import library_calls, store
 from lazygrad_runtime.library_calls import LibraryCaller, LibraryError, LinAlgError
 from lazygrad_runtime.loader import load_object
@@ -44,7 +45,12 @@ LIBRARY_UNDER_WAY = -1
 SIGN_TAKEN_OFF = 2**63 - 2**61
 """From here on an index was negative where that is out of range: its sign bit was cleared."""
 
-FAILURES = (IndexError, MemoryError, LinAlgError)
+
+class RequirementBroken(RuntimeError, ValueError):
+    """A value is none that the operation takes; see `ir/requirements.py`."""
+
+
+FAILURES = (IndexError, MemoryError, LinAlgError, RequirementBroken)
 """What a program may raise because of its values; the state is usable afterwards."""
 
 LARGEST_KEPT_ARENA = 1 << 18
@@ -170,16 +176,20 @@ class IndexOutOfRange(IndexError):
         self.op = about if about.startswith("scatter") else "gather"
         super().__init__(self._message(self.op, location))
 
-    def recorded(self, launches: Sequence[Launch]) -> IndexError:
+    def recorded(self, launches: Sequence[Launch]) -> Exception:
         """The error with the name and the lines of the present recording."""
         launch, check = self.report[4:6]
         location = launches[launch].checks[check]
         name = location.operation if isinstance(location, Named) else self.op
-        return IndexError(self._message(name, location))
+        kind = IndexError if broken_by(self.report[1]) is None else RequirementBroken
+        return kind(self._message(name, location))
 
     def _message(self, name: str, location: Location) -> str:
         _, index, size, axis = self.report[:4]
         lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location)
+        broken = broken_by(index)
+        if broken is not None:
+            return f"[{name}] " + broken.replace(".", f" ({lines}).", 1)
         legal = f"The largest is {size - 1}."
         if index >= SIGN_TAKEN_OFF:
             index, legal = index - 2**63, f"Indices run from 0 to {size - 1}."

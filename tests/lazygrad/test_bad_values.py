@@ -190,6 +190,92 @@ def test_equal_constants_of_two_lines_are_one_in_a_program():
     assert y.tolist() == z.tolist() == [8.0] * 3
 
 
+# ---- values that an operation does not take: (operation, call), refused as the program runs
+
+
+def floats(*values: float) -> lg.Tensor:
+    return lg.tensor(values)
+
+
+REFUSED_VALUES: list[tuple[str, str, Callable[[], Any]]] = [
+    ("multinomial", "a weight", lambda: lg.multinomial(floats(0.5, -0.1), 1)),
+    ("multinomial", "a weight", lambda: lg.multinomial(floats(0.5, NAN), 3, True)),
+    ("multinomial", "a weight", lambda: lg.multinomial(floats(0.5, INFINITY), 1)),
+    ("multinomial", "all 0", lambda: lg.multinomial(lg.tensor([[1.0, 2.0], [0.0, 0.0]]), 1)),
+    ("multinomial", "all 0", lambda: lg.multinomial(lg.zeros(3), 2, True)),
+    ("bernoulli", "a probability", lambda: lg.bernoulli(floats(0.5, 1.1))),
+    ("bernoulli", "a probability", lambda: lg.bernoulli(floats(0.5, NAN))),
+    ("bernoulli_", "a probability", lambda: lg.zeros(2).bernoulli_(floats(-0.5, 1.0))),
+    ("poisson", "a rate", lambda: lg.poisson(floats(1.0, -1.0))),
+    ("normal", "deviation", lambda: lg.normal(lg.zeros(2), floats(1.0, -1.0))),
+    ("binary_cross_entropy", "an input",
+     lambda: functional.binary_cross_entropy(floats(0.5, 1.5), floats(1.0, 1.0))),
+    ("binary_cross_entropy", "a target",
+     lambda: functional.binary_cross_entropy(floats(0.5, 0.5), floats(1.0, 2.0),
+                                             reduction="none")),
+    ("gaussian_nll_loss", "a variance",
+     lambda: functional.gaussian_nll_loss(floats(0.0), floats(1.0), floats(-1.0))),
+    ("embedding_bag", "the first offset",
+     lambda: functional.embedding_bag(numbers(0, 1), table(), numbers(1))),
+    ("floor_divide", "divided by zero", lambda: numbers(1, 2) // numbers(1, 0)),
+    ("remainder", "divided by zero", lambda: numbers(1, 2) % numbers(1, 0)),
+    ("remainder", "divided by zero", lambda: numbers(1, 2) % 0),
+    ("fmod", "divided by zero", lambda: lg.fmod(numbers(1, 2), numbers(1, 0))),
+    ("div", "divided by zero",
+     lambda: lg.div(numbers(1, 2), numbers(1, 0), rounding_mode="trunc")),
+    ("Categorical", "a parameter",
+     lambda: lg.distributions.Categorical(floats(0.5, -0.5)).sample()),
+    ("Categorical", "a parameter",
+     lambda: lg.distributions.Categorical(logits=floats(0.5, NAN)).log_prob(lg.tensor(0))),
+    ("Normal", "a parameter", lambda: lg.distributions.Normal(floats(0.0), floats(0.0)).sample()),
+    ("Uniform", "a parameter", lambda: lg.distributions.Uniform(1.0, 1.0).entropy()),
+    ("Beta", "a parameter", lambda: lg.distributions.Beta(1.0, -1.0).sample()),
+]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("case", range(len(REFUSED_VALUES)),
+                         ids=[f"{name} {what}" for name, what, _ in REFUSED_VALUES])
+def test_a_value_that_an_operation_does_not_take_is_refused(case, compiled):
+    name, what, call = REFUSED_VALUES[case]
+    expected = rf"\[{name}\] .*{what}.*\(test_bad_values.py:\d+\)"
+    for kind in (ValueError, RuntimeError):
+        with pytest.raises(kind, match=expected):
+            looked_at((lg.compile(call) if compiled else call)())
+
+
+@pytest.mark.parametrize("call", [
+    lambda: lg.multinomial(floats(0.0, 3.0), 1), lambda: lg.bernoulli(floats(0.0, 1.0)),
+    lambda: lg.poisson(floats(0.0, 1e30)), lambda: lg.normal(lg.zeros(2), floats(0.0, NAN)),
+    lambda: functional.binary_cross_entropy(floats(0.0, 1.0), floats(1.0, 0.0)),
+    lambda: lg.distributions.Normal(0.0, -1.0, validate_args=False).log_prob(0.0),
+    lambda: lg.bernoulli(lg.zeros(0)), lambda: lg.zeros(0, dtype=lg.int64) // lg.tensor(0),
+    lambda: numbers(1, 2) // 2, lambda: floats(1.0) // floats(0.0),
+])
+def test_a_value_at_the_border_is_taken(call):
+    looked_at(call())
+
+
+def test_a_step_whose_target_is_refused_leaves_the_parameters():
+    layer = lg.nn.Linear(2, 1)
+    optimizer = lg.optim.SGD(layer.parameters(), lr=0.5)
+
+    @lg.compile
+    def step(target):
+        optimizer.zero_grad()
+        loss = functional.binary_cross_entropy(layer(lg.ones(1, 2)).sigmoid(), target)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    first = step(lg.ones(1, 1)).item()
+    before = layer.weight.tolist()
+    with pytest.raises(ValueError, match="a target lies outside"):
+        step(lg.full((1, 1), 2.0))
+    assert layer.weight.tolist() == before
+    assert step(lg.ones(1, 1)).item() < first
+
+
 def test_indices_within_bounds_are_not_refused():
     for name, _, _, call in LOOKUPS:
         looked_at(call(1)), name

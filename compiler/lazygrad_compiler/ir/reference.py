@@ -25,6 +25,7 @@ from lazygrad_compiler.ir import (
 from lazygrad_compiler.ir.library import run_library
 from lazygrad_compiler.ir.node import Named, Node
 from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, SPECIAL_UNARY
+from lazygrad_compiler.ir.requirements import broken_by
 
 Array = numpy.ndarray
 Rule = Callable[[Node, Sequence[Array]], Any]
@@ -529,6 +530,9 @@ def check_indices(
         bad = (index < -size) | (index >= size)
         if bad.any():
             name = node.location.operation if isinstance(node.location, Named) else node.op
+            broken = broken_by(int(index[bad].flat[0]))
+            if broken is not None:
+                raise IndexOutOfRange(f"[{name}] {broken}")
             raise IndexOutOfRange(
                 f"[{name}] index {index[bad].flat[0]} is out of range for axis {axis} "
                 f"of size {size}"
