@@ -64,11 +64,10 @@ class Aim:
 
 AIMS = (
     Aim("record-one-op", seconds=5e-6),
-    Aim("matmul-128-replay", ratio=1.0),
-    *[Aim(f"matmul-{size}", ratio=1.0) for size in (512, 1024, 2048)],
+    *[Aim(f"matmul-{size}", ratio=1.0) for size in (128, 512, 1024, 2048)],
     *[Aim(f"matmul-{size}", share=0.92) for size in (512, 1024, 2048)],
     *[Aim(f"matmul-{size}", ratio=1.5)
-      for size in ("48", "333x777x555", "1000", "20000x64x100", "8x2048x2048")],
+      for size in ("48", "48-replay", "333x777x555", "1000", "20000x64x100", "8x2048x2048")],
     Aim("linear-gelu", seconds=11e-3),
     Aim("conv-3x3-64", seconds=5e-3),
     Aim("conv-depthwise-7x7", seconds=0.8e-3),

@@ -37,11 +37,13 @@ for _rows in (1, 64):
         arrays=partial(_network_arrays, _rows), program=_network, jax_program=_jax_network,
         replay=True, flops=2 * 2 * _rows * 64**2,
     )
-register_function(
-    name="matmul-128-replay", about="128x128 @ 128x128, float32, with lg.compile",
-    arrays=partial(_arrays, (128, 128), (128, 128)), program=_product, jax_program=_product,
-    replay=True, flops=2 * 128**3,
-)
+for _size in (48, 128):
+    register_function(
+        name=f"matmul-{_size}-replay",
+        about=f"{_size}x{_size} @ {_size}x{_size}, float32, with lg.compile",
+        arrays=partial(_arrays, (_size, _size), (_size, _size)), program=_product,
+        jax_program=_product, replay=True, flops=2 * _size**3,
+    )
 
 
 def _register_product(
