@@ -27,7 +27,8 @@ DESCRIPTION = """\
 Runs SCRIPT and explains the programs that were compiled for it (or taken from the cache).
 
   fusion     each pair of neighbouring values that are not in one kernel: the reason, the lines of
-             both, and the bytes of memory traffic that fusing them would save
+             both, and the bytes of memory traffic that fusing them would save; and each value
+             that is computed twice, from what, and the bytes that it saves
   recompile  each program that is like an earlier one but not the same, and each function of
              lg.compile that was recorded anew: the field that changed, and the line
   memory     what each program holds while it runs, kernel by kernel: the peak, and the lines whose
@@ -78,17 +79,19 @@ def explain_fusion(options: argparse.Namespace) -> int:
     from lazygrad.explain.watch import Watch
     watch = Watch()
     succeeded = run_watched(options, watch)
-    found = [(seen, fusion.describe(seen.stages)) for seen in watch.programs]
+    found = [(seen, fusion.describe(seen.stages), fusion.describe_again(seen.stages))
+             for seen in watch.programs]
     if options.json:
         print_json({"programs": [
-            {"number": seen.number, "about": seen.about, "seams": described}
-            for seen, described in found]})
+            {"number": seen.number, "about": seen.about, "seams": described, "again": again}
+            for seen, described, again in found]})
     else:
-        for seen, described in found:
-            print(f"{_heading(seen)}\n{fusion.text(described)}\n")
+        for seen, described, again in found:
+            parts = [_heading(seen), fusion.text(described), fusion.text_again(again)]
+            print("\n".join(filter(None, parts)) + "\n")
         if not found:
             no_program("explain fusion", succeeded)
-    unknown = any(seam["reason"] == "unknown" for _, described in found for seam in described)
+    unknown = any(seam["reason"] == "unknown" for _, described, _ in found for seam in described)
     return FINDING if unknown or not succeeded else OK
 
 

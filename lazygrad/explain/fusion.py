@@ -1,4 +1,6 @@
-"""`explain fusion`: each pair of neighbouring values in different kernels, with the reason."""
+"""`explain fusion`: each pair of neighbouring values in different kernels, with the reason, and the
+values that are computed twice.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,10 @@ from lazygrad.cli import human_bytes
 from lazygrad.explain.lines import lines_of
 from lazygrad_compiler.backend import backend_of
 from lazygrad_compiler.fusion.partition import Partition
+from lazygrad_compiler.fusion.reads import reads
+from lazygrad_compiler.fusion.rematerialise import computed_again
 from lazygrad_compiler.fusion.seams import Seam, seams
+from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.loops.lower import Group
 from lazygrad_compiler.pipeline import Stages
 
@@ -37,10 +42,30 @@ def _number_loops(parts: Partition, numbers: dict[int, int]) -> None:
             numbers[id(body.group)] = min(inside)
 
 
+def describe_again(stages: Stages) -> list[dict[str, Any]]:
+    """Every value that is computed more than once, as plain data.
+
+    saved_bytes: of memory at the peak, or of traffic.
+    """
+    found = [(value, sources, "peak", "it would be kept where the program holds most")
+             for value, sources in computed_again(stages.opt)]
+    stored = stages.partition.stored
+    found += [(value, reads(value, lambda each: each.op == "input" or each in stored),
+               "readers", "its readers read what it is made from anyway")
+              for value in stages.partition.again]
+    return [{"value": _value(value), "sources": [_value(source) for source in sources],
+             "reason": reason, "because": because, "saved_bytes": value.nbytes}
+            for value, sources, reason, because in found]
+
+
+def _value(node: Node) -> dict[str, Any]:
+    return {"op": node.op, "type": f"{node.dtype.name}{list(node.shape)}",
+            "lines": lines_of(node.location)}
+
+
 def _described(seam: Seam, numbers: dict[int, int]) -> dict[str, Any]:
-    def value(node: Any, group: Group) -> dict[str, Any]:
-        return {"op": node.op, "type": f"{node.dtype.name}{list(node.shape)}",
-                "kernel": numbers.get(id(group)), "lines": lines_of(node.location)}
+    def value(node: Node, group: Group) -> dict[str, Any]:
+        return _value(node) | {"kernel": numbers.get(id(group))}
 
     return {
         "producer": value(seam.producer, seam.groups[0]),
@@ -53,12 +78,23 @@ def _described(seam: Seam, numbers: dict[int, int]) -> dict[str, Any]:
     }
 
 
+def text_again(described: list[dict[str, Any]]) -> str:
+    """The values that one program computes twice, two lines each."""
+    return "\n".join(
+        f"{_named(each['value'])} is computed again from "
+        f"{', '.join(map(_named, each['sources']))}\n    {each['because']}; "
+        f"saves {human_bytes(each['saved_bytes'])}" for each in described)
+
+
+def _named(value: dict[str, Any]) -> str:
+    return f"{value['op']} {value['type']} ({', '.join(value['lines']) or 'no line'})"
+
+
 def text(described: list[dict[str, Any]]) -> str:
     """The seams of one program, two lines each."""
     parts = []
     for seam in described:
-        ends = [f"{end['op']} {end['type']} ({', '.join(end['lines']) or 'no line'})"
-                for end in (seam["producer"], seam["consumer"])]
+        ends = [_named(end) for end in (seam["producer"], seam["consumer"])]
         rounds = "".join(f" in {loop['steps']} steps of {loop['name']} ({', '.join(loop['lines'])})"
                          for loop in seam["loops"])
         parts.append(f"{ends[0]} | {ends[1]}\n    {seam['because']}; "

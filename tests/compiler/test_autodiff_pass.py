@@ -103,7 +103,8 @@ def test_every_floating_op_has_a_rule_or_blocks() -> None:
     assert without == {"input", "const", "iota", "random_bits", "not", "and", "or", "xor", "shl",
                        "shr", "idiv", "gcd", "lt", "le", "eq", "ne", "argmax", "argmin",
                        "argsort", "top_k", "select_rank", "searchsorted", "compact",
-                       "winograd", "loop"}  # all results of a loop at once: `pull_back_loop`
+                       "winograd", "again",
+                       "loop"}  # all results of a loop at once: `pull_back_loop`
 
 
 def test_a_chain_of_fifty_thousand_nodes() -> None:

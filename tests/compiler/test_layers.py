@@ -21,8 +21,8 @@ FORBIDDEN = {
     "lazygrad_runtime": {"lazygrad", "torch", "jax"},
     "lazygrad": {"torch", "jax"},
 }
-OUTSIDE = {"numpy", "llvmlite", "networkx", "ml_dtypes"}
-"""The core dependencies; networkx only inside functions, so that importing the package is quick."""
+OUTSIDE = {"numpy", "llvmlite", "ml_dtypes"}
+"""The core dependencies."""
 
 OFFLINE = {"elementary_fit.py", "special_fit.py"}
 """Tools that made checked-in tables: part of no program, so they may need more to run."""
@@ -92,19 +92,6 @@ def test_nothing_imports_the_offline_tools() -> None:
                     assert not names & modules, f"{path.relative_to(ROOT)}:{item.lineno}"
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_networkx_is_imported_late(layer: str) -> None:
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line}"
-        for path in files(layer)
-        for statement in ast.parse(path.read_text()).body
-        if isinstance(statement, (ast.Import, ast.ImportFrom))
-        for line, name in imported(statement)
-        if name == "networkx"
-    ]
-    assert not wrong, "\n".join(wrong)
-
-
 @pytest.mark.parametrize("layer", ["lazygrad_compiler", "lazygrad_runtime"])
 def test_importing_a_layer_loads_nothing_above_it(layer: str) -> None:
     """The same in a live interpreter: what really ends up in sys.modules."""
@@ -125,7 +112,6 @@ def test_importing_a_layer_loads_nothing_above_it(layer: str) -> None:
     loaded = set(ast.literal_eval(done.stdout))
     assert not loaded & FORBIDDEN[layer]
     assert layer in loaded
-    assert "networkx" not in loaded
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -39,7 +39,7 @@ IMPORTED = (
     "lazygrad.dump.write", "lazygrad.explain.bisect", "lazygrad.explain.fusion",
     "lazygrad.explain.memory", "lazygrad.explain.recompile", "lazygrad.explain.roofline",
     "lazygrad_compiler.llvm.backend", "lazygrad_compiler.ir.interpret",
-    "lazygrad_runtime.cache_verify", "lazygrad_runtime.timed", "networkx",
+    "lazygrad_runtime.cache_verify", "lazygrad_runtime.timed",
 )
 
 

@@ -181,3 +181,25 @@ def test_what_is_no_attention_is_not_called_so(others: str) -> None:
         loss = attend(*operands).sum() + (x @ w).sum()
     found = seams_of(loss, *lg.autograd.grad(loss, [x, w]))
     assert not [reason for _, _, reason in found if reason.startswith("attention")]
+
+
+# ---- what is computed twice
+
+
+def test_values_computed_twice_are_listed_with_their_reason() -> None:
+    """gelu(h) is kept neither in whole nor in part: its gradient's kernel reads h and has both."""
+    x = leaf(1024, 64)
+    layers = [nn.Linear(64, 1024), nn.Linear(1024, 64)]
+    y = layers[1](nn.functional.gelu(layers[0](x)))
+    (y * y).sum().backward()
+    stages = stages_of(layers[0].weight.grad, layers[1].weight.grad)
+    described = fusion.describe_again(stages)
+    peak, = (each for each in described if each["reason"] == "peak")
+    assert peak["value"]["type"] == "float32[1024, 1024]"
+    assert peak["saved_bytes"] == 4 << 20
+    assert [source["op"] for source in peak["sources"]] == ["add"], "h, with its bias"
+    assert any(each["reason"] == "readers" for each in described)
+    shown = fusion.text_again(described)
+    assert re.search(r"^mul float32\[1024, 1024\] \(test_explain_fusion.py:\d+\) is computed "
+                     r"again from add float32\[1024, 1024\]", shown, re.M)
+    assert "it would be kept where the program holds most; saves 4.0 MiB" in shown

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from lazygrad_compiler.autodiff.backward import backward
 from lazygrad_compiler.ir.loop import Key, Loop, siblings
+from lazygrad_compiler.ir.minimum_cut import Network
 from lazygrad_compiler.ir.node import IRError, Node, node, topological
 from lazygrad_compiler.ir.ops import OPS
 
@@ -72,36 +73,21 @@ def _with_siblings(forward: Sequence[Node]) -> list[Node]:
 
 
 def _cut(forward: Sequence[Node], read: set[Node], there: set[Node]) -> list[Node]:
-    import networkx
-
-    flow = networkx.DiGraph()
-    costly = [
-        value
-        for value in forward
-        if (OPS[value.op].kind in COSTLY_KINDS or value.op == "transfer") and not known(value)
-    ]
-    if not costly:
-        return []
-    number = {value: position for position, value in enumerate(forward)}
+    network = Network()
     for value in forward:
         if known(value):
             continue
-        position = number[value]
-        flow.add_edge(
-            (position, 0), (position, 1), capacity=0 if value in there else max(value.nbytes, 1)
-        )
+        network.edge((value, "in"), (value, "out"), 0 if value in there else max(value.nbytes, 1))
         for source in value.inputs:
-            if source in number and not known(source):
-                flow.add_edge((number[source], 1), (position, 0))
+            if not known(source):
+                network.edge((source, "out"), (value, "in"))
         if value in read:
-            flow.add_edge((position, 1), "backward")
-    for value in costly:
-        flow.add_edge("forward", (number[value], 0))
-    if "backward" not in flow:
-        return []
-    _, (before, _) = networkx.minimum_cut(flow, "forward", "backward")
+            network.edge((value, "out"), "sink")
+        if OPS[value.op].kind in COSTLY_KINDS or value.op == "transfer":
+            network.edge("source", (value, "in"))
+    before = network.before()
     return [
         value
         for value in forward
-        if (number[value], 0) in before and (number[value], 1) not in before and value not in there
+        if (value, "in") in before and (value, "out") not in before and value not in there
     ]

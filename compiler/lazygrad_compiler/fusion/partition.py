@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from lazygrad_compiler import decisions
-from lazygrad_compiler.fusion.rematerialise import rematerialised
+from lazygrad_compiler.fusion.order import in_order
+from lazygrad_compiler.fusion.reads import reads as values_read
+from lazygrad_compiler.fusion.reads import waits_for
+from lazygrad_compiler.fusion.shared import instead_of_products, is_large, not_stored
 from lazygrad_compiler.ir.loop import siblings
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.ops import ARRAY_KINDS, OPS
@@ -40,6 +43,8 @@ from lazygrad_compiler.loops.schedule import COSTS
 
 CHEAP = 6
 """An elementwise value of this cost or less is computed again for each user rather than stored."""
+MOST_PACKED = 2
+"""What an operand of a contraction may cost: packing reads it more than once."""
 LARGE = 100
 """Instrs pulled into one value before it is stored, to bound compile time."""
 MOST_ROOTS = 24
@@ -66,13 +71,15 @@ class Reason(enum.Enum):
 
 @dataclass(slots=True)
 class Partition:
-    """groups: in execution order.  refused: (producer root, consumer root, reason).  bodies: of the
+    """groups: in execution order.  refused: (producer root, consumer root, reason).  again: shared
+    values that no kernel stores, though they take more than a few instructions.  bodies: of the
     groups that are loops, once they are lowered.
     """
 
     groups: list[Group]
     stored: set[Node]
     refused: list[tuple[Node, Node, Reason]] = field(default_factory=list)
+    again: list[Node] = field(default_factory=list)
     bodies: list[Body] = field(default_factory=list)
 
 
@@ -90,7 +97,8 @@ def is_free(node: Node) -> bool:
     return OPS[node.op].kind in ("movement", "marker") or node.op in ("const", "iota")
 
 
-def _own_cost(node: Node) -> int:
+def own_cost(node: Node) -> int:
+    """Instructions for a vector of an elementwise value, without its operands'."""
     if node.op == "random_bits":
         return COSTS["philox"]
     if node.op == "gather":
@@ -98,8 +106,12 @@ def _own_cost(node: Node) -> int:
     return COSTS.get(node.op, 1)
 
 
-def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
-    """The nodes that are computed by kernels, inputs before users."""
+def choose_roots(
+    graph: Graph, order: list[Node], unstored: list[Node] | None = None
+) -> list[Node]:
+    """The nodes that are computed by kernels, inputs before users.  unstored: gets the shared
+    values that are computed in each reader instead.
+    """
     outputs = {output for output in graph.outputs if output.op != "input"}
     # users through index maps: (how many, whether one of them repeats elements, whether one is a
     # contraction, …)
@@ -119,29 +131,36 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
                 users[value].append((node, place, False))
     forced = reordered_operands(order) | joined_operands(order) | array_operands(order)
     forced |= turned_images(order)
+    forced |= {node.inputs[0] for node in order if node.op == "again"}
     forced |= {piece for node in order if is_joined(node) for piece in node.inputs}
     book = decisions.ledger()
     roots: list[Node] = []
     shared: list[Node] = []  # those that are stored because several want them, and for nothing else
     again: dict[Node, int] = {}  # what they cost
     cost: dict[Node, int] = {}
+    whole: dict[Node, int] = {}  # the same if no large shared value is stored in the end
     size: dict[Node, int] = {}
     for node in order:
         kind = OPS[node.op].kind
         if node.op in ("input", "const", "iota"):
-            cost[node] = size[node] = 0
+            cost[node] = whole[node] = size[node] = 0
             root = node in outputs or (node in forced and node.op != "input")
         else:
-            cost[node] = sum(cost[v] for v in node.inputs) + (
-                0 if is_free(node) else _own_cost(node)
-            )
+            own = 0 if is_free(node) else own_cost(node)
+            cost[node] = sum(cost[v] for v in node.inputs) + own
+            whole[node] = sum(whole[v] for v in node.inputs) + own
             size[node] = sum(size[v] for v in node.inputs) + (0 if is_free(node) else 1)
             root = node in outputs or kind in ("reduction", "contraction") or node.op == "scatter"
             root = root or kind in ARRAY_KINDS
             root = root or node in forced
             if not root and not is_free(node):
                 root = _worth_storing(node, cost[node], size[node], users[node])
-                if root and not _worth_storing(node, cost[node], size[node], users[node], False):
+                packed = any(user.op == "dot" for user, _, _ in users[node])
+                if packed and whole[node] > MOST_PACKED:
+                    root = True
+                elif root and not _worth_storing(
+                    node, cost[node], size[node], users[node], False
+                ):
                     shared.append(node)
                     again[node] = cost[node]
                 if not root and book is not None:
@@ -149,9 +168,18 @@ def choose_roots(graph: Graph, order: list[Node]) -> list[Node]:
         if root:
             roots.append(node)
             cost[node] = size[node] = 0
-    computed = rematerialised(
+            if node not in again or not is_large(node):
+                whole[node] = 0
+    added = instead_of_products(
+        roots, lambda value: {user for user, _, _ in users[value]}, outputs)
+    if added:
+        kept = added.union(roots)
+        roots = [node for node in order if node in kept]
+    computed = not_stored(
         shared, roots, again,
         lambda v: book is None or book.take(f"{v!r} computed again in its readers", v.location))
+    if unstored is not None:
+        unstored += [root for root in roots if root in computed]
     return [root for root in roots if root not in computed]
 
 
@@ -233,7 +261,7 @@ def _worth_storing(
     if shared and len(distinct) > 1 and cost > CHEAP:
         return True
     for user, place, grows in users:
-        if user.op in ("dot",) and cost > 2:
+        if user.op == "dot" and cost > MOST_PACKED:
             return True
         if user.op == "gather" and place == 0 and cost > 1:
             return True
@@ -265,25 +293,11 @@ class _Merger:
     def stored(self, node: Node) -> bool:
         return node.op == "input" or node in self.roots
 
-    def reads(self, root: Node) -> list[Node]:
-        """What a root's kernel reads: inputs and other roots."""
-        found: dict[Node, None] = {}
-        stack, seen = list(root.inputs), set()
-        while stack:
-            current = stack.pop()
-            if current in seen:
-                continue
-            seen.add(current)
-            if self.stored(current):
-                found[current] = None
-            else:
-                stack += current.inputs
-        return list(found)
-
     def place(self, root: Node) -> None:
         """Puts the root into a group: an existing one where that works, else its own."""
-        reads = self.reads(root)
-        needed = [self.group_of[value] for value in reads if value in self.group_of]
+        reads = values_read(root, self.stored)
+        needed = [self.group_of[value] for value in waits_for(root, self.stored)
+                  if value in self.group_of]
         if root.op in CALLS and _call_of(root) in self.calls:
             # another result of the same call: same inputs, hence no cycle
             number = self.calls[_call_of(root)]
@@ -496,7 +510,8 @@ def partition(graph: Graph, columns: bool = True) -> Partition:
     book = decisions.ledger()
     if book is not None:
         book.step = "fuse"
-    roots = choose_roots(graph, order)
+    again: list[Node] = []
+    roots = choose_roots(graph, order, again)
     may_reduce_rows = _may_reduce_rows(order, roots) if columns else set()
     merger = _Merger(graph, roots, may_reduce_rows)
     for root in roots:
@@ -506,26 +521,14 @@ def partition(graph: Graph, columns: bool = True) -> Partition:
               for piece, place in placed_pieces(root).items()}
     used_by: dict[Node, set[int]] = {}
     for root in roots:
-        for value in merger.reads(root):
+        for value in values_read(root, merger.stored):
             used_by.setdefault(value, set()).add(merger.group_of[root])
     for number, group in enumerate(merger.groups):
         group.outputs = {
             root for root in group.roots if root in outputs or used_by.get(root, set()) - {number}
         }
         group.placed = {root: placed[root] for root in group.roots if root in placed}
-    done: set[int] = set()
-    ordered: list[Group] = []
-    waiting = list(range(len(merger.groups)))
-    while waiting:
-        left = []
-        for number in waiting:
-            needs = merger.ancestors[number]
-            if all(needs >> other & 1 == 0 or other in done for other in range(len(merger.groups))):
-                ordered.append(merger.groups[number])
-                done.add(number)
-            else:
-                left.append(number)
-        assert len(left) < len(waiting), "the groups depend on each other in a circle"
-        waiting = left
+    ordered = [merger.groups[number] for number in in_order(
+        [group.outputs - outputs for group in merger.groups], merger.ancestors, used_by)]
     stored = set().union(*(group.outputs for group in ordered)) if ordered else set()
-    return Partition(ordered, stored, merger.refused)
+    return Partition(ordered, stored, merger.refused, again)

@@ -7,11 +7,11 @@ those of one step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lazygrad_compiler.fusion.near_attention import Attends, everything, regions
 from lazygrad_compiler.fusion.partition import Partition, Reason
+from lazygrad_compiler.fusion.reads import reads
 from lazygrad_compiler.ir.loop import Loop
 from lazygrad_compiler.ir.node import Graph, Node
 from lazygrad_compiler.loops.lower import Group
@@ -59,7 +59,7 @@ def seams(graph: Graph, parts: Partition, attends: Attends = everything) -> list
         reasons.setdefault((producer, consumer), reason)
     pairs = [(producer, root, (home[producer], group))
              for group in parts.groups for root in group.roots
-             for producer in _reads(root, home) if home[producer] is not group]
+             for producer in reads(root, home.__contains__) if home[producer] is not group]
     readers: dict[Node, set[int]] = {}
     for producer, _, (_, reader) in pairs:
         readers.setdefault(producer, set()).add(id(reader))
@@ -75,19 +75,3 @@ def seams(graph: Graph, parts: Partition, attends: Attends = everything) -> list
         found += [replace(seam, loops=(loop, *seam.loops))
                   for seam in seams(body.graph, body.parts, attends)]
     return found
-
-
-def _reads(root: Node, home: Iterable[Node]) -> list[Node]:
-    """The values of kernels that a value is computed from directly."""
-    found: dict[Node, None] = {}
-    stack, seen = list(reversed(root.inputs)), set()
-    while stack:
-        current = stack.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if current in home:
-            found[current] = None
-        else:
-            stack += reversed(current.inputs)
-    return list(found)

@@ -9,7 +9,7 @@ Kinds: leaf, elementwise, movement, reduction, contraction, indexed (gather/scat
 library, attention, winograd, loop, marker.  Movement ops never move data by themselves: they become
 index maps.
 The kinds in `ARRAY_KINDS` work on whole arrays: their operands lie in memory, row-major, before
-they run.  Composites and markers are gone before anything is compiled.
+they run.  Composites are gone before anything is compiled, and so are markers, but for `again`.
 """
 
 from __future__ import annotations
@@ -554,7 +554,7 @@ define(
 )
 
 
-# ---- markers: identities that autodiff reads and the optimiser strips
+# ---- markers: identities that autodiff reads and the optimiser strips; the last one it makes
 
 
 define(
@@ -573,6 +573,15 @@ define(
     "device source",
     infer_identity,
     "its input on a device, copied from another; with no source: computed there",
+)
+
+define(
+    "again",
+    "marker",
+    2,
+    "",
+    infer_identity,
+    "its first input; what is computed from it waits for the second, and is computed once more",
 )
 
 

@@ -594,7 +594,7 @@ REFERENCE.update(reference_attention.RULES)
 REFERENCE["winograd"] = winograd.reference
 
 
-@rule("variable", "stop_gradient", "transfer")
+@rule("variable", "stop_gradient", "transfer", "again")
 def _marker(node: Node, inputs: Sequence[Array]) -> Array:
     return inputs[0]
 

@@ -7,6 +7,7 @@ from lazygrad_compiler.fusion.attention import take_apart
 from lazygrad_compiler.fusion.conv_planes import with_planes
 from lazygrad_compiler.fusion.panels import with_panels
 from lazygrad_compiler.fusion.prepare import prepare
+from lazygrad_compiler.fusion.rematerialise import rematerialise
 from lazygrad_compiler.fusion.split_products import Slicing, split_products
 from lazygrad_compiler.fusion.winograd import with_winograd
 from lazygrad_compiler.llvm import contraction, loops, scatter, tiles
@@ -150,6 +151,7 @@ BACKEND = Backend(
         ("split-products", split_products(SLICING)),
         ("panels", with_panels),
         ("separate-outputs", separate_outputs),
+        ("rematerialise", rematerialise),
     ),
     lowerings={"scan": lower_scan, "sort": lower_sort, "attention": lower_attention},
     module=_module,

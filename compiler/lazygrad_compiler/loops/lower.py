@@ -547,6 +547,8 @@ def forward_indices(root: Node, places: dict[Node, Indices]) -> Indices:
     for step in steps:
         if OPS[step.op].kind == "elementwise" or step.op in ("variable", "stop_gradient"):
             continue
+        if step.op == "again" and len({value.shape for value in step.inputs}) == 1:
+            continue
         if step.op == "reshape":
             indices = delinearize(linearize(indices, step.inputs[0].shape), step.shape)
         elif step.op == "permute":
@@ -578,6 +580,7 @@ def path_to(root: Node, sources: dict[Node, Indices]) -> list[Node] | None:
                 while path[-1] is not root:
                     path.append(parent[path[-1]])
                 return path
-            if OPS[value.op].kind == "elementwise" or value.op in ("reshape", "permute", "flip"):
+            kind = OPS[value.op].kind
+            if kind == "elementwise" or value.op in ("reshape", "permute", "flip", "again"):
                 stack.append(value)
     return None

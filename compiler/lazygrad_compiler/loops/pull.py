@@ -195,6 +195,7 @@ def _polynomial(e: Evaluator, node: Node, indices: Indices, mask: int | None) ->
 
 @_rule("variable")
 @_rule("stop_gradient")
+@_rule("again")
 def _marker(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int:
     return e.pull(node.inputs[0], indices, mask)
 
