@@ -114,16 +114,18 @@ class Device:
         from lazygrad_compiler.cuda_target import ARCHITECTURES
 
         major, minor = self.capability
-        known = {int(name[3:].rstrip("af")): name for name in sorted(ARCHITECTURES)}
-        numbers = [number for number in known if number // 10 == major and number % 10 <= minor]
-        if not numbers:
-            names = ", ".join(sorted(ARCHITECTURES))
-            raise NoDevice(
-                f"[cuda] {self.name} ({self.label}) has compute capability {major}.{minor}; code "
-                f"is generated for {names}. Use another device, or the CPU."
-            )
-        # "sm_90a" holds for 9.0 alone; it sorts after "sm_90"
-        target = ARCHITECTURES[known[max(numbers)]]
+        name = f"sm_{major}{minor}a"  # holds for this capability alone, plain ones for later, too
+        if name not in ARCHITECTURES:
+            plain = [each for each in ARCHITECTURES if not each.endswith("a")]
+            older = [each for each in plain if int(each[3:]) <= 10 * major + minor]
+            if not older:
+                raise NoDevice(
+                    f"[cuda] {self.name} ({self.label}) has compute capability {major}.{minor}; "
+                    f"code is generated for {', '.join(sorted(ARCHITECTURES))}. Use another "
+                    "device, or the CPU."
+                )
+            name = max(older, key=lambda each: int(each[3:]))
+        target = ARCHITECTURES[name]
         version = next((ptx for driver, ptx in PTX_VERSIONS if driver <= self.driver.version), 80)
         return dataclasses.replace(
             target,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_size_t, c_void_p
 from typing import Any
@@ -18,11 +18,16 @@ from typing import Any
 from lazygrad_compiler import forks
 from lazygrad_runtime import store
 from lazygrad_runtime.cuda.context import Device
-from lazygrad_runtime.cuda.errors import LOSING
+from lazygrad_runtime.cuda.errors import LOSING, CudaError
 
 # CUjit_option and CUjitInputType
 INFO_LOG, INFO_LOG_BYTES, ERROR_LOG, ERROR_LOG_BYTES = 3, 4, 5, 6
+TARGET = 9
 INPUT_PTX = 1
+REFUSED = frozenset({200, 209, 218})
+"""Codes for code that is not for the target."""
+ACCELERATED = 0x10000
+"""CU_COMPUTE_ACCELERATED_TARGET_BASE: what a CUjit_target with an "a" has beyond its number."""
 MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 DEFAULT_SHARED = 48 * 1024
 LOG_BYTES = 1 << 14
@@ -89,28 +94,44 @@ class Modules:
         }
 
     def _link(self, name: str, ptx: bytes) -> bytes:
-        """The driver's compiler.  CudaError with its log where it refuses the text."""
-        device = self.device
-        device.activate()
-        driver = device.driver
+        """Machine code by the driver's linker: for what the context's device is, or else for the
+        architecture that the text names ("sm_90a").  CudaError with its log where it refuses both.
+        """
+        self.device.activate()
+        try:
+            return self._linked(name, ptx, ())
+        except CudaError as error:
+            major, minor = self.device.capability
+            if error.code not in REFUSED or f".target sm_{major}{minor}a" not in ptx.decode():
+                raise
+            return self._linked(name, ptx, ((TARGET, ACCELERATED + 10 * major + minor),))
+
+    def _linked(self, name: str, ptx: bytes, more: Sequence[tuple[int, int]]) -> bytes:
+        """more: options besides those for logs, with their values."""
+        driver = self.device.driver
         log = ctypes.create_string_buffer(LOG_BYTES)
         info = ctypes.create_string_buffer(LOG_BYTES)
-        options = (ctypes.c_int * 4)(INFO_LOG, INFO_LOG_BYTES, ERROR_LOG, ERROR_LOG_BYTES)
-        values = (c_void_p * 4)(
-            ctypes.addressof(info), LOG_BYTES, ctypes.addressof(log), LOG_BYTES
-        )
+        given = (
+            (INFO_LOG, ctypes.addressof(info)), (INFO_LOG_BYTES, LOG_BYTES),
+            (ERROR_LOG, ctypes.addressof(log)), (ERROR_LOG_BYTES, LOG_BYTES), *more,
+        )  # fmt: skip
+        options = (ctypes.c_int * len(given))(*(option for option, _ in given))
+        values = (c_void_p * len(given))(*(value for _, value in given))
         state = c_void_p()
-        driver.cuLinkCreate_v2(4, options, values, ctypes.byref(state))
+        driver.cuLinkCreate_v2(len(given), options, values, ctypes.byref(state))
         try:
             text = ptx + b"\0"
+            cubin, size = c_void_p(), c_size_t()
             code = driver.raw("cuLinkAddData_v2")(
                 state, INPUT_PTX, text, len(text), name.encode(), 0, None, None
             )
+            call = "cuLinkAddData_v2"
+            if not code:
+                call = "cuLinkComplete"
+                code = driver.raw(call)(state, ctypes.byref(cubin), ctypes.byref(size))
             if code:
                 said = log.value.decode(errors="replace").strip()
-                raise driver.error("cuLinkAddData_v2", code, f"kernel {name}: {said}")
-            cubin, size = c_void_p(), c_size_t()
-            driver.cuLinkComplete(state, ctypes.byref(cubin), ctypes.byref(size))
+                raise driver.error(call, code, f"kernel {name}: {said}")
             self.linked += 1
             return ctypes.string_at(cubin.value or 0, size.value)
         finally:

@@ -130,6 +130,20 @@ def test_each_code_of_each_call_is_an_exception_and_work_goes_on(
             work(device)
 
 
+@pytest.mark.parametrize("code", [209, 218])
+def test_code_for_one_architecture_is_linked_for_it_by_name(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the linker does not take it for what it thinks the device is."""
+    monkeypatch.setenv("LAZYGRAD_CACHE", "0")
+    uncached = store.CompileCache("/nowhere")
+    monkeypatch.setattr(store, "disk", lambda: uncached)
+    with fake_cuda() as fake:
+        fake.fail_next("cuLinkAddData_v2", code)
+        work(first_device())
+        assert fake.calls.count("cuLinkAddData_v2") > fake.calls.count("cuLinkComplete")
+
+
 @pytest.mark.parametrize("code", [700, 714, 715, 716, 719])
 def test_a_fault_loses_the_device_until_it_is_reset(code: int) -> None:
     with fake_cuda() as fake:
@@ -208,7 +222,8 @@ def test_a_driver_too_old() -> None:
 @pytest.mark.parametrize(
     "capability, arch",
     {(8, 0): "sm_80", (8, 6): "sm_86", (8, 7): "sm_86", (8, 9): "sm_89", (9, 0): "sm_90a",
-     (10, 0): "sm_100a", (12, 0): "sm_120a"}.items(),
+     (10, 0): "sm_100a", (10, 3): "sm_90", (12, 0): "sm_120a", (12, 1): "sm_90",
+     (15, 0): "sm_90"}.items(),
 )  # fmt: skip
 def test_architectures(capability: tuple[int, int], arch: str) -> None:
     with fake_cuda(attributes={75: capability[0], 76: capability[1]}):
@@ -222,7 +237,7 @@ def test_no_newer_ptx_than_the_driver_takes(version: int, features: str) -> None
         assert first_device().target.features == features
 
 
-@pytest.mark.parametrize("capability", [(7, 5), (5, 2), (15, 0)])
+@pytest.mark.parametrize("capability", [(7, 5), (5, 2)])
 def test_an_architecture_without_code(capability: tuple[int, int]) -> None:
     with fake_cuda(attributes={75: capability[0], 76: capability[1]}), pytest.raises(
         NoDevice, match=rf"compute capability {capability[0]}.{capability[1]}; code is generated"
