@@ -1,332 +1,249 @@
 """A GPU's tests and benchmark in one command.
 
-    python -m tests.benchmarks.cuda [--only NAME,...] [--no-tests] [--page FILE]
+    python -m tests.benchmarks.cuda [--only NAME,...] [--no-tests] [--page FILE] [--seconds N]
 
-Runs the tests marked `cuda`, then measures: what the device copies at best, then each row with
-lazygrad (replayed by `lg.compile`) and, where PyTorch is installed and sees the GPU, with PyTorch.
-Every row is first checked against float64 on fresh random inputs, with fresh buffers full of NaN,
-so that a place which a kernel leaves out shows.  Times are medians of rounds in which the
-contestants take turns, by the device's events.  With `--page` the table replaces the section "cuda"
-of that page.  Without a device it says why there is none, and ends with status 2.
+Measures what the device can do at best (copied bytes, multiply-adds, products of tensor cores),
+then each row of `cuda_rows.py` with lazygrad (replayed by `lg.compile`) and, where PyTorch is
+installed and sees the GPU, with PyTorch; each row is checked first (`cuda_measure.py`).  Then it
+runs the tests marked `cuda`.  Rows come in the order of their importance, each line is printed when
+it is there, and after `--seconds` no more are begun.  A process of its own measures: a row that
+faults, hangs or ends it costs that row, and the next one gets a new process.  With `--page` the
+table replaces the section "cuda" of that page.  Without a device it says why there is none, and
+ends with status 2.
+
+`--dry-run` does all of it over the PTX interpreter, with tiny sizes: its times mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import json
 import os
-import statistics
+import queue
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from tests.benchmarks.cuda_measure import Contestant, Result, contestants, measure
+from tests.benchmarks.cuda_rows import ROWS, Row
+from tests.benchmarks.table import replace_section, show_seconds
 
-import lazygrad as lg
-from lazygrad_runtime.cuda import driver as drivers
-from tests.benchmarks.table import replace_section
-
-ROUNDS = 7
-SECONDS = 0.05
-"""Of one round of one contestant."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """inputs: arrays for a size.  make: (library, tensors) -> a function without arguments that
-    gives a tensor.  nbytes, flops: what it must move and compute, for a size.  tolerance: of the
-    result against float64, relative to its largest value.
-    """
-
-    name: str
-    about: str
-    size: int
-    small: int
-    inputs: Callable[[int], Sequence[np.ndarray]]
-    make: Callable[[Any, Sequence[Any]], Callable[[], Any]]
-    nbytes: Callable[[int], float] = lambda n: 0.0
-    flops: Callable[[int], float] = lambda n: 0.0
-    tolerance: float = 1e-5
-    dtype: str = "float32"
+SECONDS = 540.0
+"""Of it all."""
+ROW_SECONDS = 90.0
+"""After which a row counts as hanging."""
+TEST_SECONDS = 240.0
+CEILINGS = "ceilings"
 
 
-def _normal(*shape: int) -> np.ndarray:
-    return np.random.default_rng().standard_normal(shape, np.float32)
+# ---- the process that measures
 
 
-def _attention(backward: bool) -> Callable[[Any, Sequence[Any]], Callable[[], Any]]:
-    def make(library: Any, tensors: Sequence[Any]) -> Callable[[], Any]:
-        attend = library.nn.functional.scaled_dot_product_attention
-        q, k, v = (each.requires_grad_(backward) for each in tensors)
+def work(dry: bool) -> int:
+    """Names of rows from standard input, results as JSON to standard output, a line each."""
+    with contextlib.ExitStack() as stack:
+        if dry:
+            from tests.cuda_fake import fake_cuda
 
-        def forward() -> Any:
-            return attend(q, k, v, is_causal=True)
-
-        def gradient() -> Any:
-            return library.autograd.grad(attend(q, k, v, is_causal=True).sum(), (q, k, v))[0]
-
-        return gradient if backward else forward
-
-    return make
-
-
-def _gpt(library: Any, tensors: Sequence[Any]) -> Callable[[], Any]:
-    """A training step of a small GPT in bfloat16 products; gives the loss."""
-    nn, functional = library.nn, library.nn.functional
-    tokens = tensors[0].long()
-    width, heads, layers, words = 768, 12, 12, 50304
-    if tokens.shape[1] < 512:  # the small size
-        width, heads, layers, words = 32, 2, 1, 64
-
-    class Block(nn.Module):  # type: ignore[name-defined,misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
-            self.mix, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-        def forward(self, x: Any) -> Any:
-            batch, length, _ = x.shape
-            parts = self.mix(self.first(x)).reshape(batch, length, 3, heads, width // heads)
-            q, k, v = parts.permute(2, 0, 3, 1, 4)
-            seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.out(seen.transpose(1, 2).reshape(batch, length, width))
-            return x + self.down(functional.gelu(self.up(self.second(x))))
-
-    class Model(nn.Module):  # type: ignore[name-defined,misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.tokens = nn.Embedding(words, width)
-            self.places = nn.Embedding(tokens.shape[1], width)
-            self.blocks = nn.Sequential(*(Block() for _ in range(layers)))
-            self.last, self.head = nn.LayerNorm(width), nn.Linear(width, words, bias=False)
-
-        def forward(self, numbers: Any) -> Any:
-            place = library.arange(numbers.shape[1], device=numbers.device)
-            return self.head(self.last(self.blocks(self.tokens(numbers) + self.places(place))))
-
-    library.manual_seed(0)
-    model = Model().to(tokens.device)
-    optimizer = library.optim.AdamW(model.parameters(), lr=1e-4)
-    inputs, wanted = tokens[:, :-1] % words, tokens[:, 1:] % words
-
-    def step() -> Any:
-        optimizer.zero_grad()
-        with library.autocast("cuda", library.bfloat16):
-            logits = model(inputs)
-        loss = functional.cross_entropy(logits.float().reshape(-1, words), wanted.reshape(-1))
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step
+            stack.enter_context(fake_cuda())
+        out = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)  # what else is printed is no result
+        players = [each for each in contestants() if not dry or each.name == "lazygrad"]
+        rows = {row.name: row for row in ROWS}
+        for line in sys.stdin:
+            name = line.strip()
+            try:
+                found = about(players, dry) if name == CEILINGS else dataclasses.asdict(
+                    timed(rows[name], players, dry))
+            except Exception as error:
+                found = {"name": name, "problem": f"{type(error).__name__}: {error}"}
+            print(json.dumps(found), file=out, flush=True)
+    return 0
 
 
-MEBI = 1 << 20
-ROWS = (
-    Row("replay", "tanh(x w + b), 64x64: what a replayed program costs the host", 64, 16,
-        lambda n: (_normal(n, n), _normal(n, n), _normal(n)),
-        lambda library, t: lambda: (t[0] @ t[1] + t[2]).tanh()),
-    Row("chain", "((x y + x) y + 0.5) x + y, float32", 64 * MEBI, 1000,
-        lambda n: (_normal(n), _normal(n)),
-        lambda library, t: lambda: ((t[0] * t[1] + t[0]) * t[1] + 0.5) * t[0] + t[1],
-        nbytes=lambda n: 12 * n),
-    Row("chain-gelu", "gelu(x) sigmoid(y) + exp(-x x), float32", 64 * MEBI, 1000,
-        lambda n: (_normal(n), _normal(n)),
-        lambda library, t: lambda: library.nn.functional.gelu(t[0]) * t[1].sigmoid()
-        + (-t[0] * t[0]).exp(), nbytes=lambda n: 12 * n),
-    Row("sum", "sum of all, float32", 64 * MEBI, 5000, lambda n: (_normal(n),),
-        lambda library, t: lambda: t[0].sum(), nbytes=lambda n: 4 * n, tolerance=1e-4),
-    Row("row-sum", "sum of each row of n x 4096, float32", 16384, 8,
-        lambda n: (_normal(n, 4096 if n > 100 else 40),),
-        lambda library, t: lambda: t[0].sum(1), nbytes=lambda n: 4 * n * 4096),
-    Row("column-sum", "sum of each column of n x 4096, float32", 16384, 8,
-        lambda n: (_normal(n, 4096 if n > 100 else 40),),
-        lambda library, t: lambda: t[0].sum(0), nbytes=lambda n: 4 * n * 4096, tolerance=1e-4),
-    Row("softmax", "softmax over rows of n x 4096, float32", 16384, 8,
-        lambda n: (_normal(n, 4096 if n > 100 else 40),),
-        lambda library, t: lambda: t[0].softmax(1), nbytes=lambda n: 8 * n * 4096),
-    Row("layer-norm", "layer normalisation of rows of n x 4096, float32", 16384, 8,
-        lambda n: (_normal(n, 4096 if n > 100 else 40),),
-        lambda library, t: lambda: library.nn.functional.layer_norm(t[0], t[0].shape[1:]),
-        nbytes=lambda n: 8 * n * 4096, tolerance=1e-4),
-    Row("matmul-f32", "n x n @ n x n, float32 without tf32", 8192, 40,
-        lambda n: (_normal(n, n), _normal(n, n)), lambda library, t: lambda: t[0] @ t[1],
-        flops=lambda n: 2 * n**3, tolerance=1e-4),
-    Row("matmul-bf16", "n x n @ n x n, bfloat16", 8192, 48,
-        lambda n: (_normal(n, n), _normal(n, n)), lambda library, t: lambda: t[0] @ t[1],
-        flops=lambda n: 2 * n**3, tolerance=2e-2, dtype="bfloat16"),
-    Row("attention", "causal, batch 4, 16 heads of 128, n tokens, bfloat16", 4096, 40,
-        lambda n: tuple(_normal(*((4, 16, n, 128) if n > 100 else (1, 2, n, 16)))
-                        for _ in range(3)), _attention(False),
-        flops=lambda n: 2 * 4 * 16 * 128 * n * n, tolerance=3e-2, dtype="bfloat16"),
-    Row("attention-grad", "forward and backward of the same", 4096, 40,
-        lambda n: tuple(_normal(*((4, 16, n, 128) if n > 100 else (1, 2, n, 16)))
-                        for _ in range(3)), _attention(True),
-        flops=lambda n: 7 * 4 * 16 * 128 * n * n, tolerance=5e-2, dtype="bfloat16"),
-    Row("gpt-step", "training step of GPT-2 small, batch 8, n tokens, bfloat16 products, AdamW",
-        1025, 9,
-        lambda n: (np.random.default_rng(1).integers(0, 50000, (8 if n > 100 else 2, n)).astype(
-            np.float32),), _gpt, tolerance=0.05),
-)  # fmt: skip
+def timed(row: Row, players: Sequence[Contestant], dry: bool) -> Result:
+    return measure(row, row.small, players, 1, 1e-4) if dry else measure(row, row.size, players)
 
 
-class Wrong(Exception):
-    """A result is not what float64 gives."""
+def about(players: Sequence[Contestant], dry: bool) -> dict[str, Any]:
+    """The device and what it can do."""
+    import lazygrad as lg
+    from lazygrad_runtime.cuda.driver import driver
+    from tests.benchmarks.cuda_ceilings import ceilings
 
-
-def check(row: Row, size: int) -> None:
-    """Compares a row's result with float64, computed by NumPy's side: lazygrad on the CPU."""
-    arrays = row.inputs(size)
-    expected = _result(row, [lg.from_numpy(array).to(lg.float64) for array in arrays])
-    for _ in range(2):  # the second run gets buffers that were used before
-        found = _result(row, [lg.from_numpy(array).cuda().to(_dtype(lg, row)) for array in arrays])
-        scale = np.abs(expected).max(initial=1e-30)
-        error = np.abs(found - expected).max(initial=0.0) / scale
-        if not error <= row.tolerance:
-            raise Wrong(f"{row.name} at size {size}: off by {error:.2e} of the largest value, "
-                        f"where {row.tolerance:.0e} is allowed")
-
-
-def _result(row: Row, tensors: Sequence[Any]) -> np.ndarray:
-    return row.make(lg, tensors)().detach().cpu().double().numpy()
-
-
-def _dtype(library: Any, row: Row) -> Any:
-    return getattr(library, row.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """name.  library: lazygrad or torch.  event: makes an event that takes times."""
-
-    name: str
-    library: Any
-
-    def prepared(self, row: Row, arrays: Sequence[np.ndarray]) -> Callable[[], Any]:
-        tensors = [self.library.from_numpy(array).cuda().to(_dtype(self.library, row))
-                   for array in arrays]
-        function = row.make(self.library, tensors)
-        return lg.compile(function) if self.library is lg else function
-
-    def seconds(self, run: Callable[[], Any], turns: int) -> tuple[float, float]:
-        """Of one turn: on the device, and what the host was busy with."""
-        start, end = (self.library.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        begun = time.perf_counter()
-        for _ in range(turns):
-            run()
-        host = time.perf_counter() - begun
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3 / turns, host / turns
-
-
-def contestants() -> list[Contestant]:
-    found = [Contestant("lazygrad", lg)]
-    try:
-        import torch
-    except ImportError:
-        return found
-    if torch.cuda.is_available():
-        torch.backends.cuda.matmul.allow_tf32 = False
-        found.append(Contestant("torch", torch))
-    return found
-
-
-@dataclass(slots=True)
-class Result:
-    """device, host: seconds by contestant.  problem: why there are none."""
-
-    row: Row
-    device: dict[str, float]
-    host: dict[str, float]
-    problem: str = ""
-
-
-def measure(row: Row, size: int, players: Sequence[Contestant], rounds: int,
-            seconds: float) -> Result:
-    try:
-        check(row, row.small)
-    except (Wrong, RuntimeError, MemoryError, NotImplementedError, KeyError) as error:
-        return Result(row, {}, {}, f"not measured: {error}")
-    arrays = row.inputs(size)
-    runs, turns = {}, {}
-    for player in players:
-        run = runs[player.name] = player.prepared(row, arrays)
-        run()
-        once, _ = player.seconds(run, 3)
-        turns[player.name] = max(1, min(1000, int(seconds / max(once, 1e-6))))
-    device: dict[str, list[float]] = {player.name: [] for player in players}
-    host: dict[str, list[float]] = {player.name: [] for player in players}
-    for _ in range(rounds):
-        for player in players:
-            on_device, on_host = player.seconds(runs[player.name], turns[player.name])
-            device[player.name].append(on_device)
-            host[player.name].append(on_host)
-    return Result(row, {name: statistics.median(times) for name, times in device.items()},
-                  {name: statistics.median(times) for name, times in host.items()})
-
-
-def copy_bandwidth(nbytes: int) -> float:
-    """Bytes read and written per second by the driver's own copy."""
-    device = drivers.driver().devices[0]
-    device.activate()
-    source, target = (device.pool.allocate(nbytes, 0) for _ in range(2))
-    player = Contestant("copy", lg)
-
-    def run() -> None:
-        device.driver.cuMemcpyDtoDAsync_v2(target.address, source.address, nbytes, 0)
-
-    run()
-    return 2 * nbytes / min(player.seconds(run, 10)[0] for _ in range(5))
-
-
-def _time(seconds: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if seconds * scale >= 1 or unit == "us":
-            return f"{seconds * scale:.3g} {unit}"
-    raise AssertionError
-
-
-def table(results: Sequence[Result], players: Sequence[Contestant], size_of: Callable[[Row], int],
-          copy: float) -> str:
-    """Markdown."""
-    names = [player.name for player in players]
-    head = ["row", *names, *(f"× {name}" for name in names[1:]), "host", "rate", "of copy"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for result in results:
-        row, size = result.row, size_of(result.row)
-        if result.problem:
-            cells = [row.name, result.problem.replace("|", "/"), *[""] * (len(head) - 2)]
-        else:
-            ours = result.device["lazygrad"]
-            work, moved = row.flops(size), row.nbytes(size)
-            rate = f"{work / ours / 1e12:.0f} TFLOP/s" if work else \
-                f"{moved / ours / 1e9:.0f} GB/s" if moved else ""
-            cells = [row.name, *(_time(result.device[name]) for name in names),
-                     *(f"{result.device[name] / ours:.2f}" for name in names[1:]),
-                     _time(result.host["lazygrad"]), rate,
-                     f"{moved / ours / copy:.0%}" if moved else ""]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", *(f"- `{row.name}`: {row.about} (n = {size_of(row)})"
-                    for row in (result.row for result in results))]
-    return "\n".join(lines)
-
-
-def document(results: Sequence[Result], players: Sequence[Contestant],
-             size_of: Callable[[Row], int], copy: float) -> str:
     properties = lg.cuda.get_device_properties()
-    versions = ", ".join(f"{player.name} {player.library.__version__}" for player in players)
-    return (f"Device: {properties.name}, {properties.multi_processor_count} multiprocessors, "
-            f"driver for CUDA {drivers.driver().version // 1000}; {versions}.  \n"
-            f"Ceiling: copy {copy / 1e9:.0f} GB/s (read and written).  \n"
+    return {
+        "device": f"{properties.name}, {properties.multi_processor_count} multiprocessors, "
+                  f"driver for CUDA {driver().version / 1000:.1f}",
+        "versions": {each.name: str(each.library.__version__) for each in players},
+        CEILINGS: ceilings(small=dry),
+    }  # fmt: skip
+
+
+class Worker:
+    """The process that measures; started when it is asked, again after it is gone."""
+
+    def __init__(self, dry: bool) -> None:
+        self.dry = dry
+        self.process: subprocess.Popen[str] | None = None
+        self.lines: queue.Queue[str | None] = queue.Queue()
+
+    def ask(self, name: str, limit: float) -> dict[str, Any]:
+        """What it answers; `problem` where it does not."""
+        if self.process is None:
+            self._start()
+        assert self.process is not None and self.process.stdin is not None
+        try:
+            self.process.stdin.write(name + "\n")
+            self.process.stdin.flush()
+            line = self.lines.get(timeout=limit)
+        except queue.Empty:
+            self.stop()
+            return {"name": name, "problem": f"did not end within {limit:.0f} s"}
+        except OSError:
+            line = None
+        if line is None:
+            status = self.stop()
+            return {"name": name, "problem": f"the process ended with status {status}"}
+        found: dict[str, Any] = json.loads(line)
+        if "is lost" in found.get("problem", "") or "lost:" in found.get("problem", ""):
+            self.stop()
+        return found
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks.cuda", "--worker"]
+        self.process = subprocess.Popen(
+            [*command, *(["--dry-run"] if self.dry else [])], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self.lines = queue.Queue()
+        threading.Thread(target=_read, args=(self.process, self.lines), daemon=True).start()
+
+    def stop(self) -> int | None:
+        if self.process is None:
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)
+        self.process.kill()
+        status = self.process.wait()
+        self.process = None
+        return status
+
+
+def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.put(line)
+    lines.put(None)
+
+
+# ---- tables
+
+
+def head(names: Sequence[str]) -> list[str]:
+    return ["row", *names, *(f"× {name}" for name in names[1:]), "host", "rate", "of ceiling",
+            "error"]
+
+
+def cells(row: Row, result: dict[str, Any], names: Sequence[str], size: int,
+          best: dict[str, float]) -> list[str]:
+    device = result.get("device") or {}
+    if "lazygrad" not in device:
+        problem = f"not measured: {result.get('problem', '')}".replace("|", "/")
+        return [row.name, problem, *[""] * (len(head(names)) - 2)]
+    ours = device["lazygrad"]
+    work, moved = row.flops(size), row.nbytes(size)
+    rate = f"{work / ours / 1e12:.1f} TFLOP/s" if work else \
+        f"{moved / ours / 1e9:.0f} GB/s" if moved else ""
+    limit = best.get(ceiling_of(row) if work else "copy")
+    share = f"{(work or moved) / ours / limit:.0%}" if limit and (work or moved) else ""
+    error = result.get("error", -1.0)
+    return [row.name, *(show_seconds(device[name]) if name in device else "" for name in names),
+            *(f"{device[name] / ours:.2f}" if name in device else "" for name in names[1:]),
+            show_seconds(result["host"]["lazygrad"]), rate, share,
+            f"{error:.1e}" if error >= 0 else ""]  # fmt: skip
+
+
+def ceiling_of(row: Row) -> str:
+    """What bounds the row's arithmetic."""
+    if row.dtype == "bfloat16":
+        return "mma.sync, bfloat16" if row.without else "wgmma, bfloat16"
+    return "" if row.tf32 else "FMA, float32"
+
+
+def _line(parts: Sequence[str]) -> str:
+    return "| " + " | ".join(parts) + " |"
+
+
+def document(facts: dict[str, Any], lines: Sequence[str], rows: Sequence[Row],
+             size_of: Callable[[Row], int]) -> str:
+    versions = ", ".join(f"{name} {text}" for name, text in facts.get("versions", {}).items())
+    best = ", ".join(
+        f"{name} {value / 1e9:.0f} GB/s" if name == "copy" else f"{name} {value / 1e12:.1f} TFLOP/s"
+        for name, value in facts.get(CEILINGS, {}).items())
+    return (f"Device: {facts.get('device', 'unknown')}; {versions}.  \n"
+            f"Ceilings, measured in the same run: {best}.  \n"
             "Command: `python -m tests.benchmarks.cuda --page docs/performance.md`\n\n"
-            "Device times are medians by events; `host` is what one replay keeps Python busy.\n\n"
-            + table(results, players, size_of, copy))
+            "Device times are medians by events; `host` is what one replay keeps Python busy; "
+            "`error` is that of the full size against float64, by norms; bytes of a copy count "
+            "read and written.\n\n" + "\n".join(lines) + "\n\n"
+            + "\n".join(f"- `{row.name}`: {row.about} (n = {size_of(row)})" for row in rows))
+
+
+# ---- all of it
+
+
+def no_device() -> str:
+    """Why there is nothing to measure on; "" where there is."""
+    from lazygrad_runtime.cuda import driver as drivers
+
+    try:
+        return "" if drivers.driver().devices else "the driver finds no device"
+    except drivers.NoDevice as error:
+        return str(error)
+
+
+def run_tests(limit: float) -> int:
+    """The tests marked `cuda` that are not slow, on the device."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5",
+               "-m", "cuda and not slow", "tests/lazygrad/cuda"]
+    try:
+        return subprocess.run(command, check=False, timeout=limit).returncode
+    except subprocess.TimeoutExpired:
+        print(f"tests: not through after {limit:.0f} s", flush=True)
+        return 1
+
+
+def measured(rows: Sequence[Row], dry: bool, end: float, size_of: Callable[[Row], int]
+             ) -> tuple[str, bool]:
+    """The document, and whether all is there; lines are printed as they come."""
+    worker = Worker(dry)
+    try:
+        facts = worker.ask(CEILINGS, ROW_SECONDS)
+        print(json.dumps(facts), flush=True)
+        names = list(facts.get("versions", {"lazygrad": ""}))
+        lines = [_line(head(names)), "|" + " --- |" * len(head(names))]
+        print("\n".join(lines), flush=True)
+        complete = "problem" not in facts
+        for row in rows:
+            left = end - time.monotonic()
+            result = worker.ask(row.name, min(ROW_SECONDS, left)) if left > 0 else \
+                {"problem": "the time was up"}
+            complete = complete and not result.get("problem")
+            best = facts.get(CEILINGS, {})
+            lines.append(_line(cells(row, result, names, size_of(row), best)))
+            print(lines[-1], flush=True)
+        return document(facts, lines, rows, size_of), complete
+    finally:
+        if worker.process is not None and worker.process.stdin is not None:
+            worker.process.stdin.close()
+        worker.stop()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -334,40 +251,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                      description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default="", help="names of rows, separated by commas")
     parser.add_argument("--no-tests", action="store_true", help="benchmark only")
-    parser.add_argument("--small", action="store_true", help="tiny sizes, to try the benchmark")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="over the PTX interpreter, with tiny sizes")
     parser.add_argument("--page", type=Path, help="page whose section `cuda` is replaced")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of it all")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    try:
-        devices = drivers.driver().devices
-    except drivers.NoDevice as error:
-        print(f"nothing to measure on: {error}", file=sys.stderr)
-        return 2
-    if not devices:
-        print("nothing to measure on: the driver finds no device", file=sys.stderr)
-        return 2
-    failed = 0
-    if not options.no_tests:
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "tests/lazygrad/cuda"]
-        failed = subprocess.run(command, check=False).returncode
+    if options.worker:
+        return work(options.dry_run)
     wanted = [name for name in options.only.split(",") if name]
     rows = [row for row in ROWS if not wanted or row.name in wanted]
     if len(rows) < len(wanted):
         parser.error(f"the rows are {', '.join(row.name for row in ROWS)}")
-    players = contestants()
+    problem = "" if options.dry_run else no_device()
+    if problem:
+        print(f"nothing to measure on: {problem}", file=sys.stderr)
+        return 2
+    begun = time.monotonic()
+    tests = 0.0 if options.no_tests or options.dry_run else TEST_SECONDS
+    end = begun + options.seconds - min(tests, options.seconds / 2)
 
     def size_of(row: Row) -> int:
-        return row.small if options.small else row.size
+        return row.small if options.dry_run else row.size
 
-    rounds, seconds = (1, 1e-4) if options.small else (ROUNDS, SECONDS)
-    copy = copy_bandwidth(1 << (16 if options.small else 30))
-    results = [measure(row, size_of(row), players, rounds, seconds) for row in rows]
-    text = document(results, players, size_of, copy)
-    print(text)
+    text, complete = measured(rows, options.dry_run, end, size_of)
+    print("\n" + text, flush=True)
     if options.page is not None:
         replace_section(options.page, "cuda", text)
-    return 1 if failed or any(result.problem for result in results) else 0
+    failed = run_tests(begun + options.seconds - time.monotonic()) if tests else 0
+    return 1 if failed or not complete else 0
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("LAZYGRAD_CUDA_POISON", "1")  # looked at by the first allocation
     sys.exit(main())
