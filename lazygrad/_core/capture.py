@@ -23,6 +23,7 @@ import numpy
 from lazygrad._core.context import now
 from lazygrad._core.guards import NotCapturable, Recording
 from lazygrad._core.nests import parts_of
+from lazygrad._core.plans import Plan, plan_of
 from lazygrad._core.recorder import record
 from lazygrad._core.replay import Entry
 from lazygrad._core.tensor import Tensor, shape_of
@@ -36,6 +37,14 @@ MOST_ENTRIES = 64
 
 MOST_FOR_ONE_SIGNATURE = 16
 """Recordings for one signature; past that its guards are known to keep failing."""
+
+MANY_REPLAYS = 32
+"""After so many in Python it is looked whether native code can replay a recording; a power of two,
+since it is looked again after twice as many.
+"""
+
+MOST_PLANS = 8
+"""Of one function; native code tries them in turn."""
 
 KEY_PARTS = ("arguments", "gradients enabled", "autocast", "default dtype", "tf32 allowed",
              "which arguments share memory")
@@ -91,7 +100,13 @@ class CompiledFunction:
     replayed, with the line.
     """
 
+    __slots__ = ("__dict__", "__weakref__", "plans")
+
+    plans: tuple[Plan, ...]
+    """Recordings that native code replays, where there is any (`_core.plans`)."""
+
     def __init__(self, function: Callable[..., Any], tune: bool | float = False) -> None:
+        self.plans = ()
         functools.update_wrapper(self, function, updated=())
         self._function = function
         self._tuning_seconds = tuning_seconds(tune)
@@ -108,7 +123,8 @@ class CompiledFunction:
             raise AttributeError(name)
         return getattr(self._function, name)
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+    def call_slowly(self, *arguments: Any, **keywords: Any) -> Any:
+        """The call, in Python: what native code is not sure of."""
         if now.recording is not None or now.traced is not None:
             return self._function(*arguments, **keywords)
         tensors: list[Tensor] = []
@@ -129,6 +145,9 @@ class CompiledFunction:
                    _sharing(tensors))
             for entry in self._entries.get(key, ()):
                 if entry.holds(tensors):
+                    entry.replays = count = entry.replays + 1
+                    if count >= MANY_REPLAYS and not count & (count - 1) and not keywords:
+                        self._plan(entry, arguments, tensors)
                     return entry.replay(tensors)
             if key not in self._plain:
                 return self._recorded(key, arguments, keywords, tensors).replay(tensors)
@@ -136,6 +155,15 @@ class CompiledFunction:
             if str(reason) not in self.reasons:
                 self.reasons.append(str(reason))
         return self._function(*arguments, **keywords)
+
+    __call__ = call_slowly
+
+    def _plan(self, entry: Entry, arguments: Sequence[Any], tensors: Sequence[Tensor]) -> None:
+        """Has native code replay a recording from now on, if that can be."""
+        plan = plan_of(entry, arguments, tensors)
+        if plan is not None:
+            others = [each for each in self.plans if each.entry is not entry]
+            self.plans = (plan, *others[:MOST_PLANS - 1])
 
     def _recorded(
         self, key: Any, arguments: Any, keywords: Any, tensors: Sequence[Tensor]
@@ -158,7 +186,8 @@ class CompiledFunction:
         self._entries.setdefault(key, []).append(entry)
         while self.recordings > MOST_ENTRIES:
             oldest = next(iter(self._entries))
-            del self._entries[oldest][0]
+            gone = self._entries[oldest].pop(0)
+            self.plans = tuple([plan for plan in self.plans if plan.entry is not gone])
             if not self._entries[oldest]:
                 del self._entries[oldest]
         return entry

@@ -10,6 +10,7 @@ one program.  Values without autograd history then become fresh leaves, which fr
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -81,13 +82,15 @@ class Cell:
     node: the value.  tracked: whether its history counts for autograd.  cache: nodes of views.
     """
 
+    __slots__ = ("__weakref__", "cache", "node", "places", "settled", "tracked", "version")
+
     node: Node
-    tracked: bool = False
-    cache: dict[View, Node] | None = None
-    version: int = 0
-    places: dict[int, set[int]] | None = None
+    tracked: bool
+    cache: dict[View, Node] | None
+    version: int
+    places: dict[int, set[int]] | None
     """Number of rows -> where slices of so many rows began."""
-    settled: tuple[Node, bool] | None = None  # node and tracked before writes still pending
+    settled: tuple[Node, bool] | None  # node and tracked before writes still pending
 
     def read(self, view: View) -> Node:
         """The value seen through a view, with the leaf marker where the view has one."""
@@ -160,6 +163,19 @@ class Cell:
         return self.node if self.tracked else graph.stop_gradient(self.node)
 
 
+_new = object.__new__
+
+
+def cell_of(node: Node, tracked: bool = False) -> Cell:
+    """A cell that holds a value.  (Faster than a constructor would be.)"""
+    made = _new(Cell)
+    made.node = node
+    made.tracked = tracked
+    made.cache = made.places = made.settled = None
+    made.version = 0
+    return made
+
+
 written_callbacks: list[Callable[[Cell, Node, bool], None]] = []
 """Called before a cell is written, as callback(cell, new_node, tracked): `compile` listens here."""
 
@@ -171,12 +187,19 @@ _pending: list[Any] = []
 _with_history: list[Any] = []
 
 
-class _Counter:
-    nodes = 0
-    next_check = 256
+_CHECKED = 256
+"""After so many cells registered, and as many again, it is looked whether too much is pending."""
 
+_SAMPLED = 32
+"""Of so many flushes of one operation the last has native code do the same one from then on."""
 
-counter = _Counter()
+flush_natively: Callable[[tuple[Node, ...]], bool] | None = None
+"""Native code that computes one pending operation, if that is all there is (`native_flush`); put
+there by `_core.plans`.
+"""
+
+_alone = itertools.count(1)
+"""Numbers flushes of one operation."""
 
 
 def mark(node: Node, uid: int) -> Node:
@@ -195,8 +218,7 @@ def register(cell: Cell) -> None:
         now.recording.made.append(ref(cell))
     if cell.node.payload is None:
         _pending.append(ref(cell))
-        counter.nodes += 1
-        if counter.nodes >= counter.next_check:
+        if not len(_pending) % _CHECKED:
             _bound()
     elif cell.tracked:
         _with_history.append(ref(cell))
@@ -204,10 +226,9 @@ def register(cell: Cell) -> None:
 
 def _bound() -> None:
     """Flushes when too many nodes or bytes are pending."""
-    counter.next_check = counter.nodes + 256
     if now.recording is not None:
         return
-    if counter.nodes < MOST_PENDING_NODES:
+    if len(_pending) < MOST_PENDING_NODES:
         nodes = {cell.node for cell in map(_alive, _pending) if cell is not None}
         if sum(node.nbytes for node in nodes if node.op != "const") < MOST_PENDING_BYTES:
             return
@@ -265,6 +286,8 @@ def _execute(outputs: list[Node], differentiable: list[Node]) -> None:
 
 def flush(*required: Node) -> None:
     """Computes every live pending tensor, and the required nodes, in one program."""
+    if flush_natively is not None and flush_natively(required):
+        return
     if now.traced is not None:
         if required:
             now.traced.observed(required)
@@ -289,7 +312,6 @@ def flush(*required: Node) -> None:
         outputs = [node for node in wanted if node.payload is None]
         waiting = list(cells)
         _pending.clear()
-        counter.nodes, counter.next_check = 0, 256
         try:
             if outputs:
                 _execute(outputs, tracked)
@@ -299,6 +321,9 @@ def flush(*required: Node) -> None:
                 raise
             _execute(list(required), [])
         else:
+            if len(waiting) == len(outputs) == 1 and not tracked and not next(_alone) % _SAMPLED:
+                from lazygrad._core.plans import remember_single
+                remember_single(outputs[0])
             _release(waiting)
         if len(_with_history) > 4096:
             _with_history[:] = [reference for reference in _with_history if reference() is not None]

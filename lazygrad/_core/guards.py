@@ -175,6 +175,7 @@ def watch_attributes(thing: Any, names: Container[str] | None = None) -> Callabl
     holds.kept = kept  # type: ignore[attr-defined]
     holds.changed = changed  # type: ignore[attr-defined]
     holds.watched = _Watched(attributes, plain, tensors, holders)  # type: ignore[attr-defined]
+    holds.checks = holds.watched.checks(plain)  # type: ignore[attr-defined]
     return holds
 
 
@@ -199,6 +200,18 @@ class _Watched:
         self.handles = [value for value in (*values, *[tensor for _, tensor in self.tensors])
                         if isinstance(value, Tensor)]
         self.cells = list(map(_cell_of, self.handles))
+
+    def checks(self, plain: Sequence[str]) -> list[tuple[Any, ...]]:
+        """The same for native code, which compares by identity (`_core.plans`)."""
+        return [
+            *[("item", self.attributes, name, self.attributes[name]) for name in plain],
+            *[("item", self.attributes, name, tensor) for name, tensor in self.tensors],
+            *[("handle", tensor, cell)
+              for tensor, cell in zip(self.handles, self.cells, strict=True)],
+            *[("empty", holder) for holder in self.empty],
+            *[("values", holder, list(holder.values())) for holder, _ in self.dicts],
+            *[("list", holder, list(holder)) for holder, _ in self.lists],
+        ]
 
 
 _cell_of = attrgetter("_cell")
@@ -318,4 +331,10 @@ def watch_function(function: Any, recorded: Recording) -> None:
         ) or "a tensor that the function names was replaced"
 
     holds.changed = changed  # type: ignore[attr-defined]
+    if _EMPTY not in before:
+        holds.checks = [  # type: ignore[attr-defined]
+            *[("item", variables, name, variables[name]) for name in names],
+            *[("enclosed", enclosed, enclosed.cell_contents) for enclosed in closure],
+            *[("handle", tensor, cell) for tensor, cell in tensors],
+        ]
     recorded.guards.append(holds)

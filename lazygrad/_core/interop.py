@@ -249,8 +249,7 @@ def array_wrap(self: Tensor, array: numpy.ndarray, context: Any = None,
 # ---- pickle
 
 _HANDLE_STATE = frozenset(
-    ("_cell", "_view", "_grad", "_detached", "_hooks", "_post_hooks", "_retains_grad",
-     "_after_hooks"))
+    ("_grad", "_hooks", "_post_hooks", "_retains_grad", "_after_hooks"))
 
 
 def reduce_tensor(self: Tensor, protocol: Any) -> Any:
@@ -273,6 +272,7 @@ def rebuild_tensor(kind: type, array: numpy.ndarray, dtype: str, requires_grad: 
     result: Any = object.__new__(kind)
     result.__dict__.update(extra)
     result._cell = wrap(cells.leaf_of_array(contiguous)).to(device)._cell
+    result._view, result._detached = None, False
     return result.requires_grad_() if requires_grad else result
 
 

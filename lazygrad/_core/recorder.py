@@ -30,7 +30,7 @@ def _settle() -> tuple[dict[Node, Cell], set[Node]]:
     owners: dict[Node, Cell] = {}
     shared: set[Node] = set()
     for cell in [thing for thing in gc.get_objects() if type(thing) is Cell]:
-        if "node" not in cell.__dict__:
+        if not hasattr(cell, "node"):  # another thread has just begun to make it
             continue
         node = cells._value_node(cell.node)
         if node.op != "const" and node.payload is None:
@@ -265,7 +265,7 @@ class Recorder:
         """How a replay finds an input of the program."""
         if leaf in self.positions:
             position = self.positions[leaf]
-            return lambda tensors: replay.argument_buffer(tensors[position])
+            return replay.ArgumentSource(position)
         if leaf in self.recorded.draws:
             generator, earlier = self.recorded.draws[leaf]
             recorded = self.recorded
@@ -281,8 +281,7 @@ class Recorder:
             return cell
         if leaf.serial < self.begin:
             raise NotCapturable("the function goes on from autograd history outside")
-        payload = leaf.payload
-        return lambda tensors: payload
+        return replay.KnownSource(leaf.payload)
 
     def _handle_guard(self, touched: set[int]) -> Callable[[], bool]:
         """Leaves read or written must stand for the same cells; where gradients matter, they must
@@ -322,4 +321,5 @@ class Recorder:
             return "a tensor outside"
 
         holds.changed = changed  # type: ignore[attr-defined]
+        holds.checks = [("leaf", *each, check_gradients) for each in expected]  # type: ignore
         return holds

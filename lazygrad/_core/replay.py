@@ -42,6 +42,7 @@ class Entry:
         self.graph = graph  # of the program, canonical: its lines are for errors
         self.sources = sources
         self.result = result
+        self.output = getattr(result, "number", -1)  # where the result is an output, which
         self.kinds = kinds  # dtype, shape and line of each output
         self.effects = effects
         self.guards = recorded.guards
@@ -52,6 +53,7 @@ class Entry:
         self.donors = donors(program, sources, kinds, effects)
         # Weak, but checked: the identity of a dead cell is given out again.
         self.conflicting = {id(cell): ref(cell) for cell in conflicting}
+        self.replays = 0
 
     def holds(self, tensors: Sequence[Tensor]) -> bool:
         """Whether everything that was taken for granted is so still."""
@@ -191,6 +193,30 @@ def argument_buffer(tensor: Tensor) -> Buffer:
     return payload(cells._value_node(raw_node(tensor)))
 
 
+class ArgumentSource:
+    """An input that is an argument of the call."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+    def __call__(self, tensors: Sequence[Tensor]) -> Buffer:
+        return argument_buffer(tensors[self.position])
+
+
+class KnownSource:
+    """An input that is the same each time: data that the function made while it was recorded."""
+
+    __slots__ = ("buffer",)
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+
+    def __call__(self, tensors: Sequence[Tensor]) -> Buffer:
+        return self.buffer
+
+
 class SetCell:
     """Puts an output into a cell, if that still lives."""
 
@@ -280,11 +306,22 @@ class Same:
         self.tensor = tensor
 
 
+class OneOutput:
+    """Gives a tensor for one of the outputs."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __call__(self, tensors: Sequence[Tensor], leaves: list[Node]) -> Tensor:
+        return known_tensor(leaves[self.number])
+
+
 def builder(shaped: Any) -> Callable[[Sequence[Tensor], list[Node]], Any]:
     """Makes a function from arguments and output leaves to the result's nest."""
     if shaped.__class__ is Output:
-        number = shaped.number
-        return lambda tensors, leaves: known_tensor(leaves[number])
+        return OneOutput(shaped.number)
 
     def build(tensors: Sequence[Tensor], leaves: list[Node]) -> Any:
         return _filled(shaped, tensors, leaves, {})

@@ -15,8 +15,8 @@ from weakref import WeakValueDictionary
 
 from lazygrad._core import cell as cells
 from lazygrad._core import graph, placement
-from lazygrad._core.cell import Cell, View, mark, register
-from lazygrad._core.context import fail, here, now, operation
+from lazygrad._core.cell import Cell, View, cell_of, mark, register
+from lazygrad._core.context import fail, here, now
 from lazygrad._core.observe import Observed, shape_of
 from lazygrad._core.observe import array_of as array_of
 from lazygrad._core.steps import first_byte, write_back
@@ -42,9 +42,11 @@ class Tensor(Observed):
     Names and meaning are PyTorch's.  Make one with `lazygrad.tensor`, `zeros`, `from_numpy`, ….
     """
 
+    __slots__ = ("_cell", "_detached", "_view")
+
     _cell: Cell
-    _view: View | None = None
-    _detached: bool = False
+    _view: View | None
+    _detached: bool
     _grad: Tensor | None = None
     _hooks: dict[int, Callable[..., Any]] | None = None
     _post_hooks: dict[int, Callable[..., Any]] | None = None
@@ -281,8 +283,7 @@ class Tensor(Observed):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        made = Cell()
-        made.node = graph.stop_gradient(raw_node(value))
+        made = cell_of(graph.stop_gradient(raw_node(value)))
         view = self._view
         uid = None if view is None else view.uid
         self._cell = made
@@ -291,13 +292,8 @@ class Tensor(Observed):
 
     def detach(self) -> Tensor:
         """The same memory without history."""
-        result = _new(Tensor)
-        result._cell = self._cell
         view = self._view
-        if view is not None:
-            result._view = view.unmarked()
-        result._detached = True
-        return result
+        return handle(self._cell, None if view is None else view.unmarked(), True)
 
     def detach_(self) -> Tensor:
         """Drops this tensor's history."""
@@ -348,14 +344,13 @@ class Tensor(Observed):
         result: Any = _new(type(self))
         memo[id(self)] = result
         result.__dict__.update({name: value for name, value in self.__dict__.items()
-                                if name not in ("_cell", "_view", "_grad", "_detached")})
+                                if name != "_grad"})
         cell, view = self._cell, self._view
         made = memo.get(id(cell))
         if made is None:  # views of one memory are views of one copy
-            made = memo[id(cell)] = Cell()
-            made.node = cell.node
+            made = memo[id(cell)] = cell_of(cell.node)
             register(made)
-        result._cell, result._view = made, view and view.unmarked()
+        result._cell, result._view, result._detached = made, view and view.unmarked(), False
         if self.requires_grad:
             result.requires_grad_()
         if self._grad is not None:
@@ -366,6 +361,7 @@ class Tensor(Observed):
     def __copy__(self) -> Tensor:
         result: Any = _new(type(self))
         result.__dict__.update(self.__dict__)
+        result._cell, result._view, result._detached = self._cell, self._view, self._detached
         if self._leaf_uid() is not None:
             result._view, result._detached = None, True
             result.requires_grad_()
@@ -384,36 +380,35 @@ class Tensor(Observed):
         """A handle of a subclass of Tensor on the memory of `data`."""
         result: Any = _new(cls)
         result._cell, result._detached = data._cell, True
-        if data._view is not None:
-            result._view = data._view.unmarked()
+        result._view = data._view and data._view.unmarked()
         if require_grad:
             result.requires_grad_()
         return result
+
+
+def handle(cell: Cell, view: View | None = None, detached: bool = False) -> Tensor:
+    """A tensor for a cell."""
+    made = _new(Tensor)
+    made._cell = cell
+    made._view = view
+    made._detached = detached
+    return made
 
 
 def wrap(node: Node) -> Tensor:
     """A tensor for a node just recorded."""
     if placing:
         node = placement.settled(node)
-    made = Cell()
-    made.node = node
-    if now.grad and node.differentiable:
-        made.tracked = True
+    made = cell_of(node, node.differentiable and now.grad)
     register(made)
-    result = _new(Tensor)
-    result._cell = made
-    return result
+    return handle(made)
 
 
 def known_tensor(leaf: Node) -> Tensor:
     """`wrap` for a node that has its value and no history, outside of recordings and traces."""
     if placing:
         return wrap(leaf)
-    made = Cell()
-    made.node = leaf
-    result = _new(Tensor)
-    result._cell = made
-    return result
+    return handle(cell_of(leaf))
 
 
 def node_of(tensor: Tensor) -> Node:
@@ -462,16 +457,12 @@ def make_views(tensor: Tensor, entries: tuple, shape: tuple[int, ...],
                strides: tuple[int, ...]) -> Tensor:
     """A handle on the same cell, some steps (definition, attrs, location) further."""
     view = tensor._view
-    result = _new(Tensor)
-    result._cell = tensor._cell
     if view is None:
-        result._view = View(entries, shape, strides)
+        seen = View(entries, shape, strides)
     else:
         uid = view.uid if now.grad else None
-        result._view = View(view.steps + entries, shape, strides, uid, view.depth, view.dtype)
-    if tensor._detached or not now.grad:
-        result._detached = True
-    return result
+        seen = View(view.steps + entries, shape, strides, uid, view.depth, view.dtype)
+    return handle(tensor._cell, seen, tensor._detached or not now.grad)
 
 
 def write(tensor: Tensor, name: str, value: Node) -> Tensor:
@@ -509,7 +500,7 @@ def write(tensor: Tensor, name: str, value: Node) -> Tensor:
     return tensor
 
 
-@operation
 def synchronize() -> None:
     """Computes everything that is pending."""
-    cells.flush()
+    if cells._pending or now.traced is not None or cells.observation_callbacks:
+        cells.flush()

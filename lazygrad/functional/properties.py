@@ -14,7 +14,16 @@ import numpy
 from lazygrad._core import graph
 from lazygrad._core.cell import leaf, leaf_of_array
 from lazygrad._core.context import METHODS, fail, method, operation
-from lazygrad._core.tensor import Tensor, array_of, node_of, shape_of, strides_of, wrap, write
+from lazygrad._core.tensor import (
+    Tensor,
+    array_of,
+    handle,
+    node_of,
+    shape_of,
+    strides_of,
+    wrap,
+    write,
+)
 from lazygrad.functional._operands import sizes_of
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
@@ -34,9 +43,7 @@ class UntypedStorage:
         self._cell = tensor._cell
 
     def data_ptr(self) -> int:
-        base: Tensor = object.__new__(Tensor)
-        base._cell = self._cell
-        return base.data_ptr()
+        return handle(self._cell).data_ptr()
 
     def nbytes(self) -> int:
         return self._cell.node.nbytes
@@ -290,9 +297,7 @@ def _is_view(self: Tensor) -> bool:
 def _base(self: Tensor) -> Tensor | None:
     if not _is_view(self):
         return None
-    base: Tensor = object.__new__(Tensor)
-    base._cell = self._cell
-    return base
+    return handle(self._cell)
 
 
 setattr(Tensor, "_is_view", _is_view)  # noqa: B010

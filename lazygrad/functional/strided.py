@@ -17,6 +17,7 @@ from lazygrad._core.recast import RECAST, recast
 from lazygrad._core.tensor import (
     Tensor,
     contiguous_strides,
+    handle,
     make_views,
     node_of,
     shape_of,
@@ -160,13 +161,9 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     if marked and view is not None and view.depth:
         raise fail("as_strided", "this leaf is itself a view of another tensor's memory",
                    "Take as_strided of that tensor, or of a .clone().")
-    result: Tensor = object.__new__(Tensor)
-    result._cell = input._cell
-    result._view = View(_entries(steps), shape, strides,
-                        view.uid if marked and view is not None else None, 0, dtype)
-    if input._detached or not now.grad:
-        result._detached = True
-    return result
+    seen = View(_entries(steps), shape, strides,
+                view.uid if marked and view is not None else None, 0, dtype)
+    return handle(input._cell, seen, input._detached or not now.grad)
 
 
 @method

@@ -9,11 +9,13 @@ Small blocks come from `posix_memalign` in size classes. Blocks from 1 MiB on ar
 boundaries with huge pages asked for, and may serve a smaller request within a quarter of their
 size. The cache is bounded; on overflow the size classes unused for longest give their blocks back.
 
-Taking a block from a free list and returning one are a few statements without a lock (0.4 and
-0.3 us; with one, 1.1 and 0.7): the list's `pop` and `append` are atomic, and so is a count changed
-by one statement that calls nothing, since the interpreter changes threads between calls and jumps
-only.  The lock is for asking the system and for giving back to it.  A buffer's `__del__` can run at
-any bytecode, also inside the allocator, so it never waits for that lock.
+Taking a block from a free list and returning one are a few statements without a lock: the list's
+`pop` and `append` are atomic, and so is a count changed by one statement that calls nothing, since
+the interpreter changes threads between calls and jumps only.  The lock is for asking the system and
+for giving back to it.  A buffer's `__del__` can run at any bytecode, also inside the allocator, so
+it never waits for that lock.  Once a process is known to run many programs, `FreeList.take` and
+`Buffer.__del__` are native functions that do the same (`native_memory.py`); counts are kept where
+both find them.
 """
 
 from __future__ import annotations
@@ -85,11 +87,11 @@ class Buffer:
     def __del__(self) -> None:
         home = self._home
         if home is not None:
-            allocator = home.allocator
-            allocator._in_use -= home.capacity
+            counts = home.counts
+            counts[IN_USE] -= home.capacity
             home.pointers.append(self.pointer)
-            if allocator._mapped - allocator._in_use > allocator.cache_limit:
-                allocator.trim()
+            if counts[MAPPED] - counts[IN_USE] > counts[CACHE_LIMIT]:
+                home.allocator.trim()
 
     def __repr__(self) -> str:
         kind = "allocated" if self._home is not None else "foreign"
@@ -204,30 +206,45 @@ class _SystemMemory:
             self._libc.munmap(pointer, capacity)
 
 
+CLOCK, IN_USE, PEAK, MAPPED, CACHE_LIMIT, COUNTS = range(6)
+"""Places of an allocator's counts: blocks taken so far; bytes in use, their peak, bytes had from
+the system; and how many may be free.
+"""
+
+LIST_CAPACITY, LIST_LAST_USE, LIST_COUNTS, LIST_WORDS = range(4)
+"""Places of what native code knows of a free list; LIST_COUNTS: the address of the counts."""
+
+
 class FreeList:
     """Free blocks of one capacity, and when a block of it was last taken."""
 
-    __slots__ = ("allocator", "capacity", "last_use", "pointers")
+    __slots__ = ("address", "allocator", "capacity", "counts", "pointers", "words")
 
     def __init__(self, allocator: Allocator, capacity: int) -> None:
         self.allocator = allocator
         self.capacity = capacity
         self.pointers: list[int] = []
-        self.last_use = 0
+        self.counts = allocator.counts
+        self.words = (ctypes.c_int64 * LIST_WORDS)(capacity, 0, ctypes.addressof(self.counts))
+        self.address = ctypes.addressof(self.words)
 
     def take(self, nbytes: int) -> Buffer:
         """A buffer of `nbytes` bytes, which blocks of this capacity serve."""
-        allocator = self.allocator
         try:
             pointer = self.pointers.pop()
         except IndexError:
-            return allocator.take_slowly(nbytes, self.capacity)
-        allocator._clock += 1
-        self.last_use = allocator._clock
-        allocator._in_use += self.capacity
-        if allocator._in_use > allocator._peak:
-            allocator._peak = allocator._in_use
+            return self.allocator.take_slowly(nbytes, self.capacity)
+        self.taken()
         return Buffer(pointer, nbytes, None, self)
+
+    def taken(self) -> None:
+        """Counts a block that is in use from now on."""
+        counts = self.counts
+        counts[CLOCK] += 1
+        self.words[LIST_LAST_USE] = counts[CLOCK]
+        counts[IN_USE] += self.capacity
+        if counts[IN_USE] > counts[PEAK]:
+            counts[PEAK] = counts[IN_USE]
 
 
 class Allocator:
@@ -238,15 +255,13 @@ class Allocator:
 
     def __init__(self, limit: int | None = None, cache_limit: int | None = None):
         self.limit = (memory_limit() or LARGEST_REQUEST) if limit is None else limit
-        self.cache_limit = max(self.limit // 4, 1 << 28) if cache_limit is None else cache_limit
+        self.counts = (ctypes.c_int64 * COUNTS)()
+        self.counts[CACHE_LIMIT] = \
+            max(self.limit // 4, 1 << 28) if cache_limit is None else cache_limit
         self._system = _SystemMemory()
         self._lock = forks.lock()
         self._free: dict[int, FreeList] = {}
         self._by_size: dict[int, FreeList] = {}
-        self._clock = 0
-        self._in_use = 0
-        self._peak = 0
-        self._mapped = 0
 
     def allocate(self, nbytes: int) -> Buffer:
         """A buffer of `nbytes` bytes, contents undefined. See `allocate` of the module."""
@@ -272,7 +287,7 @@ class Allocator:
         """Gives blocks back to the system where too many are free. Never waits."""
         if self._lock.acquire(False):
             try:
-                self._evict(self.cache_limit * 3 // 4)
+                self._evict(self.counts[CACHE_LIMIT] * 3 // 4)
             finally:
                 self._lock.release()
 
@@ -280,16 +295,17 @@ class Allocator:
         """Unmaps free blocks, longest unused capacity first, until `target` bytes remain. Lock
         held.
         """
-        before = self._mapped
-        for free in sorted(self._free.values(), key=lambda free: free.last_use):
-            while self._mapped - self._in_use > target:
+        counts = self.counts
+        before = counts[MAPPED]
+        for free in sorted(self._free.values(), key=lambda free: free.words[LIST_LAST_USE]):
+            while counts[MAPPED] - counts[IN_USE] > target:
                 try:
                     pointer = free.pointers.pop()
                 except IndexError:
                     break
                 self._system.unmap(free.capacity, pointer)
-                self._mapped -= free.capacity
-        return before - self._mapped
+                counts[MAPPED] -= free.capacity
+        return before - counts[MAPPED]
 
     def take_slowly(self, nbytes: int, capacity: int) -> Buffer:
         """No free block of that capacity: best fit, or the system."""
@@ -305,29 +321,26 @@ class Allocator:
             ]
             if fitting:
                 return self._free[min(fitting)].take(nbytes)
+        counts = self.counts
         with self._lock:
-            if self._in_use + capacity > self.limit:
+            if counts[IN_USE] + capacity > self.limit:
                 raise MemoryError(
-                    f"[allocate] {nbytes} bytes asked for with {self._in_use} in use; "
+                    f"[allocate] {nbytes} bytes asked for with {counts[IN_USE]} in use; "
                     f"this process can have {self.limit}."
                 )
-            if self._mapped + capacity > self.limit:
-                self._evict(max(0, self.limit - self._in_use - capacity))
+            if counts[MAPPED] + capacity > self.limit:
+                self._evict(max(0, self.limit - counts[IN_USE] - capacity))
             pointer = self._system.map(capacity)
             if pointer is None:
                 self._evict(0)
                 pointer = self._system.map(capacity)
             if pointer is None:
                 raise MemoryError(
-                    f"[allocate] the system refused {nbytes} bytes ({self._in_use} bytes in use)."
+                    f"[allocate] the system refused {nbytes} bytes ({counts[IN_USE]} bytes in use)."
                 )
-            self._mapped += capacity
-            self._in_use += capacity
-            if self._in_use > self._peak:
-                self._peak = self._in_use
+            counts[MAPPED] += capacity
             home = self._list_of(capacity)
-            self._clock += 1
-            home.last_use = self._clock
+            home.taken()
         return Buffer(pointer, nbytes, None, home)
 
     def empty_cache(self) -> int:
@@ -337,12 +350,13 @@ class Allocator:
 
     def stats(self) -> dict[str, int]:
         """See `memory_stats`."""
-        in_use = self._in_use
-        return {"allocated": in_use, "peak": self._peak, "cached": self._mapped - in_use}
+        in_use = self.counts[IN_USE]
+        return {"allocated": in_use, "peak": self.counts[PEAK],
+                "cached": self.counts[MAPPED] - in_use}
 
     def reset_peak(self) -> None:
         """Starts measuring the peak afresh from what is in use now."""
-        self._peak = self._in_use
+        self.counts[PEAK] = self.counts[IN_USE]
 
 
 _allocator = Allocator()

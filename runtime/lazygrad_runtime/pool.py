@@ -112,6 +112,10 @@ class ThreadPool:
     def _set(self, kind: type[ctypes._SimpleCData], offset: int, value: int) -> None:
         kind.from_address(self.pointer + offset).value = value
 
+    def _mark(self, running: bool) -> None:
+        self._running = running
+        self._set(ctypes.c_int32, pool_ir.RUNNING, running)
+
     def _calibrate(self) -> float:
         """Pauses per microsecond: one takes 10 to 140 cycles, depending on the processor."""
         count = 1000
@@ -154,9 +158,9 @@ class ThreadPool:
             except RuntimeError:  # no more threads to be had, or the interpreter is going down
                 break
             self._workers.append(worker)
-        self._running = True
         self.threads = 1 + len(self._workers)
         self._set(ctypes.c_int64, pool_ir.THREADS, self.threads)
+        self._mark(True)
 
     def _stop(self, timeout: float | None = None) -> None:
         """Ends the workers and waits for them, since a new worker may get an old one's scratch.
@@ -165,7 +169,7 @@ class ThreadPool:
         """
         self.threads = 1
         self._set(ctypes.c_int64, pool_ir.THREADS, 1)
-        self._running = False
+        self._mark(False)
         if self._workers:
             self._stop_workers(self.pointer)
             for worker in self._workers:

@@ -32,6 +32,7 @@ PARALLEL = 0  # ptr: the function above; generated programs call through it
 THREADS = 8  # i64: the caller and its workers
 SPIN_LIMIT = 16  # i64: pauses before going to sleep
 STOP = 24  # i32: workers return when set
+RUNNING = 28  # i32: whether the workers that are wanted are there; for native callers
 REMAINING = 128  # i64: chunks not yet taken; below zero after late tries
 JOB_KERNEL = 256  # ptr
 JOB_ARGS = 264  # ptr

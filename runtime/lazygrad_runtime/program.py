@@ -284,6 +284,11 @@ class _Kept:
     stamp: int
 
 
+singles: dict[tuple, Any] = {}
+"""Programs for one node over known values, as native code finds them.  Emptied whenever a program
+is dropped.
+"""
+
 _programs: dict[tuple, _Kept] = {}
 _stamps = itertools.count()
 _keeping = forks.lock()
@@ -365,6 +370,7 @@ def _drop(key: tuple) -> None:
     global _kept_code
     kept = _programs.pop(key, None)
     if kept is not None:
+        singles.clear()
         _kept_code -= kept.program.artifact.code_bytes
 
 
@@ -481,6 +487,7 @@ def forget_programs() -> None:
     global _kept_code
     with _keeping:
         _programs.clear()
+        singles.clear()
         _kept_code = 0
     _residuals.clear()
     store.forget_kernels()
