@@ -162,7 +162,8 @@ def _computed(module: NativeModule) -> None:
     lists = f.word("ptr", run, RUN_LISTS)
     made = f.call("take_block", "ptr", f.word("ptr", lists, 0), f.word("ptr", lists, 1))
     f.where(f.is_null(made), clear)
-    # From here to the entry nothing else runs.
+    # From here to the entry nothing else runs; what ran so far may have computed it.
+    f.unless(f.same(f.slot(node, "Node", "payload"), f.none()), back)
     table = f.word("ptr", run, RUN_TABLE)
     read = f.word("i64", words, SINGLE_COUNT)
     with f.loop(const("i64", 0), count) as loop:
@@ -199,10 +200,15 @@ def _settle(f: NativeFunction, cell: Value, node: Value, buffer: Value) -> None:
     f.drop(f.none())
     leaf = f.call("leaf_of", "ptr", kind, buffer)
     f.where(f.is_null(leaf), late)
+    written = f.new_block("written")
+    f.unless(f.same(f.slot(cell, "Cell", "node"), node), written)
     for name, value in (("node", leaf), ("cache", f.own(f.none())), ("settled", f.own(f.none()))):
         before = f.slot(cell, "Cell", name)
         f.fill(cell, "Cell", name, value)
         f.drop(before)
+    f.branch(late)
+    f.start_block(written)  # by a finalizer, while the leaf was made
+    f.drop(leaf)
     f.branch(late)
     f.start_block(late)
     f.api("PyErr_Clear")
