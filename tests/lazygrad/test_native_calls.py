@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -16,6 +17,7 @@ from lazygrad._core import capture, cell, plans
 from lazygrad.nn import functional
 from lazygrad_runtime import native, native_memory, program
 from lazygrad_runtime.memory import Allocator, Buffer, FreeList, memory_stats
+from lazygrad_runtime.pool import get_pool
 from tests.lazygrad import processes
 from tests.lazygrad.compiling import numbers, same
 
@@ -131,6 +133,9 @@ def test_the_same_tensor_twice():
     same(pure(x, x), lg.zeros(4))
     same(pure(x, y), x - y)
     same(pure(x, x.view(4)), lg.zeros(4))
+    known = compiled(lambda x, y: x + 1 if x is y else y - 1, x, y)
+    same(known(x, x), x + 1)
+    same(known(x, y), y - 1)
 
 
 def test_keywords_and_other_arguments():
@@ -165,7 +170,10 @@ def test_guards_on_what_a_function_names(in_python, monkeypatch):
     WEIGHT.add_(1)
     same(made(numbers(4)), numbers(4) * 5 + 7 + WEIGHT)
     monkeypatch.setitem(globals(), "WEIGHT", lg.ones(4))
-    same(made(numbers(4)), numbers(4) * 5 + 8)
+    for _ in range(3):
+        same(made(numbers(4)), numbers(4) * 5 + 8)
+    WEIGHT.data = lg.ones(4) * 2
+    same(made(numbers(4)), numbers(4) * 5 + 9)
 
 
 def test_guards_on_modules(in_python):
@@ -185,7 +193,7 @@ def test_guards_on_modules(in_python):
             lambda: model[1].register_forward_hook(lambda module, given, result: result + 1),
         ):
             change()
-            for _ in range(2):
+            for _ in range(3):
                 same(made(numbers(3, 4)), model(numbers(3, 4)), 1e-6)
 
 
@@ -201,6 +209,10 @@ def test_modes_are_looked_at():
     with lg.no_grad():
         assert not made(traced).requires_grad
     same(lg.func.vmap(made)(numbers(3, 4)), numbers(3, 4) * 2 + weight.detach())
+    asking = compiled(lambda x: x * (2 if lg.is_grad_enabled() else 3), numbers(4))
+    with lg.no_grad():
+        same(asking(numbers(4)), numbers(4) * 3)
+    same(asking(numbers(4)), numbers(4) * 2)
     products = compiled(lambda x, y: x @ y, numbers(4, 4), numbers(4, 4) + 1)
     with lg.autocast("cpu", dtype=lg.bfloat16):
         assert products(numbers(4, 4), numbers(4, 4) + 1).dtype is lg.bfloat16
@@ -307,10 +319,14 @@ def test_pending_work_beside_it_is_computed_as_well():
     x, y = numbers(6, 6), numbers(6, 6) + 1
     for _ in range(3):
         (x @ y).numpy()
-    other = x + 3
-    product = x @ y
-    product.numpy()
-    assert other._cell.node.payload is not None
+    for look in (lambda tensor: tensor.numpy(), lambda tensor: lg.synchronize()):
+        other = x.exp()
+        product = x @ y
+        look(product)
+        assert other._cell.node.payload is not None and product._cell.node.payload is not None
+        del other, product
+        for _ in range(3):
+            look(x.exp())
     written = x.clone()
     written.numpy()
     written.mul_(2)
@@ -390,22 +406,17 @@ def test_nothing_is_leaked():
 # ---- threads and processes
 
 
-def test_threads_call_at_the_same_time():
-    x = [numbers(8, 8) + shift for shift in range(4)]
-    expected = [(lg.tanh(each @ each.T) * 2).numpy() for each in x]
-    transposed = [each.T.contiguous() for each in x]
-    lg.synchronize()
-    made = compiled(lambda x, y: lg.tanh(x @ y) * 2, x[0], transposed[0])
-    wrong = []
+def _in_threads(*functions):
+    """Runs functions at the same time, in quick alternation; raises what one of them raises."""
+    errors = []
 
-    def work(number):
-        for _ in range(400):
-            found = made(x[number], transposed[number]).numpy()
-            product = (x[number] @ transposed[number]).numpy()
-            if abs(found - expected[number]).max() > 1e-6 or not numpy.isfinite(product).all():
-                wrong.append(number)
+    def run(function):
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=run, args=(function,)) for function in functions]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -415,7 +426,44 @@ def test_threads_call_at_the_same_time():
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert not wrong
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.parametrize("lock", [lambda: get_pool().lock, lambda: cell._lock])
+def test_who_computes_elsewhere_is_waited_for(lock):
+    x, y = numbers(6, 6), numbers(6, 6) + 1
+    made = compiled(lambda x, y: lg.tanh(x @ y), x, y)
+    for _ in range(3):
+        (x @ y).numpy()
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(made(x, y).numpy())),
+               threading.Thread(target=lambda: results.append((x @ y).numpy()))]
+    with lock():
+        for thread in threads:
+            thread.start()
+            thread.join(0.05)
+        assert all(thread.is_alive() for thread in threads) and not results
+    for thread in threads:
+        thread.join()
+    assert len(results) == 2
+
+
+def test_threads_call_at_the_same_time():
+    x = [numbers(8, 8) + shift for shift in range(4)]
+    expected = [(lg.tanh(each @ each.T) * 2).numpy() for each in x]
+    transposed = [each.T.contiguous() for each in x]
+    lg.synchronize()
+    made = compiled(lambda x, y: lg.tanh(x @ y) * 2, x[0], transposed[0])
+
+    def work(number):
+        for _ in range(300):
+            found = made(x[number], transposed[number]).numpy()
+            product = (x[number] @ transposed[number]).numpy()
+            assert abs(found - expected[number]).max() <= 1e-6
+            assert numpy.isfinite(product).all()
+
+    _in_threads(*[partial(work, number) for number in range(4)])
 
 
 def test_a_step_in_another_thread_is_seen_whole():
@@ -437,27 +485,20 @@ def test_a_step_in_another_thread_is_seen_whole():
         for _ in range(3):
             read()
     assert read.plans
-    torn, done = [], threading.Event()
+    done = threading.Event()
 
-    def reader():
+    def train():
+        for _ in range(300):
+            step()
+        done.set()
+
+    def look():
         with lg.no_grad():
             while not done.is_set():
                 value = read().numpy()
-                if (value != value[0, 0]).any():
-                    torn.append(value)
+                assert (value == value[0, 0]).all()
 
-    thread = threading.Thread(target=reader)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        thread.start()
-        for _ in range(300):
-            step()
-    finally:
-        done.set()
-        thread.join()
-        sys.setswitchinterval(interval)
-    assert not torn
+    _in_threads(train, look)
 
 
 FORKED = """
