@@ -150,10 +150,11 @@ def test_keywords_and_other_arguments():
 
 
 SCALE = 2.0
-WEIGHT = numbers(4)
+WEIGHT: lg.Tensor
 
 
 def test_guards_on_what_a_function_names(in_python, monkeypatch):
+    monkeypatch.setitem(globals(), "WEIGHT", numbers(4))
     offset = 1.0
 
     def function(x):
