@@ -150,7 +150,7 @@ def test_keywords_and_other_arguments():
 
 
 SCALE = 2.0
-WEIGHT: lg.Tensor
+WEIGHT = None
 
 
 def test_guards_on_what_a_function_names(in_python, monkeypatch):
