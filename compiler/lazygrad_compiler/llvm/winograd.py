@@ -23,6 +23,7 @@ from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const
 from lazygrad_compiler.llvm.loops import PARAMETERS, load_arguments
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.kernel import ArrayKernel
+from lazygrad_compiler.loops.schedule import stretch
 from lazygrad_compiler.target import Target
 
 FLOAT, BYTES = "float", 4
@@ -32,8 +33,10 @@ PAST_CACHES = 1 << 24
 """Bytes of mapped weights from which on they do not stay near until they are read."""
 MOST_LANES = 16
 """What channels come in multiples of."""
-TASK_MAPS = 32
-"""Maps of vectors, some 300 cycles each, that are worth a thread's while."""
+TASK_MAPS, MAP_CYCLES = 32, 300
+"""Maps of vectors that are worth a thread's while, and what one takes, about.  Beyond that a thread
+takes a stretch of memory (`loops/schedule.py`).
+"""
 
 
 def emit_winograd(module: Module, name: str, kernel: ArrayKernel, target: Target) -> Work:
@@ -44,13 +47,22 @@ def emit_winograd(module: Module, name: str, kernel: ArrayKernel, target: Target
     lanes = min(target.lanes(8 * BYTES), MOST_LANES)
     code = _Code(f, lanes, MATRICES[part], pointers[0], pointers[1])
     first, second = kernel.shapes
-    if part in ("windows", "tiles"):
-        return code.windows(_Band.of_windows(first, geometry, part, lanes, target), second)
-    if part == "image":
-        return code.image(_Band.of_image(geometry, lanes, target), second, first[1])
-    if part == "weights":
-        return code.weights(second, bool(geometry[0]))
-    return code.taps(second)
+    maps, scratch = 1, 0
+    if part in ("windows", "tiles", "image"):
+        if part == "image":
+            band = _Band.of_image(geometry, lanes, target)
+            tasks = code.image(band, second, first[1])
+        else:
+            band = _Band.of_windows(first, geometry, part, lanes, target)
+            tasks = code.windows(band, second)
+        maps, scratch = band.deep * band.across, band.rows * band.columns * lanes * BYTES
+    elif part == "weights":
+        tasks = code.weights(second, bool(geometry[0]))
+    else:
+        tasks = code.taps(second)
+    nbytes = sum(buffer.size * BYTES for buffer in kernel.buffers)
+    run = stretch(MAP_CYCLES * maps, nbytes, tasks)
+    return Work(tasks, max(1, TASK_MAPS // maps, run), scratch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +129,6 @@ class _Band:
     def columns(self) -> int:
         return TILE * self.across + self.over
 
-    def work(self, groups: int, lanes: int) -> Work:
-        grain = max(1, TASK_MAPS // (self.deep * self.across))
-        scratch = self.rows * self.columns * lanes * BYTES
-        return Work(self.count * self.bands * groups, grain, scratch)
-
 
 @dataclass(slots=True)
 class _Code:
@@ -163,7 +170,7 @@ class _Code:
 
     # ---- images to rows
 
-    def windows(self, band: _Band, shape: tuple[int, ...]) -> Work:
+    def windows(self, band: _Band, shape: tuple[int, ...]) -> int:
         f, lanes = self.f, self.lanes
         tiles = band.count * band.down * band.across
         _, rows, channels = shape
@@ -207,7 +214,7 @@ class _Code:
                     place = f.add(f.mul(point.index, rows), empty.index)
                     place = f.add(f.mul(place, channels), first_channel)
                     self.store(const(self.vector, 0.0), self.target, place)
-        return band.work(groups, lanes)
+        return band.count * band.bands * groups
 
     def _clear(self, band: _Band) -> None:
         """Zeros in the scratch memory, where the images do not fill it."""
@@ -289,7 +296,7 @@ class _Code:
 
     # ---- rows to images
 
-    def image(self, band: _Band, shape: tuple[int, ...], rows: int) -> Work:
+    def image(self, band: _Band, shape: tuple[int, ...], rows: int) -> int:
         f, lanes = self.f, self.lanes
         channels, plane = shape[1], band.height * band.width
         groups = channels // lanes
@@ -318,7 +325,7 @@ class _Code:
                 self.target, f.mul(f.add(f.mul(image, channels), first_channel), plane), FLOAT
             )
             self._write(band, images, f.mul(number, band.deep * TILE))
-        return band.work(groups, lanes)
+        return band.count * band.bands * groups
 
     def _write(self, band: _Band, images: Value, first: Value) -> None:
         f = self.f
@@ -362,7 +369,7 @@ class _Code:
 
     # ---- weights
 
-    def weights(self, shape: tuple[int, ...], turned: bool) -> Work:
+    def weights(self, shape: tuple[int, ...], turned: bool) -> int:
         """One input channel and a vector of output channels a task, input channels in order: so
         the lines of the taps are read while they are near.
         """
@@ -397,9 +404,9 @@ class _Code:
                     f.store_past_caches(value, address, LINE)
                 else:
                     f.store(value, address, BYTES)
-        return Work(out // lanes * into, TASK_MAPS)
+        return out // lanes * into
 
-    def taps(self, shape: tuple[int, ...]) -> Work:
+    def taps(self, shape: tuple[int, ...]) -> int:
         f, lanes = self.f, self.lanes
         out, into = shape[:2]
         with self.tasks(out, into // lanes) as (channel, group):
@@ -416,7 +423,7 @@ class _Code:
                 rows = transpose(f, some + [taps[0]] * (lanes - len(some)))
                 for lane, row in enumerate(rows):
                     f.masked_store(row, f.offset(target, lane * AREA + begin, FLOAT), BYTES, mask)
-        return Work(out * (into // lanes), TASK_MAPS)
+        return out * (into // lanes)
 
     def _taps(self) -> Iterator[tuple[int, Value]]:
         """Vectors of the taps of one pair of channels: where they begin, which lanes are taps."""

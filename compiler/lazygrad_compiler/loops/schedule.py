@@ -88,6 +88,8 @@ PREFETCH_BYTES = (1024, 256 * 1024)
 matrix of 4096 x 4096 times a vector 1.73 instead of 2.38.
 """
 
+FETCHING_COST = 10
+"""Of a point of a stage from which on its arithmetic leaves memory time for another row."""
 
 ABREAST, ABREAST_COST = 4, 10
 """Rows of a block that are computed together where a point costs no more than this.  Each is the
@@ -299,7 +301,15 @@ def schedule_loops(kernel: LoopKernel, target: Target) -> LoopSchedule:
     work *= max(kernel.block, 1)
     nbytes = sum(buffer.size * buffer.dtype.itemsize for buffer in kernel.buffers)
     points = math.prod(axis.extent for axis in kernel.row_axes)
-    grain = _grain(work, nbytes, -(-points // (chunk * max(kernel.block, 1))))
+    tasks = -(-points // (chunk * max(kernel.block, 1)))
+    grain = max(1, int(TASK_CYCLES / work))
+    if vector == "inner":  # stages have costs of their own; the sum above is of all, for each
+        work = max(kernel.block, 1) * sum(
+            (max(_inner_cost(kernel, stage), 1) / wide * 1.5 + 0.2)
+            * math.prod(axis.extent for axis in stage.axes)
+            for stage, wide in zip(kernel.stages, lanes, strict=True)
+        )
+    grain = max(grain, stretch(work, nbytes, tasks))
     stream = nbytes >= STREAM_BYTES
     fetching, ahead = -1, 0
     if stream and vector == "inner":
@@ -310,11 +320,12 @@ def schedule_loops(kernel: LoopKernel, target: Target) -> LoopSchedule:
     )
 
 
-def _grain(cycles: float, nbytes: int, tasks: int) -> int:
-    """Tasks that a thread takes at a time.  cycles: of one.  nbytes: of all together."""
+def stretch(cycles: float, nbytes: int, tasks: int) -> int:
+    """Tasks that make a stretch of memory for a thread, as far as it is one.  cycles: of one task.
+    nbytes: of all together.
+    """
     run = RUN_BYTES * tasks // max(nbytes, 1)
-    run = min(run, tasks // RUNS, int(RUN_CYCLES / cycles))
-    return max(1, int(TASK_CYCLES / cycles), run)
+    return min(run, tasks // RUNS, int(RUN_CYCLES / max(cycles, 1)))
 
 
 def _online(kernel: LoopKernel, inner_order: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -358,20 +369,23 @@ def _varying(kernel: LoopKernel, stage: Stage) -> set[int]:
 
 
 def _fetching_stage(kernel: LoopKernel) -> int:
-    """The stage in which memory has time to send the next row: the dearest that reduces the row or
-    reads it again after a first pass over it, one that stores nothing if there is one; -1 where
-    rows are too short or too long for that to help.  (Layer norm of 8192 x 1024: 0.70 ms with the
-    variance's stage, 0.87 with the last.)
+    """The stage in which memory has time to send the next row, of those that reduce the row or read
+    it again after a first pass over it: one with arithmetic enough (`FETCHING_COST`), one that
+    stores nothing, the dearest, in this order; -1 where rows are too short or too long for that to
+    help.  (8192 x 1024: layer norm 0.70 ms with the variance's stage, 0.87 with the last, which
+    stores.  Its gradients 2.80 with the first stage that stores, 3.02 with the last that does not,
+    which has no work but two products; those of RMS norm 2.38 and 2.63.)
     """
     itemsize = max((buffer.dtype.itemsize for buffer in kernel.buffers), default=1)
-    best, most = -1, (False, 0)
+    best, most = -1, (False, False, 0)
     passes = 0
     for number, stage in enumerate(kernel.stages):
         nbytes = math.prod(axis.extent for axis in stage.axes) * itemsize
         if not stage.axes or not PREFETCH_BYTES[0] <= nbytes <= PREFETCH_BYTES[1]:
             continue
         passes += 1
-        cost = not stage.stores, _inner_cost(kernel, stage)
+        work = _inner_cost(kernel, stage)
+        cost = work >= FETCHING_COST, not stage.stores, work
         reads = any(kernel.values[value].op == "load" for value in stage.values)
         if (passes > 1 or stage.reductions) and reads and cost >= most:
             best, most = number, cost
