@@ -69,7 +69,8 @@ class Backend:
     (`loops/row_buffers.py`).  columns: whether they reduce over rows, too (`loops/columns.py`).
     scatter_parts: into how many parts the updates of a scatter are cut, each with a copy of the
     target; 1: without a copy.
-    attends: whether there are kernels of attention for heads of that dtype and width.
+    attends: whether there are kernels of attention for heads of that dtype and width, and with
+    dropout where asked for.
     """
 
     stages: tuple[str, ...]
@@ -84,7 +85,7 @@ class Backend:
     row_buffers: bool = False
     columns: bool = False
     scatter_parts: Callable[[Node], int] = scatter_parts
-    attends: Callable[[DType, int], bool] = lambda dtype, width: True
+    attends: Callable[[DType, int, bool], bool] = lambda dtype, width, dropout: True
 
 
 BACKENDS = {"cpu": "lazygrad_compiler.llvm.backend", "cuda": "lazygrad_compiler.ptx.backend"}

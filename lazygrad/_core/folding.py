@@ -65,6 +65,9 @@ class _StandIns:
     def warned(self) -> None:
         raise _Unfit
 
+    def draws(self) -> None:
+        raise _Unfit
+
 
 class _Recipe:
     """template: on the nodes of the tensors among the arguments, in order.  rebuild: the result of

@@ -52,6 +52,9 @@ class Trace:
     def warned(self) -> None:
         """Warnings are given as elsewhere."""
 
+    def draws(self) -> None:
+        """Random numbers are drawn as elsewhere."""
+
     def observed(self, required: Sequence[Node]) -> None:
         """Computes what is looked at inside, by itself; refuses what has no value here."""
         if self.depends(required):

@@ -11,6 +11,7 @@ from lazygrad._core.context import fail, now, operation
 from lazygrad._core.nests import parts_of, replace, tensors_in
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad._core.traced import trace
+from lazygrad_compiler.ir.inference_attention import drawn
 from lazygrad_compiler.ir.node import IRError, Node, topological
 
 RANDOMNESS = ("error", "different", "same")
@@ -165,17 +166,21 @@ def _random_items(
 ) -> dict[Node, Node]:
     """Random numbers drawn inside (that is, after the stand-ins), as they are for all items."""
     begin = min(node.serial for node in items)
-    drawn = [node for node in topological(nodes, stop=lambda node: node.serial <= begin)
-             if node.op == "random_bits" and node.serial > begin]
-    if not drawn or randomness == "same":
+    found = [drawn(node) for node in topological(nodes, stop=lambda node: node.serial <= begin)
+             if node.serial > begin]
+    states = dict(each for each in found if each is not None)
+    if not states or randomness == "same":
         return {}
     if randomness == "error":
         raise fail("vmap", "the function draws random numbers, which may mean the same or "
                    "different ones for all items",
                    'Say randomness="same" or randomness="different".')
-    from lazygrad.functional.random import bits_node
+    from lazygrad.functional.random import state_node
 
-    return {node: bits_node((size, *node.shape)) for node in drawn}
+    return {
+        state: graph.broadcast(graph.reshape(state_node((size, *shape)), (1, 2)), (size, 2))
+        for state, shape in states.items()
+    }
 
 
 def _out_axes(results: Any, dims: Any) -> list[int | None]:

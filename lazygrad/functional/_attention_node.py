@@ -1,7 +1,8 @@
 """The attention op on operands of any number of batch axes, and where matmul finds it.
 
-softmax(q @ k.mT * scale + mask, -1) @ v, written out as such, is attention: the last product is
-recorded as the one op, which never holds all scores at a time.  The weights stay what they were,
+softmax(q @ k.mT * scale + mask, -1) @ v, written out as such, is attention, and so it is with a
+dropout of the weights: the last product is recorded as the one op, which never holds all scores at
+a time and draws the bits that the dropout would.  The weights stay what they were,
 for whoever reads them; a program that does so computes both from the same scores.
 """
 
@@ -35,8 +36,18 @@ def all_heads(node: Node, heads: int) -> Node:
     return graph.reshape(wide, (*node.shape[:axis - 1], heads, *node.shape[axis:]))
 
 
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """Of weights whose bits begin at a state: dropped with chance p, else times a factor."""
+
+    p: float
+    factor: float
+    state: Node
+
+
 def attention_node(q: Node, k: Node, v: Node, mask: Node | None, batch: tuple[int, ...],
-                   scale: float, causal: bool, empty_is_zero: bool) -> Node:
+                   scale: float, causal: bool, empty_is_zero: bool,
+                   dropout: Dropout | None = None) -> Node:
     """One attention op.
 
     q, k, v: (…, rows, width), broadcasting to the batch; keys and values have the heads of the
@@ -57,7 +68,11 @@ def attention_node(q: Node, k: Node, v: Node, mask: Node | None, batch: tuple[in
         if mask.dtype is not dtypes.bool_:
             mask = graph.cast(mask, q.dtype)
         operands.append(_with_heads(mask, batch, mask.shape[-3] if mask.ndim > 2 else 1))
-    attrs = (float(scale), causal, empty_is_zero, ())
+    drawn: tuple = ()
+    if dropout is not None:
+        operands.append(dropout.state)
+        drawn = (dropout.p, dropout.factor, many)
+    attrs = (float(scale), causal, empty_is_zero, (), drawn)
     return graph.reshape(graph.make("attention", *operands, attrs=attrs), shape)
 
 
@@ -73,17 +88,28 @@ class _Scores:
     mask: Node | None
 
 
+WEIGHTS = ("div", "where")
+"""Ops that weights are made by: a softmax, a dropout."""
+
+
 def attention_of_product(weights: Node, values: Node) -> Node | None:
     """weights @ values as attention, where the weights are a softmax of masked, scaled products of
-    queries and keys, and where there are enough of them.  Both have the same batch axes.
+    queries and keys, perhaps with dropout, and where there are enough of them.  Both have the same
+    batch axes.
     """
-    if weights.op != "div" or weights.ndim < 2 or weights.ndim != values.ndim:
+    if weights.ndim < 2 or weights.ndim != values.ndim:
         return None
     queries, keys = weights.shape[-2:]
     few = queries < FEWEST_QUERIES_FOUND or queries * keys < FEWEST_SCORES_FOUND
     if few or 0 in values.shape:
         return None
-    scores = _softmax_of(weights)
+    dropout = None
+    if weights.op == "where":
+        dropped = _dropped(weights)
+        if dropped is None:
+            return None
+        weights, dropout = dropped
+    scores = _softmax_of(weights) if weights.op == "div" else None
     parts = None if scores is None else _parts(scores)
     if parts is None:
         return None
@@ -99,13 +125,35 @@ def attention_of_product(weights: Node, values: Node) -> Node | None:
         k = k.inputs[0]
     else:
         k = graph.permute(k, swapped)
-    return attention_node(q, k, values, parts.mask, batch, parts.factor, False, False)
+    return attention_node(q, k, values, parts.mask, batch, parts.factor, False, False,
+                          dropout)
 
 
 def _without(node: Node, *ops: str) -> Node:
     while node.op in ops:
         node = node.inputs[0]
     return node
+
+
+def _dropped(weights: Node) -> tuple[Node, Dropout] | None:
+    """(x, dropout) for where(p <= uniform numbers, x * factor, 0), as dropout records it."""
+    kept, scaled, nothing = weights.inputs
+    if kept.op != "le" or scaled.op != "mul" or not _is_number(nothing, 0):
+        return None
+    chance, uniform = kept.inputs
+    value, factor = scaled.inputs
+    if chance.op != "const" or factor.op != "const" or uniform.op != "mul":
+        return None
+    number, unit = uniform.inputs
+    if number.op != "cast" or number.dtype is not dtypes.float32 or not _is_number(unit, 2.0**-24):
+        return None
+    shifted = number.inputs[0]
+    if shifted.op != "shr" or not _is_number(shifted.inputs[1], 8):
+        return None
+    bits = shifted.inputs[0]
+    if bits.op != "random_bits":
+        return None
+    return value, Dropout(float(chance.attrs[0]), float(factor.attrs[0]), bits.inputs[0])
 
 
 def _softmax_of(weights: Node) -> Node | None:

@@ -7,11 +7,12 @@ import math
 from lazygrad._core import graph
 from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
-from lazygrad.functional._attention_node import all_heads, attention_node
+from lazygrad.functional._attention_node import Dropout, all_heads, attention_node
 from lazygrad.functional._operands import as_node
 from lazygrad.functional.dropouts import dropout_node
 from lazygrad.functional.joining import triangle
 from lazygrad.functional.products import contract
+from lazygrad.functional.random import state_node
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
@@ -103,12 +104,16 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
     if not k.shape[-2]:
         return wrap(graph.const(0, q.dtype, (*batch, q.shape[-2], v.shape[-1])))
     factor = 1 / math.sqrt(max(q.shape[-1], 1)) if scale is None else scale
-    if not dropout_p and 0 not in batch:
+    if dropout_p < 1 and 0 not in batch:
+        dropout = None
+        if dropout_p:
+            shape = (*batch, q.shape[-2], k.shape[-2])
+            dropout = Dropout(dropout_p, 1 / (1 - dropout_p), state_node(shape))
         mask = None
         if attn_mask is not None:
             mask = _checked_mask(attn_mask, (*batch, q.shape[-2], k.shape[-2]))
         return wrap(attention_node(q, k, v, mask, batch, factor, bool(is_causal),
-                                   empty_is_zero=mask is not None))
+                                   empty_is_zero=mask is not None, dropout=dropout))
     k, v = (all_heads(node, batch[-1]) if batch else node for node in (k, v))
     q, k, v = (graph.broadcast(each, (*batch, *each.shape[-2:])) for each in (q, k, v))
     axes = tuple(range(len(batch)))

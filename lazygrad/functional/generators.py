@@ -117,6 +117,8 @@ class Generator:
 
     def draw(self, blocks: int) -> Node:
         """The state as a node, moved on by so many blocks."""
+        if now.traced is not None:
+            now.traced.draws()
         if now.recording is not None:
             return now.recording.draw(self, blocks)
         with self._lock:

@@ -10,7 +10,7 @@ from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
 from lazygrad._core.folding import folded
 from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap
-from lazygrad.functional._attention_node import attention_of_product
+from lazygrad.functional._attention_node import WEIGHTS, attention_of_product
 from lazygrad.functional._operands import as_node, axis_of
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Node
@@ -49,7 +49,7 @@ def matmul_node(left: Node, right: Node, name: str = "matmul") -> Node:
         hint = "Did you mean x @ w.T?" if right.ndim == 2 and right.shape[-1] == inner else ""
         raise fail(name, f"{listed(left.shape)} @ {listed(right.shape)}: inner sizes {inner} and "
                    f"{other} differ", hint)
-    if left.op == "div":
+    if left.op in WEIGHTS:
         attention = attention_of_product(left, right)
         if attention is not None:
             return attention
@@ -78,7 +78,7 @@ _folded_matmul = folded(_matmul)
 def matmul(input: Tensor, other: Tensor, *, out: Any = None) -> Tensor:
     """Matrix product; vectors as rows or columns, leading axes broadcast."""
     # A template knows its operands by their shapes only, and would not see attention written out.
-    if isinstance(input, Tensor) and input._cell.node.op == "div":
+    if isinstance(input, Tensor) and input._cell.node.op in WEIGHTS:
         return _matmul(input, other)
     return _folded_matmul(input, other)
 

@@ -40,10 +40,13 @@ __all__ = ["manual_seed", "seed", "initial_seed", "get_rng_state", "set_rng_stat
 
 def bits_node(shape: tuple[int, ...], source: Generator | None = None) -> Node:
     """32 random bits in every place."""
+    return graph.make("random_bits", state_node(shape, source), attrs=(shape,))
+
+
+def state_node(shape: tuple[int, ...], source: Generator | None = None) -> Node:
+    """The state from which `bits_node` draws bits for a shape; the source moves on past them."""
     check_shape(OPS["random_bits"], shape)  # before anything is drawn
-    count = math.prod(shape)
-    state = source_of("random_bits", source).draw(-(-count // 4))
-    return graph.make("random_bits", state, attrs=(shape,))
+    return source_of("random_bits", source).draw(-(-math.prod(shape) // 4))
 
 
 def uniform_node(shape: tuple[int, ...], dtype: DType, source: Generator | None = None) -> Node:

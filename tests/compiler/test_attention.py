@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy
 import pytest
 
@@ -15,116 +12,23 @@ from lazygrad_compiler.fusion.attention import reshaped_strides, strided, take_a
 from lazygrad_compiler.fusion.partition import partition
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DTYPES
-from lazygrad_compiler.ir.inference_attention import statistics_dtype
 from lazygrad_compiler.ir.interpret import interpret
 from lazygrad_compiler.ir.node import Graph, IRError, Node, node
 from lazygrad_compiler.ir.text import parse_graph, print_graph
 from lazygrad_compiler.loops.attention import backward_chunks, decode_chunks
-from lazygrad_compiler.pipeline import compile_graph, lower
+from lazygrad_compiler.pipeline import lower
 from lazygrad_compiler.target import Target, host
-from lazygrad_runtime.memory import Buffer
 from lazygrad_runtime.pool import get_num_threads, set_num_threads
-from lazygrad_runtime.program import Program
-
-TOLERANCE = {"float64": 1e-12, "float32": 2e-5, "float16": 4e-3, "bfloat16": 3e-2}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """batch, heads of q, heads of k, queries, keys, width, width of v."""
-
-    batch: int
-    heads: int
-    groups: int
-    queries: int
-    keys: int
-    width: int
-    value_width: int
-
-    @property
-    def operands(self) -> list[tuple[int, ...]]:
-        b, h, g = self.batch, self.heads, self.groups
-        return [
-            (b, h, self.queries, self.width),
-            (b, g, self.keys, self.width),
-            (b, g, self.keys, self.value_width),
-            (b, h, self.queries, self.value_width),
-        ]
-
-
-def leaf(index: int, array: numpy.ndarray, dtype: str) -> Node:
-    return node("input", index=index, dtype=DTYPES[dtype], shape=array.shape)
-
-
-def outputs_of(
-    inputs: list[Node], scale: float, causal: bool, zero: bool, parts: str
-) -> tuple[Node, ...]:
-    """Output, statistics and gradients for inputs (q, k, v, g) and perhaps a mask."""
-    q, k, v, g, *mask = inputs
-    attrs = {"scale": scale, "causal": causal, "empty_is_zero": zero, "views": ()}
-    output = node("attention", q, k, v, *mask, **attrs)
-    statistics = node("attention_logsumexp", q, k, v, *mask, **attrs)
-    wide = statistics_dtype(q.dtype)
-    widened = [x if x.dtype is wide else node("cast", x, dtype=wide) for x in (output, g)]
-    delta = node("sum", node("mul", *widened), axes=(3,))
-    gradients = [
-        node("attention_grad", q, k, v, g, statistics, delta, *mask, **attrs, part=part)
-        for part in parts
-    ]
-    return output, statistics, *gradients
-
-
-def run(graph: Graph, arrays: list[numpy.ndarray]) -> list[numpy.ndarray]:
-    program = Program(compile_graph(graph, host()))
-    given = [Buffer.from_numpy(numpy.ascontiguousarray(array)) for array in arrays]
-    buffers = program.run(given[: program.input_count])
-    return [
-        buffer.as_numpy(output.dtype.numpy, output.shape)
-        for buffer, output in zip(buffers, graph.outputs, strict=True)
-    ]
-
-
-def assert_close(have: numpy.ndarray, want: numpy.ndarray, tolerance: float) -> None:
-    have, want = have.astype(numpy.float64), numpy.asarray(want).astype(numpy.float64)
-    finite = numpy.abs(want[numpy.isfinite(want)])
-    size = 1 + (finite.max() if finite.size else 0)
-    numpy.testing.assert_allclose(have, want, rtol=0, atol=tolerance * size)
-
-
-def check(
-    shape: Shape,
-    dtype: str = "float32",
-    causal: bool = False,
-    mask: numpy.ndarray | None = None,
-    zero: bool = True,
-    parts: str = "qkv",
-    scale: float = 0.3,
-    tolerance: float | None = None,
-    change: Callable[[list[numpy.ndarray]], None] = lambda arrays: None,
-) -> None:
-    """Against the interpreter; float32 against the interpreter in float64, too."""
-    random = numpy.random.default_rng(7)
-    arrays = [random.standard_normal(s).astype(DTYPES[dtype].numpy) for s in shape.operands]
-    change(arrays)
-    names = [dtype] * 4
-    if mask is not None:
-        names.append("bool" if mask.dtype == bool else dtype)
-        arrays.append(mask if mask.dtype == bool else mask.astype(DTYPES[dtype].numpy))
-    leaves = [leaf(n, a, name) for n, (a, name) in enumerate(zip(arrays, names, strict=True))]
-    graph = Graph(outputs_of(leaves, scale, causal, zero, parts))
-    found = run(graph, arrays)
-    references = [interpret(graph, arrays)]
-    if dtype == "float32":
-        wide = [a if a.dtype == bool else a.astype(numpy.float64) for a in arrays]
-        names = ["bool" if name == "bool" else "float64" for name in names]
-        leaves = [leaf(n, a, name) for n, (a, name) in enumerate(zip(wide, names, strict=True))]
-        references.append(interpret(Graph(outputs_of(leaves, scale, causal, zero, parts)), wide))
-    for expected in references:
-        for have, want in zip(found, expected, strict=True):
-            assert_close(have, want, tolerance or TOLERANCE[dtype])
-
-
-ODD = Shape(2, 3, 3, 45, 77, 20, 24)
+from tests.compiler.attention_cases import (
+    ODD,
+    TOLERANCE,
+    Shape,
+    assert_close,
+    check,
+    leaf,
+    outputs_of,
+    run,
+)
 
 
 @pytest.mark.parametrize("shape", [
@@ -307,7 +211,8 @@ def test_batching() -> None:
                   ((3, 2, 4, 20, 8), (2, 2, 60, 8), (3, 2, 2, 60, 5), (2, 1, 20, 60)))
     items = [leaf(0, q[0], "float64"), leaf(1, k, "float64"), leaf(2, v[0], "float64"),
              leaf(3, m, "float64")]
-    output = node("attention", *items, scale=0.5, causal=False, empty_is_zero=False, views=())
+    output = node("attention", *items, scale=0.5, causal=False, empty_is_zero=False, views=(),
+                  dropout=())
     whole = {items[0]: leaf(0, q, "float64"), items[2]: leaf(2, v, "float64")}
     ((batched, flag),) = batch([output], whole, 3)
     assert flag
@@ -338,7 +243,8 @@ def test_projections_are_not_copied() -> None:
     array = numpy.random.default_rng(7).standard_normal((2, rows, 3 * heads * width))
     joint = leaf(0, array, "float64")
     parts = heads_of(joint, heads)
-    output = node("attention", *parts, scale=0.3, causal=True, empty_is_zero=False, views=())
+    output = node("attention", *parts, scale=0.3, causal=True, empty_is_zero=False, views=(),
+                  dropout=())
     graph = Graph((output,))
     stages = lower(graph, host())
     assert [launch.kernel.kind for launch in stages.launches] == ["attention"]
@@ -382,7 +288,7 @@ def decode(
         names.append("bool" if mask.dtype == bool else dtype)
         arrays.append(mask if mask.dtype == bool else mask.astype(DTYPES[dtype].numpy))
     leaves = [leaf(n, a, name) for n, (a, name) in enumerate(zip(arrays, names, strict=True))]
-    attrs = {"scale": 0.3, "causal": False, "empty_is_zero": zero, "views": ()}
+    attrs = {"scale": 0.3, "causal": False, "empty_is_zero": zero, "views": (), "dropout": ()}
     return Graph((node("attention", *leaves, **attrs),)), arrays
 
 
@@ -392,8 +298,8 @@ def check_decode(graph: Graph, arrays: list[numpy.ndarray], tolerance: float) ->
     assert steps in (["attention decode"], ["attention decode", "attention combine"])
     wide = [a if a.dtype == bool else a.astype(numpy.float64) for a in arrays]
     leaves = [leaf(n, a, "bool" if a.dtype == bool else "float64") for n, a in enumerate(wide)]
-    scale, causal, zero, views = graph.outputs[0].attrs
-    attrs = {"scale": scale, "causal": causal, "empty_is_zero": zero, "views": views}
+    scale, causal, zero, views, _ = graph.outputs[0].attrs
+    attrs = {"scale": scale, "causal": causal, "empty_is_zero": zero, "views": views, "dropout": ()}
     with numpy.errstate(all="ignore"):
         (want,) = interpret(Graph((node("attention", *leaves, **attrs),)), wide)
     (found,) = run(graph, arrays)
@@ -490,7 +396,7 @@ def test_decoding_from_a_cache_is_not_copied() -> None:
     parts = [node("permute", node("slice", cache, starts=(0, 0, 0, 0), stops=(2, 531, 2, 8),
                                   steps=(1, 1, 1, 1)), order=(0, 2, 1, 3)) for cache in caches]
     graph = Graph((node("attention", q, *parts, scale=0.3, causal=False, empty_is_zero=False,
-                        views=()),))
+                        views=(), dropout=()),))
     assert [launch.kernel.kind for launch in lower(graph, host()).launches] == ["attention"]
     (found,), (want,) = run(graph, arrays), interpret(graph, arrays)
     assert_close(found, want, 1e-12)
@@ -536,8 +442,18 @@ def test_other_targets_get_code(name: str) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     q = node("input", index=0, dtype=dtypes.float32, shape=(1, 4, 5, 6))
     k = node("input", index=1, dtype=dtypes.float32, shape=(1, 3, 5, 6))
+    attrs = {"scale": 1.0, "causal": False, "empty_is_zero": False, "views": (), "dropout": ()}
     with pytest.raises(IRError, match="do not fit"):
-        node("attention", q, k, k, scale=1.0, causal=False, empty_is_zero=False, views=())
+        node("attention", q, k, k, **attrs)
     mask = node("input", index=2, dtype=dtypes.float32, shape=(1, 4, 5, 7))
     with pytest.raises(IRError, match="mask"):
-        node("attention", q, q, q, mask, scale=1.0, causal=False, empty_is_zero=False, views=())
+        node("attention", q, q, q, mask, **attrs)
+    attrs["dropout"] = (0.1, 1 / 0.9, 1)
+    with pytest.raises(IRError, match="seed, offset"):
+        node("attention", q, q, q, mask, **attrs)
+    state = node("input", index=3, dtype=dtypes.int64, shape=(2,))
+    with pytest.raises(IRError, match="operands"):
+        node("attention", q, q, state, **attrs)
+    attrs["dropout"] = (0.1, 1 / 0.9, 2)
+    with pytest.raises(IRError, match="2 batch entries"):
+        node("attention", q, q, q, state, **attrs)

@@ -14,7 +14,8 @@ from lazygrad_compiler.ir.dtypes import DTYPES
 from lazygrad_compiler.ir.interpret import evaluate, interpret
 from lazygrad_compiler.ir.node import Graph, Node, node
 from lazygrad_compiler.ir.ops import OPS
-from lazygrad_compiler.ir.reference import REFERENCE, IndexOutOfRange, philox
+from lazygrad_compiler.ir.philox import philox
+from lazygrad_compiler.ir.reference import REFERENCE, IndexOutOfRange
 
 torch = pytest.importorskip("torch")
 

@@ -343,7 +343,8 @@ def test_flops_of_attention() -> None:
     operands = [node("input", index=k, dtype=DTYPES["float32"], shape=(2, 3, 16, 8))
                 for k in range(3)]
     for causal, scores in ((False, 16 * 16), (True, 16 * 17 // 2)):
-        made = node("attention", *operands, scale=0.5, causal=causal, empty_is_zero=False, views=())
+        made = node("attention", *operands, scale=0.5, causal=causal, empty_is_zero=False, views=(),
+                    dropout=())
         launch, = lower_attention(Group("attention", [made], anchor=made, outputs={made}))
         cost = cost_of(launch.kernel)
         assert cost.flops == 2 * 3 * scores * (2 * 8 + 2 * 8 + 5)

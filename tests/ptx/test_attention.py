@@ -160,7 +160,7 @@ def test_projections_are_read_where_they_lie() -> None:
     joint = node("input", index=0, dtype=dtype, shape=array.shape)
     parts = heads_of(joint, heads)
     graph = Graph((node("attention", *parts, scale=0.3, causal=True, empty_is_zero=False,
-                        views=()),))  # fmt: skip
+                        views=(), dropout=()),))  # fmt: skip
     artifact = check(graph, [array], "float16")
     (text,) = artifact.objects.values()
     assert b"cp.async.cg" in text and b"mma.sync" in text

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from lazygrad_compiler.autodiff.attention_parts import composed
 from lazygrad_compiler.autodiff.vjp_build import Builder, Gradients, Needed, Rule
-from lazygrad_compiler.ir.inference_attention import GRADIENTS, statistics_dtype
+from lazygrad_compiler.ir.inference_attention import (
+    GRADIENTS,
+    optional_operands,
+    statistics_dtype,
+)
 from lazygrad_compiler.ir.node import Node, node, rebuild, topological
 
 FIRST_LEAF = -1_000_000
@@ -16,18 +20,19 @@ FIRST_LEAF = -1_000_000
 
 
 def attention(at: Builder, forward: Node, g: Node, needed: Needed) -> Gradients:
-    q, k, v, *mask = forward.inputs
+    q, k, v, *others = forward.inputs
+    mask, _ = optional_operands(forward.op, forward.inputs, forward.attrs)
     wide = statistics_dtype(forward.dtype)
     gradients: list[Node | None] = [None] * len(forward.inputs)
     if any(needed[:3]):
         statistics = at.op("attention_logsumexp", *forward.inputs, attrs=forward.attrs)
         delta = at.sum(at.mul(at.cast(g, wide), at.cast(forward, wide)), (3,))
-        operands = (q, k, v, g, statistics, delta, *mask)
+        operands = (q, k, v, g, statistics, delta, *others)
         for number, part in enumerate(GRADIENTS):
             if needed[number]:
                 attrs = (*forward.attrs, part)
                 gradients[number] = at.op("attention_grad", *operands, attrs=attrs)
-    if mask and needed[3]:
+    if mask is not None and needed[3]:
         gradients[3] = through_parts(at, forward, g, (False, False, False, True))[3]
     return tuple(gradients)
 

@@ -36,7 +36,7 @@ def small(attention: Node) -> bool:
 
 def _decodes(attention: Node) -> bool:
     q, k, v = operand_shapes(attention.inputs, attention.attrs[3])[:3]
-    if attention.op != "attention" or 0 in (*q, *v):
+    if attention.op != "attention" or attention.attrs[4] or 0 in (*q, *v):
         return False
     return decodes(q, k, attention.attrs[1])
 
@@ -111,7 +111,7 @@ def with_views(attention: Node) -> Node:
         views.append((offset, value.shape, strides))
     if not any(views):
         return attention
-    scale, causal, empty_is_zero, _, *part = attention.attrs
+    scale, causal, empty_is_zero, _, dropout, *part = attention.attrs
     attrs = {"part": part[0]} if part else {}
     return node(
         attention.op,
@@ -120,6 +120,7 @@ def with_views(attention: Node) -> Node:
         causal=causal,
         empty_is_zero=empty_is_zero,
         views=tuple(views),
+        dropout=dropout,
         location=attention.location,
         **attrs,
     )

@@ -36,11 +36,11 @@ class Region:
         return both and (producer.op, consumer.op) != ("dot", "dot")
 
 
-Attends = Callable[[DType, int], bool]
-"""Whether a target has kernels of attention for heads of a dtype and width."""
+Attends = Callable[[DType, int, bool], bool]
+"""Whether a target has kernels of attention for heads of a dtype and width, with dropout or not."""
 
 
-def everything(dtype: DType, width: int) -> bool:
+def everything(dtype: DType, width: int, dropout: bool) -> bool:
     return True
 
 
@@ -139,12 +139,15 @@ class _Program:
                 forward: list[Node], members: frozenset[Node]) -> Reason:
         if not _are_scaled_and_masked(power.inputs[0].inputs[0], product):
             return Reason.ATTENTION_SCORES
-        if forward and any(_is_changed(value, weights) for value in weights):
+        dropout = any(_is_dropout(value) for value in weights)
+        if forward and any(_is_changed(value, weights, dropout) for value in weights):
             return Reason.ATTENTION_WEIGHTS
         left = product.inputs[0]
         width = math.prod(left.shape[axis] for axis in product.attr("left_contract"))
-        if not self.attends(left.dtype, width):
+        if not self.attends(left.dtype, width, False):
             return Reason.ATTENTION_TARGET
+        if dropout and not self.attends(left.dtype, width, True):
+            return Reason.ATTENTION_DROPOUT
         queries, keys = product.shape[-2:]
         if queries < FEWEST_QUERIES_FOUND or queries * keys < FEWEST_SCORES_FOUND:
             return Reason.ATTENTION_SMALL
@@ -196,13 +199,22 @@ def _sums_over_keys(value: Node, product: Node) -> bool:
     return contracted == (value.ndim - 1,)
 
 
-def _is_changed(value: Node, weights: dict[Node, None]) -> bool:
-    """Whether a step of the weights is more than the division by their sum."""
+def _is_dropout(value: Node) -> bool:
+    """Whether a step of the weights leaves some by chance."""
+    if value.op != "where":
+        return False
+    return any(origin(each).op == "random_bits" for each in _by_element(value.inputs[0]))
+
+
+def _is_changed(value: Node, weights: dict[Node, None], dropout: bool) -> bool:
+    """Whether a step of the weights is more than the division by their sum, and dropout."""
     if value.op == "where":
-        return True
+        return not _is_dropout(value)
     if value.op != "mul":
         return False
     factor = value.inputs[1] if value.inputs[0] in weights else value.inputs[0]
+    if dropout and origin(factor).op == "const":
+        return False
     return origin(factor).op != "div" and origin(factor).size == value.size
 
 

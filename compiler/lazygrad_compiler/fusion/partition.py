@@ -64,6 +64,7 @@ class Reason(enum.Enum):
     ATTENTION_SMALL = "attention of few queries or keys: products and a softmax are the faster way"
     ATTENTION_READ = "attention whose scores or weights are wanted, too: they are stored anyway"
     ATTENTION_TARGET = "attention of heads for which this target has no kernel"
+    ATTENTION_DROPOUT = "attention with dropout, for which this target has no kernel"
     ATTENTION_SCORES = "nearly attention, but its scores are no product that is scaled, then masked"
     ATTENTION_WEIGHTS = "nearly attention, but its weights are changed before they meet the values"
     ATTENTION_FORM = "nearly attention, but not in a form that is recognised"
@@ -436,7 +437,7 @@ def _same_attention(group: Group, root: Node) -> bool:
     if OPS[root.op].kind != "attention" or root.inputs != anchor.inputs:
         return False
     gradients = [each.op == "attention_grad" for each in (root, anchor)]
-    return gradients[0] == gradients[1] and root.attrs[:4] == anchor.attrs[:4]
+    return gradients[0] == gradients[1] and root.attrs[:5] == anchor.attrs[:5]
 
 
 def _alone(root: Node, stored: Callable[[Node], bool], columns: bool) -> Group:

@@ -501,16 +501,17 @@ define(
     "attention",
     "attention",
     -1,
-    "scale causal empty_is_zero views",
+    "scale causal empty_is_zero views dropout",
     infer_attention,
-    "inputs (q, k, v) or (q, k, v, mask): softmax(q k^T * scale + mask) v, computed in float32 or "
-    "wider; a row with nothing to attend to gives 0 if empty_is_zero, else NaN",
+    "inputs (q, k, v), perhaps a mask, with dropout a random state: softmax(q k^T * scale + mask) "
+    "v, computed in float32 or wider, weights dropped by chance; a row with nothing to attend to "
+    "gives 0 if empty_is_zero, else NaN",
 )
 define(
     "attention_logsumexp",
     "attention",
     -1,
-    "scale causal empty_is_zero views",
+    "scale causal empty_is_zero views dropout",
     infer_logsumexp,
     "inputs as of attention: log of the sum of exp of each row of scores; the two together are one "
     "kernel",
@@ -519,10 +520,11 @@ define(
     "attention_grad",
     "attention",
     -1,
-    "scale causal empty_is_zero views part",
+    "scale causal empty_is_zero views dropout part",
     infer_attention_grad,
-    "inputs (q, k, v, g, logsumexp, delta) and perhaps a mask: what the cotangent g gives q, k or "
-    "v (part), where delta is the sum of g * attention over each row; all parts are one kernel",
+    "inputs (q, k, v, g, logsumexp, delta), perhaps a mask, a random state: what the cotangent g "
+    "gives q, k or v (part), where delta is the sum of g * attention over each row; all parts are "
+    "one kernel",
 )
 
 

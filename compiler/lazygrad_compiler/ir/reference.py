@@ -25,6 +25,7 @@ from lazygrad_compiler.ir import (
 from lazygrad_compiler.ir.library import run_library
 from lazygrad_compiler.ir.node import Named, Node
 from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, SPECIAL_UNARY
+from lazygrad_compiler.ir.philox import random_bits
 from lazygrad_compiler.ir.requirements import broken_by
 
 Array = numpy.ndarray
@@ -71,33 +72,9 @@ def _iota(node: Node, inputs: Sequence[Array]) -> Array:
     )
 
 
-def philox(seed: int, first_block: int, blocks: int) -> Array:
-    """Philox 4x32-10 (Salmon et al., SC 2011): words (blocks, 4) of counters first_block,
-    first_block + 1, …
-    """
-    mask = numpy.uint64(0xFFFFFFFF)
-    counter = numpy.uint64(first_block % 2**64) + numpy.arange(blocks, dtype=numpy.uint64)
-    c0, c1 = counter & mask, counter >> numpy.uint64(32)
-    c2 = numpy.zeros_like(c0)
-    c3 = numpy.zeros_like(c0)
-    k0, k1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
-    for _ in range(10):
-        p0, p1 = numpy.uint64(0xD2511F53) * c0, numpy.uint64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = (
-            (p1 >> numpy.uint64(32)) ^ c1 ^ numpy.uint64(k0),
-            p1 & mask,
-            (p0 >> numpy.uint64(32)) ^ c3 ^ numpy.uint64(k1),
-            p0 & mask,
-        )
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return numpy.stack([c0, c1, c2, c3], axis=1).astype(numpy.uint32)
-
-
 @rule("random_bits")
 def _random_bits(node: Node, inputs: Sequence[Array]) -> Array:
-    seed, offset = (int(number) for number in inputs[0])
-    words = philox(seed % 2**64, offset, -(-node.size // 4))
-    return words.reshape(-1)[: node.size].reshape(node.shape)
+    return random_bits(inputs[0], node.shape)
 
 
 # ---- elementwise

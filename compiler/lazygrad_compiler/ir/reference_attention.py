@@ -13,8 +13,14 @@ from typing import Any
 
 import numpy
 
-from lazygrad_compiler.ir.inference_attention import statistics_dtype
+from lazygrad_compiler.ir.inference_attention import (
+    dropout_of,
+    operand_shapes,
+    optional_operands,
+    statistics_dtype,
+)
 from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.philox import random_bits
 
 Array = numpy.ndarray
 
@@ -42,6 +48,24 @@ def _repeated(array: Array, heads: int) -> Array:
     return numpy.repeat(array, heads // array.shape[1], axis=1)
 
 
+def _kept(node: Node, state: Array | None) -> Array | None:
+    """Where dropout leaves weights (B, H, L, S)."""
+    dropout = dropout_of(node.attrs)
+    if dropout is None or state is None:
+        return None
+    q, k = operand_shapes(node.inputs, node.attrs[3])[:2]
+    shape = (dropout.draws, q[1], q[2], k[2])
+    kept = random_bits(state, shape) >> 8 >= dropout.threshold
+    return numpy.tile(kept, (q[0] // dropout.draws, 1, 1, 1))
+
+
+def _dropped(node: Node, values: Array, kept: Array | None) -> Array:
+    dropout = dropout_of(node.attrs)
+    if dropout is None or kept is None:
+        return values
+    return numpy.where(kept, values * values.dtype.type(dropout.factor), values.dtype.type(0))
+
+
 def _scores(node: Node, q: Array, k: Array, mask: Array | None) -> Array:
     """Scaled scores (B, H, L, S), -inf where attention is not allowed."""
     scale, causal = node.attrs[:2]
@@ -65,20 +89,22 @@ def _statistics(scores: Array) -> tuple[Array, Array]:
 
 
 def _attention(node: Node, inputs: Sequence[Array]) -> Array:
-    q, k, v, *mask = _viewed(node, inputs)
-    q, k, v = (_wide(node, array) for array in (q, k, v))
-    powers, _ = _statistics(_scores(node, q, k, mask[0] if mask else None))
+    viewed = _viewed(node, inputs)
+    mask, state = optional_operands(node.op, viewed, node.attrs)
+    q, k, v = (_wide(node, array) for array in viewed[:3])
+    powers, _ = _statistics(_scores(node, q, k, mask))
     total = powers.sum(axis=-1, keepdims=True)
     if node.attrs[2]:
         total = numpy.where(total == 0, total.dtype.type(1), total)
+    powers = _dropped(node, powers, _kept(node, state))
     return ((powers @ _repeated(v, q.shape[1])) / total).astype(node.dtype.numpy)
 
 
 def _logsumexp(node: Node, inputs: Sequence[Array]) -> Array:
-    q, k, _, *mask = _viewed(node, inputs)
-    powers, top = _statistics(
-        _scores(node, _wide(node, q), _wide(node, k), mask[0] if mask else None)
-    )
+    viewed = _viewed(node, inputs)
+    mask, _ = optional_operands(node.op, viewed, node.attrs)
+    q, k = (_wide(node, array) for array in viewed[:2])
+    powers, top = _statistics(_scores(node, q, k, mask))
     return (numpy.log(powers.sum(axis=-1)) + top[..., 0]).astype(node.dtype.numpy)
 
 
@@ -89,23 +115,26 @@ def _grouped(array: Array, heads: int) -> Array:
 
 
 def _attention_grad(node: Node, inputs: Sequence[Array]) -> Array:
-    q, k, v, g, logsumexp, delta, *mask = _viewed(node, inputs)
+    viewed = _viewed(node, inputs)
+    q, k, v, g, logsumexp, delta = viewed[:6]
+    mask, state = optional_operands(node.op, viewed, node.attrs)
+    kept = _kept(node, state)
     q, k, v, g = (_wide(node, array) for array in (q, k, v, g))
     scale = q.dtype.type(node.attrs[0])
-    scores = _scores(node, q, k, mask[0] if mask else None)
+    scores = _scores(node, q, k, mask)
     logsumexp = logsumexp[..., None]
     weights = numpy.exp(scores - numpy.where(logsumexp == -math.inf, math.inf, logsumexp))
     weights = weights.astype(q.dtype)
-    if node.attrs[4] == "v":
+    if node.attrs[5] == "v":
         if not node.attrs[2]:
             weights = numpy.where(logsumexp == -math.inf, q.dtype.type(math.nan), weights)
-        result = _grouped(numpy.swapaxes(weights, -1, -2) @ g, v.shape[1])
+        result = _grouped(numpy.swapaxes(_dropped(node, weights, kept), -1, -2) @ g, v.shape[1])
         return result.astype(node.dtype.numpy)
     inner = g @ numpy.swapaxes(_repeated(v, q.shape[1]), -1, -2)
-    slope = weights * (inner - delta[..., None]) * scale
-    if mask and mask[0].dtype == numpy.bool_:  # nothing flows to a score that was replaced
+    slope = weights * (_dropped(node, inner, kept) - delta[..., None]) * scale
+    if mask is not None and mask.dtype == numpy.bool_:  # nothing flows to a score that was replaced
         slope = numpy.where(weights == 0, q.dtype.type(0), slope)
-    if node.attrs[4] == "q":
+    if node.attrs[5] == "q":
         result = slope @ _repeated(k, q.shape[1])
     else:
         result = _grouped(numpy.swapaxes(slope, -1, -2) @ q, k.shape[1])

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from lazygrad_compiler.ir.inference_attention import dropout_of, optional_operands
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.arrays import Work
 from lazygrad_compiler.llvm.attention_backward import emit_backward, emit_sum
 from lazygrad_compiler.llvm.attention_combine import emit_combine
 from lazygrad_compiler.llvm.attention_decode import emit_decode
+from lazygrad_compiler.llvm.attention_dropout import Kept
 from lazygrad_compiler.llvm.attention_tiles import (
     I64,
     LOG2_E,
@@ -69,9 +71,9 @@ def _emit_forward(
     tiles = Tiles(f, sizes, cut, pointers)
     everything = operands(kernel)
     written = kernel.step.split()[1:]
-    q, k, v, *masks = everything[: len(everything) - len(written)]
+    read = everything[: len(everything) - len(written)]
     results = dict(zip(written, everything[-len(written) :], strict=True))
-    forward = _Forward(tiles, q, k, v, masks[0] if masks else None, results)
+    forward = _Forward(tiles, kernel, read, results)
     strips = -(-sizes.queries // cut.strip)
     _, begin, end, _ = f.parameters
     with f.loop(begin, end, 1, hint="task") as task:
@@ -89,14 +91,14 @@ class _Forward:
     def __init__(
         self,
         tiles: Tiles,
-        q: Operand,
-        k: Operand,
-        v: Operand,
-        mask: Operand | None,
+        kernel: ArrayKernel,
+        read: list[Operand],
         results: dict[str, Operand],
     ) -> None:
-        self.tiles, self.q, self.k, self.v, self.mask = tiles, q, k, v, mask
-        self.results = results
+        self.tiles, self.results = tiles, results
+        self.q, self.k, self.v = read[:3]
+        self.mask, state = optional_operands(kernel.op, read, kernel.attrs)
+        dropout = dropout_of(kernel.attrs)
         sizes, cut = tiles.sizes, tiles.cut
         self.vectors = cut.pairs * VECTORS
         self.with_output = "attention" in results
@@ -104,8 +106,11 @@ class _Forward:
         self.queries = scratch.take(round_up(sizes.width, cut.lanes) * cut.strip)
         self.scores = scratch.take((cut.block + cut.lanes) * cut.strip)
         self.sums = scratch.take(round_up(sizes.value_width, cut.lanes) * cut.strip)
+        self.kept = None
+        if dropout is not None and state is not None and self.with_output:
+            self.kept = Kept(tiles, dropout, state, scratch)
         self.keys = self.values = None
-        if scalar.is_narrow(k.dtype):
+        if scalar.is_narrow(self.k.dtype):
             self.keys = scratch.take(cut.block * round_up(sizes.width, cut.lanes))
             self.values = scratch.take(cut.block * round_up(sizes.value_width, cut.lanes))
 
@@ -137,6 +142,8 @@ class _Forward:
                 power_of(f, f.fsub(old, shift)) for old, shift in zip(tops, shifts, strict=True)
             ]
             totals = [f.fmul(a, b) for a, b in zip(totals, factors, strict=True)]
+            if self.kept is not None:
+                self.kept.draw(*own, first, begin, count)
             totals = self._weights(shifts, totals, count)
             if self.with_output:
                 values = tiles.in_place_or_copied(self.v, shared, begin, count, self.values)
@@ -175,8 +182,10 @@ class _Forward:
             for number, total in enumerate(loop.carried):
                 score = f.fsub(tiles.load(row, number * cut.lanes), shifts[number])
                 weight = power_of(f, score)
-                tiles.store(weight, row, number * cut.lanes)
                 loop.next.append(f.fadd(total, weight))
+                if self.kept is not None:
+                    weight = self.kept.dropped(self.kept.kept(loop.index, number), weight)
+                tiles.store(weight, row, number * cut.lanes)
         return loop.results
 
     def _reciprocal(self, total: Value) -> Value:

@@ -4,6 +4,8 @@ With weights P = 2**(scores - logsumexp), cotangent g and delta = the row sums o
 
     dV = P^T g        dS = P * (g V^T - delta)        dQ = dS K * scale        dK = dS^T Q * scale
 
+With dropout, dV has what it leaves of P, and dS what it leaves of g V^T.
+
 A task goes through the strips of queries of its heads; gradients of keys and values are added up in
 scratch memory, those of a strip's queries are done when the strip is (T. Dao et al.,
 "FlashAttention", 2022, algorithm 4, with the loops exchanged).
@@ -16,8 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir.inference_attention import dropout_of, optional_operands
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.arrays import Work
+from lazygrad_compiler.llvm.attention_dropout import Kept
 from lazygrad_compiler.llvm.attention_tiles import (
     I64,
     LOG2_E,
@@ -53,7 +57,7 @@ def emit_backward(
     everything = operands(kernel)
     read = everything[: len(everything) - len(written)]
     results = dict(zip(written, everything[-len(written) :], strict=True))
-    backward = _Backward(tiles, read, results)
+    backward = _Backward(tiles, kernel, read, results)
     _, begin, end, _ = f.parameters
     with f.loop(begin, end, 1, hint="task") as task:
         chunk, number = f.urem(task.index, cut.chunks), f.udiv(task.index, cut.chunks)
@@ -109,11 +113,16 @@ class _Rows:
 
 class _Backward:
     def __init__(
-        self, tiles: Tiles, read: Sequence[Operand], results: dict[str, Operand]
+        self,
+        tiles: Tiles,
+        kernel: ArrayKernel,
+        read: Sequence[Operand],
+        results: dict[str, Operand],
     ) -> None:
         self.tiles, self.results = tiles, results
         self.q, self.k, self.v, self.g, self.logsumexp, self.delta = read[:6]
-        self.mask = read[6] if len(read) > 6 else None
+        self.mask, state = optional_operands(kernel.op, read, kernel.attrs)
+        dropout = dropout_of(kernel.attrs)
         sizes, cut = tiles.sizes, tiles.cut
         self.with_scores = "q" in results or "k" in results
         self.row = round_up(sizes.width, cut.lanes)
@@ -128,6 +137,9 @@ class _Backward:
         self.query_sums = scratch.take(self.row * cut.strip)  # transposed
         self.key_sums = scratch.take(sizes.keys * self.row)
         self.value_sums = scratch.take(sizes.keys * self.value_row)
+        self.kept = None
+        if dropout is not None and state is not None:
+            self.kept = Kept(tiles, dropout, state, scratch)
         self.keys = self.values = None
         if scalar.is_narrow(self.k.dtype):
             self.keys = scratch.take(cut.block * self.row)
@@ -221,14 +233,20 @@ class _Backward:
         if self.with_scores:
             values = tiles.in_place_or_copied(self.v, shared, begin, count, self.values)
             tiles.scores(values, sizes.value_width, self.cotangents, self.slopes, begin, stop)
+        if self.kept is not None:
+            self.kept.draw(*own, first, begin, count)
         with f.loop(0, count, 1, hint="weight") as loop:
             place = f.mul(loop.index, cut.strip)
             weights, slopes = tiles.at(self.weights, place), tiles.at(self.slopes, place)
             for number, row in enumerate(rows):
                 column = number * cut.lanes
                 weight = power_of(f, f.fsub(tiles.load(weights, column), row.shift))
+                kept = None if self.kept is None else self.kept.kept(loop.index, number)
                 if self.with_scores:
-                    slope = f.fmul(weight, f.fsub(tiles.load(slopes, column), row.delta))
+                    inner = tiles.load(slopes, column)
+                    if self.kept is not None and kept is not None:
+                        inner = self.kept.dropped(kept, inner)
+                    slope = f.fmul(weight, f.fsub(inner, row.delta))
                     if self.mask is not None and self.mask.dtype is dtypes.bool_:
                         # nothing flows to a score that was replaced, whatever delta is
                         none = f.fcmp("oeq", weight, const(tiles.vector, 0))
@@ -236,6 +254,8 @@ class _Backward:
                     tiles.store(slope, slopes, column)
                 if not sizes.empty_is_zero:
                     weight = f.fadd(weight, row.excess)
+                if self.kept is not None and kept is not None:
+                    weight = self.kept.dropped(kept, weight)
                 tiles.store(weight, weights, column)
         if "v" in self.results:
             self._add_rows(

@@ -451,11 +451,20 @@ def philox(f: Function, seed: Value, offset: Value, position: Value) -> Value:
     key seed; all i64 lanes.
     """
     lanes = lanes_of(position.type)
-    seed, offset = f.splat(seed, lanes), f.splat(offset, lanes)
-    block = f.add(f.lshr(position, 2), offset)
+    block = f.add(f.lshr(position, 2), f.splat(offset, lanes))
+    c0, c1, c2, c3 = philox_block(f, seed, block)
+    word = f.and_(position, 3)
+    low = f.select(f.icmp("eq", word, 0), c0, c1)
+    high = f.select(f.icmp("eq", word, 2), c2, c3)
+    return f.convert("trunc", f.select(f.icmp("ult", word, 2), low, high), vector_of("i32", lanes))
+
+
+def philox_block(f: Function, seed: Value, block: Value) -> tuple[Value, Value, Value, Value]:
+    """The four words of blocks, in lanes of i64."""
+    seed = f.splat(seed, lanes_of(block.type))
     mask = 0xFFFFFFFF
     c0, c1 = f.and_(block, mask), f.lshr(block, 32)
-    c2 = c3 = const(position.type, 0)
+    c2 = c3 = const(block.type, 0)
     k0, k1 = f.and_(seed, mask), f.lshr(seed, 32)
     for number in range(10):
         if number:
@@ -467,7 +476,4 @@ def philox(f: Function, seed: Value, offset: Value, position: Value) -> Value:
             f.xor(f.xor(f.lshr(p0, 32), c3), k1),
             f.and_(p0, mask),
         )
-    word = f.and_(position, 3)
-    low = f.select(f.icmp("eq", word, 0), c0, c1)
-    high = f.select(f.icmp("eq", word, 2), c2, c3)
-    return f.convert("trunc", f.select(f.icmp("ult", word, 2), low, high), vector_of("i32", lanes))
+    return c0, c1, c2, c3

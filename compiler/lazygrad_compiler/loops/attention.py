@@ -194,7 +194,7 @@ def lower_attention(group: Group) -> list[Launch]:
     assert anchor is not None
     roots = [root for root in group.roots if root in group.outputs]
     if anchor.op == "attention_grad":
-        return _lower_backward(anchor, {root.attrs[4]: root for root in roots})
+        return _lower_backward(anchor, {root.attrs[5]: root for root in roots})
     written = " ".join(root.op for root in roots)
     q, k = operand_shapes(anchor.inputs, anchor.attrs[3])[:2]
     if written == "attention" and decodes(q, k, anchor.attrs[1]):

@@ -44,15 +44,18 @@ TILES: dict[tuple[str, str], dict[int, tuple[tuple[int, int, int], ...]]] = {
 ones would not fit the registers, later ones are for targets with less shared memory."""
 
 
-def attends(dtype: DType, width: int) -> bool:
+def attends(dtype: DType, width: int, dropout: bool) -> bool:
     """Whether there are kernels for such heads."""
+    if dropout:
+        return False
     return width <= WIDEST_HEAD and (scalar.is_narrow(dtype) or dtype is dtypes.float32)
 
 
 def small(attention: Node) -> bool:
     """Whether attention is taken apart."""
     q, k, v = operand_shapes(attention.inputs, attention.attrs[3])[:3]
-    if 0 in (*q, *k, *v) or not attends(attention.inputs[0].dtype, max(q[3], v[3])):
+    dtype, width = attention.inputs[0].dtype, max(q[3], v[3])
+    if 0 in (*q, *k, *v) or not attends(dtype, width, bool(attention.attrs[4])):
         return True
     return q[2] < FEWEST_QUERIES or k[2] < FEWEST_KEYS
 
@@ -67,7 +70,7 @@ def lower_attention(group: Group) -> list[Launch]:
     if anchor.op != "attention_grad":
         written = " ".join(root.op for root in roots)
         return [array_launch(anchor, anchor.inputs, roots, "attention", f"forward {written}")]
-    parts = {root.attrs[4]: root for root in roots}
+    parts = {root.attrs[5]: root for root in roots}
     launches = []
     for together in (GRADIENTS[:1], GRADIENTS[1:]):
         names = [name for name in together if name in parts]
