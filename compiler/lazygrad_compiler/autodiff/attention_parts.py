@@ -119,7 +119,7 @@ def _attention(at: Builder, node: Node, inputs: tuple[Node, ...]) -> Node:
 
 def _logsumexp(at: Builder, node: Node, inputs: tuple[Node, ...]) -> Node:
     mask, _ = optional_operands(node.op, inputs, node.attrs)
-    _, total, top = _statistics(at, _scores(at, node, *inputs[:2], mask))
+    _, total, top = _statistics(at, _scores(at, node, inputs[0], inputs[1], mask))
     return at.add(at.op("log", total), top)
 
 

@@ -54,6 +54,10 @@ class Kept:
                     for step, kept in enumerate(self._block(place, loop.index)):
                         self._store(kept, f.add(loop.index, step), number)
             return
+        at = [
+            [(n, self._bits(f.icmp("eq", f.and_(place, WORDS - 1), n))) for n in range(WORDS)]
+            for place in places
+        ]
         before = [kept for place in places for kept in self._block(place, const(I64, 0))]
         with f.loop(0, count, WORDS, before, "draw") as loop:
             loop.next = []
@@ -61,32 +65,35 @@ class Kept:
                 begin = WORDS * number
                 new = self._block(place, f.add(loop.index, WORDS))
                 both = [*loop.carried[begin : begin + WORDS], *new]
-                at = f.and_(place, WORDS - 1)
                 for step in range(WORDS):
-                    kept = both[step]
-                    for phase in range(1, WORDS):
-                        kept = f.select(f.icmp("eq", at, phase), both[step + phase], kept)
+                    chosen = [f.and_(both[step + n], lanes_at) for n, lanes_at in at[number]]
+                    kept = chosen[0]
+                    for other in chosen[1:]:
+                        kept = f.or_(kept, other)
                     self._store(kept, f.add(loop.index, step), number)
                 loop.next += new
 
     def _block(self, place: Value, key: Value) -> list[Value]:
         """Whether weights stay: of the four in the block of each lane that `place` is in, `key`
-        places on (a multiple of four).
+        places on (a multiple of four).  Bits of lanes, as numbers.
         """
         f, lanes = self.tiles.f, self.tiles.cut.lanes
         block = f.add(f.lshr(f.add(place, f.splat(key, lanes)), 2), f.splat(self.offset, lanes))
         words = scalar.philox_block(f, self.seed, block)
-        return [f.icmp("uge", f.lshr(word, 8), self.dropout.threshold) for word in words]
+        threshold = self.dropout.threshold
+        return [self._bits(f.icmp("uge", f.lshr(word, 8), threshold)) for word in words]
+
+    def _bits(self, flags: Value) -> Value:
+        f, lanes = self.tiles.f, self.tiles.cut.lanes
+        bits = f.bitcast(flags, f"i{lanes}") if lanes > 1 else flags
+        return bits if lanes >= 8 else f.convert("zext", bits, self.type)
 
     def _address(self, key: Value, number: int) -> Value:
         f = self.tiles.f
         return f.offset(self.bits, f.add(f.mul(key, self.vectors), number), self.type)
 
-    def _store(self, kept: Value, key: Value, number: int) -> None:
-        f, lanes = self.tiles.f, self.tiles.cut.lanes
-        bits = f.bitcast(kept, f"i{lanes}") if lanes > 1 else kept
-        if lanes < 8:
-            bits = f.convert("zext", bits, self.type)
+    def _store(self, bits: Value, key: Value, number: int) -> None:
+        f = self.tiles.f
         f.store(bits, self._address(key, number), self.nbytes)
 
     def kept(self, key: Value, number: int) -> Value:
