@@ -3,7 +3,7 @@
 DLPack out shares the memory of the value, as `.numpy()` does, and is flagged read-only: a value
 never changes in place, and other tensors, also pending ones, may be computed from the same memory
 later.  Capsules are NumPy's; bfloat16, which NumPy does not know, travels as uint16 whose type
-code is set right in the capsule.
+code is set right in the capsule.  Those over memory of a GPU: `device_dlpack.py`.
 """
 
 from __future__ import annotations
@@ -62,14 +62,15 @@ def dlpack(self: Tensor, *, stream: Any = None, max_version: tuple[int, int] | N
     """A DLPack capsule over the memory of the value (computed first); with `copy`, over a copy.
 
     Where the consumer speaks DLPack 1.0 or later, the capsule says that the memory is read-only.
-    Raises BufferError for tensors that require gradients and for other devices.
+    stream: the consumer's, for memory of a GPU; it is made to wait for the value.  dl_device: the
+    tensor's device, or the CPU, to which a tensor of another device is copied.  Raises BufferError
+    for tensors that require gradients and for other devices.
     """
     if self.requires_grad:
         raise fail("dlpack", "a tensor that requires gradients cannot be exported",
                    "Use x.detach().", BufferError)
     if self.is_cuda:
-        raise fail("dlpack", f"memory of {self.device} is not exported yet",
-                   "Copy it first: x.cpu().", BufferError)
+        return _dlpack_of_device(self, stream, max_version, dl_device, copy)
     if stream not in (None, -1):
         raise fail("dlpack", f"stream {stream} for memory of the CPU", kind=BufferError)
     if dl_device is not None and int(dl_device[0]) != _CPU:
@@ -91,6 +92,21 @@ def dlpack(self: Tensor, *, stream: Any = None, max_version: tuple[int, int] | N
     return capsule
 
 
+def _dlpack_of_device(tensor: Tensor, stream: Any, max_version: tuple[int, int] | None,
+                      dl_device: tuple[Any, int] | None, copy: bool | None) -> Any:
+    from lazygrad._core.device_dlpack import capsule_of
+
+    own = dlpack_device(tensor)
+    wanted = own if dl_device is None else (int(dl_device[0]), int(dl_device[1]))
+    if wanted == (_CPU, 0) and copy is not False:
+        return dlpack(tensor.cpu(), max_version=max_version)
+    if wanted != own:
+        raise fail("dlpack", f"the memory is that of {tensor.device}, not that of device {wanted}",
+                   "Copy it first, for instance by x.cpu().", BufferError)
+    versioned = max_version is not None and max_version[0] >= 1
+    return capsule_of(tensor, stream, versioned, bool(copy))
+
+
 def _writable(array: numpy.ndarray) -> numpy.ndarray:
     owner: Any = array
     while isinstance(owner.base, numpy.ndarray):
@@ -107,13 +123,25 @@ def dlpack_device(self: Tensor) -> tuple[int, int]:
     return (_CUDA, self.get_device()) if self.is_cuda else (_CPU, 0)
 
 
+def cuda_array_interface(self: Tensor) -> dict[str, Any]:
+    """The memory of a tensor on a GPU for Numba, CuPy and others (version 3), to be read only.
+
+    AttributeError for tensors of the CPU; TensorError where the tensor requires gradients, or for
+    bfloat16, which the interface cannot say.
+    """
+    if not self.is_cuda:
+        raise AttributeError("__cuda_array_interface__: the tensor is on the CPU")
+    from lazygrad._core import device_dlpack
+    return device_dlpack.cuda_array_interface(self)
+
+
 @operation
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor over the memory of another library's array, or of a DLPack capsule.
 
     Shares memory (do not change it afterwards: a tensor takes its value for fixed), but for
     negative strides and with `copy=True`.  `copy=False` raises BufferError where sharing is
-    impossible.
+    impossible.  Memory of a GPU stays there; the producer makes it ready for the current stream.
     """
     check_device(device, "from_dlpack")
     if isinstance(ext_tensor, Tensor):
@@ -123,7 +151,10 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
         return ext_tensor.clone() if copy else ext_tensor.detach()
     capsule = ext_tensor
     if hasattr(ext_tensor, "__dlpack__"):
-        kind = int(ext_tensor.__dlpack_device__()[0])
+        kind, number = (int(each) for each in ext_tensor.__dlpack_device__())
+        if kind == _CUDA:
+            from lazygrad._core.device_dlpack import from_producer
+            return from_producer(ext_tensor, number, copy)
         if kind not in (_CPU, _PINNED):
             raise fail("from_dlpack", f"the array is on device type {kind}, not in CPU memory",
                        "Copy it to the CPU first.", BufferError)
@@ -134,6 +165,9 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     elif type(ext_tensor).__name__ != "PyCapsule":
         raise fail("from_dlpack", f"takes an array with __dlpack__, or a capsule, not "
                    f"{type(ext_tensor).__name__}", kind=TypeError)
+    from lazygrad._core.device_dlpack import from_capsule, is_of_device
+    if is_of_device(capsule):
+        return from_capsule(capsule, copy)
     kind = _type_of(capsule)
     bfloat = tuple(kind) == (_BFLOAT, 16)
     if bfloat:
@@ -277,6 +311,7 @@ def rebuild_tensor(kind: type, array: numpy.ndarray, dtype: str, requires_grad: 
 
 
 for _name, _function in (("__dlpack__", dlpack), ("__dlpack_device__", dlpack_device),
+                         ("__cuda_array_interface__", property(cuda_array_interface)),
                          ("__array_ufunc__", array_ufunc), ("__array_wrap__", array_wrap),
                          ("__reduce_ex__", reduce_tensor)):
     setattr(Tensor, _name, _function)

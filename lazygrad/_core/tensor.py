@@ -179,7 +179,11 @@ class Tensor(Observed):
     def data_ptr(self) -> int:
         """The address of the first element.  The value gets computed; a write moves it."""
         start = first_byte(self._cell.node, self._view)
-        return cells.cell_values(self._cell).ctypes.data + start if self.numel() else 0
+        if not self.numel():
+            return 0
+        if self.is_cuda:
+            return cells.computed(self._cell.node).address + start
+        return cells.cell_values(self._cell).ctypes.data + start
 
     def storage_offset(self) -> int:
         """Elements of the base tensor before the first one of this view."""
