@@ -244,7 +244,7 @@ def from_capsule(capsule: Any, copy: bool | None) -> Tensor:
     _rename(capsule, USED[name])
     owner = _Foreign(ctypes.addressof(managed), managed.deleter)
     handle = current_handle(device)
-    buffer = DeviceBuffer(device, address, reach * dtype.itemsize, handle, owner)
+    buffer: Any = DeviceBuffer(device, address, reach * dtype.itemsize, handle, owner)
     aligned = address % ALIGNMENT == 0
     if copy is False and not aligned:
         raise fail("from_dlpack", f"memory at {address:#x} is not aligned to {ALIGNMENT} bytes",

@@ -182,7 +182,8 @@ class Tensor(Observed):
         if not self.numel():
             return 0
         if self.is_cuda:
-            return cells.computed(self._cell.node).address + start
+            buffer: Any = cells.computed(self._cell.node)
+            return int(buffer.address) + start
         return cells.cell_values(self._cell).ctypes.data + start
 
     def storage_offset(self) -> int:
