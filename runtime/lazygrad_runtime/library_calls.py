@@ -22,6 +22,7 @@ from lazygrad_compiler.artifact import LibraryLaunch
 from lazygrad_compiler.ir.dtypes import DTYPES
 from lazygrad_compiler.ir.library_pairs import PAIRED, as_written
 from lazygrad_compiler.ir.node import Location
+from lazygrad_runtime.memory import reserve
 
 if TYPE_CHECKING:
     from lazygrad_compiler.loops.kernel import Launch
@@ -70,6 +71,19 @@ def array_at(address: int | None, dtype: str, shape: tuple[int, ...]) -> numpy.n
     return numpy.ndarray(shape, kind, memory)
 
 
+def _working_bytes(
+    cores: tuple[int, ...],
+    arrays: Sequence[numpy.ndarray],
+    operands: Sequence[numpy.ndarray],
+) -> int:
+    """What a call takes beside its arrays, about: NumPy's results, a copy of the operands, and for
+    one matrix at a time what a singular value decomposition works in.
+    """
+    items = [math.prod(operand.shape[operand.ndim - core :]) * operand.itemsize
+             for core, operand in zip(cores, operands)]
+    return sum(array.nbytes for array in (*arrays, *operands)) + 6 * max(items, default=0)
+
+
 class LibraryCaller:
     """The callback of one program, and what its last run raised.
 
@@ -104,11 +118,13 @@ class LibraryCaller:
         for operand in operands:
             operand.flags.writeable = False
         try:
+            reserve(_working_bytes(LIBRARY[launch.call].cores, arrays, operands))
             results = run_library(launch.call, launch.options, operands)
             for part, target in zip(launch.parts, arrays[len(operands) :], strict=True):
                 numpy.copyto(target, results[part], casting="same_kind")
-        except MemoryError:
-            raise MemoryError(f"[{launch.call}] memory ran out inside the library call.") from None
+        except MemoryError as error:
+            raise MemoryError(f"[{launch.call}] memory ran out inside the library call: "
+                              f"{error}") from None
         except Exception as error:
             call = LIBRARY[launch.call]
             item: Any = None

@@ -92,3 +92,34 @@ def memory_limit(
             if limit > 0:
                 limits.append(limit)
     return min(limits, default=None)
+
+
+def memory_left(
+    groups: Path = PROCESS_GROUPS, root: Path = GROUP_ROOT, info: Path = MEMORY_INFO
+) -> int | None:
+    """Bytes that may be touched now beyond what all processes hold, on the machine and in the
+    control groups; pages that only cache files count as left.  None where nobody says.
+    """
+    left = []
+    words = dict(line.split(":", 1) for line in _read(info).splitlines() if ":" in line)
+    if "MemAvailable" in words:
+        swap = words.get("SwapFree", "0 kB")
+        left.append(sum(int(each.split()[0]) * 1024 for each in (words["MemAvailable"], swap)))
+    for folder in _group_folders("memory", groups, root):
+        for limit, used in (("memory.max", "memory.current"),
+                            ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            try:
+                bound, held = int(_read(folder / limit)), int(_read(folder / used))
+            except ValueError:  # absent, or the word "max"
+                continue
+            if 0 < bound < 1 << 62:
+                left.append(max(0, bound - held + _file_cache(folder)))
+    return min(left, default=None)
+
+
+def _file_cache(folder: Path) -> int:
+    """Bytes of a control group that only cache files, those of the groups within included."""
+    counts = dict(line.split() for line in _read(folder / "memory.stat").splitlines()
+                  if len(line.split()) == 2)
+    names = ("active_file", "inactive_file")
+    return sum(int(counts.get(f"total_{name}", counts.get(name, "0"))) for name in names)

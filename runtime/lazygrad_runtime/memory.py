@@ -30,11 +30,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from lazygrad_compiler import forks
-from lazygrad_runtime.machine import memory_limit
+from lazygrad_runtime.machine import memory_left, memory_limit
 
 ALIGNMENT = 64
 LARGE_BLOCK = 1 << 20
 HUGE_PAGE = 1 << 21
+CHECKED_BYTES = 1 << 25  # from so many fresh bytes on it is asked whether they are there
 LARGEST_REQUEST = 1 << 47
 MOST_SIZES = 4096  # whose capacities are remembered
 MADV_HUGEPAGE = 14  # <asm-generic/mman-common.h>
@@ -156,6 +157,7 @@ class _SystemMemory:
         ]  # fmt: skip
         self._libc.munmap.argtypes = [pointer, size]
         self._libc.madvise.argtypes = [pointer, size, ctypes.c_int]
+        self._libc.mincore.argtypes = [pointer, size, ctypes.c_char_p]
         self._libc.posix_memalign.argtypes = [ctypes.POINTER(pointer), size, size]
         self._libc.free.argtypes = [pointer]
         self._libc.free.restype = None
@@ -196,6 +198,18 @@ class _SystemMemory:
         pointer = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
         self._mappings[pointer] = mapping
         return pointer
+
+    def untouched(self, capacity: int, pointer: int) -> int:
+        """How many bytes of a large block nobody has written to yet: the system counts them as
+        left.
+        """
+        if self._libc is None or not sys.platform.startswith("linux"):
+            return 0
+        pages = ctypes.create_string_buffer(-(-capacity // mmap.PAGESIZE))
+        if self._libc.mincore(pointer, capacity, pages):
+            return 0  # unmapped meanwhile
+        there = int((np.frombuffer(pages.raw, np.uint8) & 1).sum())
+        return max(0, capacity - there * mmap.PAGESIZE)
 
     def unmap(self, capacity: int, pointer: int) -> None:
         if self._libc is None:
@@ -250,10 +264,12 @@ class FreeList:
 class Allocator:
     """The caching allocator. The module's functions use one instance per process.
 
-    `limit` bounds the bytes in use; `cache_limit` the bytes kept free for reuse.
+    `limit` bounds the bytes in use; `cache_limit` the bytes kept free for reuse.  Without a limit,
+    what other processes hold counts, too.
     """
 
     def __init__(self, limit: int | None = None, cache_limit: int | None = None):
+        self._shares = limit is None
         self.limit = (memory_limit() or LARGEST_REQUEST) if limit is None else limit
         self.counts = (ctypes.c_int64 * COUNTS)()
         self.counts[CACHE_LIMIT] = \
@@ -262,6 +278,8 @@ class Allocator:
         self._lock = forks.lock()
         self._free: dict[int, FreeList] = {}
         self._by_size: dict[int, FreeList] = {}
+        self._unchecked = 0
+        self._fresh: list[tuple[int, int]] = []  # (capacity, pointer) that may be untouched
 
     def allocate(self, nbytes: int) -> Buffer:
         """A buffer of `nbytes` bytes, contents undefined. See `allocate` of the module."""
@@ -330,6 +348,9 @@ class Allocator:
                 )
             if counts[MAPPED] + capacity > self.limit:
                 self._evict(max(0, self.limit - counts[IN_USE] - capacity))
+            self._unchecked += capacity
+            if self._shares and self._unchecked >= CHECKED_BYTES:
+                self._leave_room(capacity)
             pointer = self._system.map(capacity)
             if pointer is None:
                 self._evict(0)
@@ -338,10 +359,42 @@ class Allocator:
                 raise MemoryError(
                     f"[allocate] the system refused {nbytes} bytes ({counts[IN_USE]} bytes in use)."
                 )
+            if capacity >= LARGE_BLOCK:
+                self._fresh.append((capacity, pointer))
             counts[MAPPED] += capacity
             home = self._list_of(capacity)
             home.taken()
         return Buffer(pointer, nbytes, None, home)
+
+    def reserve(self, nbytes: int) -> None:
+        """MemoryError where somebody else in this process is about to take so many bytes and they
+        are not there; cached blocks make room.
+        """
+        if self._shares and nbytes >= CHECKED_BYTES:
+            with self._lock:
+                self._leave_room(nbytes)
+
+    def _leave_room(self, nbytes: int) -> None:
+        """MemoryError where the machine, or the group that this process is in, has less left: the
+        system would give the addresses, and end the process at the first use.  Lock held.
+        """
+        for last in (False, True):
+            left = memory_left()
+            if left is None:
+                return
+            waiting = [(self._system.untouched(*block), block) for block in self._fresh]
+            self._fresh = [block for rest, block in waiting if rest > block[0] // 8]
+            # others may be about to use what they have asked for, and Python grows, too
+            margin = min(2 * CHECKED_BYTES, self.limit // 16)
+            left -= sum(rest for rest, _ in waiting) + margin
+            if nbytes <= left:
+                self._unchecked = 0
+                return
+            if last or not self._evict(0):
+                raise MemoryError(
+                    f"[allocate] {nbytes} bytes asked for with {self.counts[IN_USE]} in use; "
+                    f"{max(left, 0)} are left beside what this and other processes hold."
+                )
 
     def empty_cache(self) -> int:
         """Gives all free blocks back to the system; returns how many bytes that were."""
@@ -384,6 +437,11 @@ def memory_stats() -> dict[str, int]:
 def reset_peak_memory() -> None:
     """Starts measuring `memory_stats()["peak"]` afresh."""
     _allocator.reset_peak()
+
+
+def reserve(nbytes: int) -> None:
+    """MemoryError where a library that is about to take so many bytes would not get them."""
+    _allocator.reserve(nbytes)
 
 
 def empty_cache() -> int:

@@ -151,6 +151,54 @@ def test_limit_is_a_memory_error_and_cached_blocks_make_room():
     assert allocator.stats()["peak"] == 16 << 20
 
 
+@pytest.fixture
+def left(monkeypatch):
+    """What the system says is left, less what is touched, as it would."""
+    said = [1 << 30]
+    monkeypatch.setattr(memory, "memory_left", lambda: said[0])
+    return said
+
+
+def test_what_others_hold_is_not_given_out(left):
+    allocator = Allocator()
+    left[0] = 300 << 20
+    kept = allocator.allocate(100 << 20)
+    with pytest.raises(MemoryError, match=rf"{200 << 20} bytes asked for .* are left beside"):
+        allocator.allocate(200 << 20)  # the first block will be touched, and is not yet
+    ctypes.memset(kept.pointer, 1, kept.nbytes)
+    left[0] -= 100 << 20
+    assert allocator.allocate(100 << 20).nbytes == 100 << 20
+    with pytest.raises(MemoryError, match=str(200 << 20)):
+        allocator.reserve(200 << 20)
+    assert allocator.stats()["allocated"] == 100 << 20
+    left[0] = 1 << 30
+    assert allocator.allocate(200 << 20).nbytes == 200 << 20
+    del kept
+    allocator.empty_cache()
+
+
+def test_cached_blocks_make_room_where_little_is_left(left, monkeypatch):
+    allocator = Allocator()
+    del (block := [allocator.allocate(100 << 20)])[0]
+    assert not block and allocator.stats()["cached"] == 100 << 20
+    monkeypatch.setattr(memory, "memory_left",
+                        lambda: (110 << 20) + (100 << 20) * (not allocator.stats()["cached"]))
+    assert allocator.allocate(130 << 20).nbytes == 130 << 20
+    allocator.empty_cache()
+
+
+def test_small_blocks_are_looked_at_together(left):
+    allocator = Allocator()
+    left[0] = 80 << 20
+    kept = []
+    with pytest.raises(MemoryError, match="are left beside"):
+        for _ in range(100):
+            kept.append(allocator.allocate(2 << 20))
+    assert len(kept) < 20
+    left[0] = 1 << 30
+    assert allocator.allocate(2 << 20).nbytes == 2 << 20
+
+
 def test_refusal_of_the_system_empties_the_cache_then_raises(allocator, monkeypatch):
     cached = allocator.allocate(4 << 20)
     del cached

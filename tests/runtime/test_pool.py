@@ -16,7 +16,7 @@ import pytest
 from lazygrad_runtime import pool as pool_module
 from lazygrad_runtime import pool_ir
 from lazygrad_runtime.loader import initialize_target, load_object
-from lazygrad_runtime.machine import cpu_quota, memory_limit, usable_cpus
+from lazygrad_runtime.machine import cpu_quota, memory_left, memory_limit, usable_cpus
 from lazygrad_runtime.pool import (
     ThreadPool,
     compile_pool,
@@ -421,6 +421,26 @@ def test_cpu_quota_of_version_one(tmp_path):
     assert cpu_quota(groups, tmp_path) == 2.0
     (tmp_path / "memory" / "box" / "memory.limit_in_bytes").write_text("1048576\n")
     assert memory_limit(groups, tmp_path) == 1 << 20
+
+
+def test_memory_that_is_left(tmp_path):
+    """What the machine has, or less: what the groups leave, whose file pages can be had back."""
+    groups, info = tmp_path / "cgroup", tmp_path / "meminfo"
+    info.write_text("MemTotal: 900 kB\nMemAvailable: 800 kB\nSwapFree: 100 kB\n")
+    groups.write_text("0::/a/b\n4:memory:/box\n")
+    assert memory_left(groups, tmp_path, info) == 900 << 10
+    for folder, names in (("a", ("memory.max", "memory.current")),
+                          ("memory/box", ("memory.limit_in_bytes", "memory.usage_in_bytes"))):
+        (tmp_path / folder).mkdir(parents=True)
+        for name, value in zip(names, ("500000", "200000")):
+            (tmp_path / folder / name).write_text(value + "\n")
+    (tmp_path / "a" / "memory.stat").write_text("anon 9\nactive_file 1000\ninactive_file 70\n")
+    (tmp_path / "memory" / "box" / "memory.stat").write_text(
+        "active_file 5\ntotal_active_file 600\ntotal_inactive_file 30\n")
+    assert memory_left(groups, tmp_path, info) == 300630
+    (tmp_path / "memory" / "box" / "memory.usage_in_bytes").write_text("500000\n")
+    assert memory_left(groups, tmp_path, info) == 630
+    assert memory_left(groups, tmp_path / "none", tmp_path / "none") is None
 
 
 def test_groups_outside_the_namespace_do_not_leave_the_root(tmp_path):
