@@ -36,6 +36,7 @@ from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.llvm.compile import compile_text
 from lazygrad_compiler.llvm.entry import LIBRARY_SYMBOL, emit_entry
 from lazygrad_compiler.loops import candidates
+from lazygrad_compiler.loops.alike import moved, structure
 from lazygrad_compiler.loops.arrays import lower_array
 from lazygrad_compiler.loops.columns import lower_row_group
 from lazygrad_compiler.loops.concat import comes_in_pieces, lower_pieces
@@ -223,6 +224,7 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
     one for each piece; a loop those of its body); empty results take none.
     """
     launches: list[Launch] = []
+    known: dict[tuple, tuple[list[Launch], list[Node]]] = {}
     for group in parts.groups:
         members = set(group.roots)
 
@@ -236,16 +238,25 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
         if group.kind == "loop":
             launches += lower_loop(group, partial(lower_body, parts, group, backend))
             continue
-        if group.kind == "contraction":
-            made = [lower_contraction(group, stored)]
-        elif group.kind == "scatter":
+        if group.kind == "scatter":
             made = lower_scatter(group, stored, backend.scatter_parts)
         elif group.kind in ARRAY_KINDS:
             made = lower_array(group, backend.lowerings)
         elif comes_in_pieces(group):
             made = lower_pieces(group, stored)
         else:
-            made = lower_row_group(group, stored, keeps=backend.row_buffers)
+            key, nodes = structure(group, stored)
+            if key in known:
+                launches += [replace(launch, group=group) for launch in moved(*known[key], nodes)]
+                continue
+            if group.kind == "contraction":
+                made = [lower_contraction(group, stored)]
+            else:
+                made = lower_row_group(group, stored, keeps=backend.row_buffers)
+            made = [rebase(launch, backend.alignment) for launch in made]
+            known[key] = made, nodes
+            launches += [replace(launch, group=group) for launch in made]
+            continue
         launches += [rebase(replace(launch, group=group), backend.alignment) for launch in made]
     return launches
 
@@ -273,14 +284,19 @@ def emit_kernels(
     """The distinct kernels, and the name of each launch's.  emitted: called with each kernel."""
     kernels: dict[str, CompiledKernel] = {}
     names: list[str] = []
+    known: dict[int, str] = {}  # the names of kernel objects that several launches have
     for launch in launches:
         if launch.kernel.kind == "library":  # no code of ours: the entry calls the runtime
             names.append(LIBRARY_SYMBOL)
+            continue
+        if id(launch.kernel) in known:
+            names.append(known[id(launch.kernel)])
             continue
         name = kernel_name(launch.kernel, target)
         tuned = tuning.get(name) if tuning else None
         if tuned is not None:
             name = kernel_name(launch.kernel, target, tuned.schedule)
+        known[id(launch.kernel)] = name
         names.append(name)
         if name not in kernels:
             kernels[name] = emit_kernel(name, launch.kernel, target, tuned=tuned)

@@ -24,6 +24,7 @@ from lazygrad_compiler.fusion.shared import instead_of_products, is_large, not_s
 from lazygrad_compiler.ir.loop import siblings
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.ops import ARRAY_KINDS, OPS
+from lazygrad_compiler.loops.alike import structure
 from lazygrad_compiler.loops.columns import (
     column_group,
     rows_and_columns,
@@ -289,6 +290,7 @@ class _Merger:
         self.readers: dict[Node, list[int]] = {}
         self.refused: list[tuple[Node, Node, Reason]] = []
         self.calls: dict[tuple, int] = {}
+        self.tried: dict[tuple, Reason | None] = {}
         self.ledger = decisions.ledger()
 
     def stored(self, node: Node) -> bool:
@@ -399,17 +401,27 @@ class _Merger:
         def stored(node: Node) -> bool:
             return self.stored(node) and node not in members
 
-        try:
-            if proposal.kind == "contraction":
-                lower_contraction(proposal, stored)
-            else:
-                launch = lower_rows(proposal, stored, trial=True)
-                if len(launch.kernel.values) > 3 * LARGE:
-                    return Reason.LIMIT
-        except NotAligned:
-            return Reason.NOT_ALIGNED
-        self.groups[number] = proposal
-        return None
+        key = structure(proposal, stored)[0]
+        if key not in self.tried:
+            self.tried[key] = _refusal(proposal, stored)
+        reason = self.tried[key]
+        if reason is None:
+            self.groups[number] = proposal
+        return reason
+
+
+def _refusal(group: Group, stored: Callable[[Node], bool]) -> Reason | None:
+    """Why a group is not one kernel, if it is not."""
+    try:
+        if group.kind == "contraction":
+            lower_contraction(group, stored)
+        else:
+            launch = lower_rows(group, stored, trial=True)
+            if len(launch.kernel.values) > 3 * LARGE:
+                return Reason.LIMIT
+    except NotAligned:
+        return Reason.NOT_ALIGNED
+    return None
 
 
 CALLS = frozenset({"library", "loop"})

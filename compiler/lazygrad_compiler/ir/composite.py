@@ -179,19 +179,9 @@ def _inputs_of(call: Call, part: int, location: Location) -> tuple[Node, ...]:
     if built is None:
         built = call.built = dict(zip(applied.inputs, call.inputs, strict=True))
     output = applied.outputs[part]
-    stack = [*output.inputs[::-1]]
-    while stack:
-        each = stack[-1]
+    for each in topological(output.inputs, stop=built.__contains__):
         if each in built:
-            stack.pop()
             continue
-        waiting = len(stack)
-        for value in each.inputs[::-1]:
-            if value not in built:
-                stack.append(value)
-        if len(stack) > waiting:
-            continue
-        stack.pop()
         made = intern_node(
             each.op,
             tuple([built[below] for below in each.inputs]),

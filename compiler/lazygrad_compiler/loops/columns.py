@@ -117,5 +117,6 @@ def lower_row_group(
     together = Group("loops", made, set(whole), rows=group.inner, inner=blocks)
     joined = lower_rows(together, lambda value: value.op == "input")
     arguments = tuple(whole.get(argument, argument) for argument in joined.arguments)
-    launches.append(replace(joined, arguments=arguments, about="blocks of " + joined.about))
+    launches.append(replace(joined, arguments=arguments, about="blocks of " + joined.about,
+                            sources=tuple(columns)))
     return launches

@@ -19,8 +19,9 @@ kernels of the same text are the same code.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lazygrad_compiler.ir.dtypes import DType
@@ -201,7 +202,8 @@ class Launch:
     arguments: the nodes, in the order of the kernel's buffers.  group: what it was lowered from.
     offsets: the element of each argument at which the kernel's buffer begins; none given: at the
     first.  checks: for each `dynamic` instr, in order, the location of the op that reads by it.
-    repeats: the loops that it is part of (`repeat.py`), the outermost first.
+    repeats: the loops that it is part of (`repeat.py`), the outermost first.  sources, checked: the
+    nodes that location and checks are taken from, where another launch may have been made of this.
     """
 
     kernel: Kernel
@@ -212,6 +214,15 @@ class Launch:
     offsets: tuple[int, ...] = ()
     checks: tuple[Location, ...] = ()
     repeats: tuple[Any, ...] = ()
+    sources: tuple[Any, ...] = ()
+    checked: tuple[Any, ...] = ()
+
+    def located(self) -> Launch:
+        """With the lines of its sources and of what it checks."""
+        lines = dict.fromkeys(itertools.chain.from_iterable(
+            [source.location for source in self.sources]))
+        return replace(self, location=tuple(lines)[:8],
+                       checks=tuple([reader.location for reader in self.checked]))
 
     def offset_of(self, place: int) -> int:
         return self.offsets[place] if self.offsets else 0

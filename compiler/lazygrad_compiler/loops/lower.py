@@ -268,7 +268,7 @@ class _RowLowering:
         reductions, stores, columns = [], [], []
         for root in members:
             if root in group.columns:
-                e.locations.update(dict.fromkeys(root.location))
+                e.sources[root] = None
                 value = e.pull(root.inputs[0], indices_of[root])
                 columns.append((root, value))
             elif is_reduction(root):
@@ -278,13 +278,13 @@ class _RowLowering:
                 e.values.append(Instr("row", root.dtype, (), (result,)))
                 reductions.append(Reduction(root.op, value, result, spot))
                 e._pending.pop(root, None)
-                e.locations.update(dict.fromkeys(root.location))
+                e.sources[root] = None
                 row_place = self.row
                 e.seed(root, row_place, result)
                 if root in group.outputs:
                     stores.append((root, row_place, result))
             elif is_woven(root):
-                e.locations.update(dict.fromkeys(root.location))
+                e.sources[root] = None
                 pair = linearize(indices_of[root], root.shape[:-1]) * 2
                 for number, part in enumerate(root.inputs):
                     value = e.pull(part, (*indices_of[root], ZERO))
@@ -426,10 +426,11 @@ def _lower_with_axes(
     return Launch(
         coalesce(keep_values(kernel) if keeps else kernel),
         tuple(node for node, _ in bound),
-        tuple(attempt.evaluator.locations)[:8],
+        (),
         _about(group),
-        checks=attempt.evaluator.checks,
-    )
+        sources=tuple(attempt.evaluator.sources),
+        checked=attempt.evaluator.checked,
+    ).located()
 
 
 def _split(extent: int, points: set[int]) -> list[int]:
@@ -505,7 +506,7 @@ def lower_contraction(group: Group, stored: Callable[[Node], bool]) -> Launch:
     stores = []
     for root in group.roots:
         value = accumulator if root is dot else e.pull(root, places[root])
-        e.locations.update(dict.fromkeys(root.location))
+        e.sources[root] = None
         if root in group.outputs:
             stores.append(Store(e.buffer(root, True), linearize(places[root], root.shape), value))
     epilogue_values = needed(
@@ -531,8 +532,8 @@ def lower_contraction(group: Group, stored: Callable[[Node], bool]) -> Launch:
     )
     arguments = tuple(node for node, _ in e.buffers)
     return Launch(
-        kernel, arguments, tuple(e.locations)[:8], _about(group), checks=e.checks
-    )
+        kernel, arguments, (), _about(group), sources=tuple(e.sources), checked=e.checked
+    ).located()
 
 
 def forward_indices(root: Node, places: dict[Node, Indices]) -> Indices:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.node import Location, Node
+from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_compiler.loops.index import (
     ZERO,
@@ -44,8 +44,9 @@ class Evaluator:
         self.stored = stored
         self.values: list[Instr] = []
         self.buffers: list[tuple[Node, bool]] = []
-        self.locations: dict[tuple[str, int], None] = {}
-        self._checked: dict[int, Location] = {}
+        self.sources: dict[Node, None] = {}
+        """The nodes that it computes, in order; not those that are only loaded."""
+        self._checked: dict[int, Node] = {}
         self._memo: dict[tuple, int] = {}
         self._instrs: dict[Instr, int] = {}
         self._seeds: dict[Node, tuple[Affine, int]] = {}
@@ -78,18 +79,18 @@ class Evaluator:
     def constant(self, dtype: dtypes.DType, value: object) -> int:
         return self.add("const", dtype, (), (value,))
 
-    def check(self, args: tuple[int, ...], size: int, axis: int, location: Location) -> int:
-        """An index (and where it counts) that has to lie within an axis, as the op at a location
+    def check(self, args: tuple[int, ...], size: int, axis: int, reader: Node) -> int:
+        """An index (and where it counts) that has to lie within an axis, as the op that reads by it
         wants it.
         """
         number = self.add("dynamic", dtypes.int64, args, (size, axis))
-        self._checked.setdefault(number, location)
+        self._checked.setdefault(number, reader)
         return number
 
     @property
-    def checks(self) -> tuple[Location, ...]:
-        """Of each `dynamic` instr, in order, the location of the op that reads by it."""
-        return tuple(location for _, location in sorted(self._checked.items()))
+    def checked(self) -> tuple[Node, ...]:
+        """Of each `dynamic` instr, in order, the op that reads by it."""
+        return tuple([self._checked[number] for number in sorted(self._checked)])
 
     def both(self, mask: int | None, other: int) -> int:
         return other if mask is None else self.add("and", dtypes.bool_, (mask, other))
@@ -145,7 +146,7 @@ class Evaluator:
             index = self.note(linearize(indices, node.shape))
             number = self.buffer(node, False)
             return self.add("load", node.dtype, () if mask is None else (mask,), (number, index))
-        self.locations.update(dict.fromkeys(node.location))  # not of values that are only loaded
+        self.sources[node] = None
         rule = PULL.get(node.op)
         if rule is not None:
             return rule(self, node, indices, mask)
@@ -309,7 +310,7 @@ def _gather(e: Evaluator, node: Node, indices: Indices, mask: int | None) -> int
         raw = e.pull(index_node, indices[:rank], mask)
         size = value.shape[axis]
         args = (raw,) if mask is None else (raw, mask)
-        checks.append(e.check(args, size, axis, node.location))
+        checks.append(e.check(args, size, axis, node))
         inside[axis] = variable(Dyn(checks[-1], size))
     rest = iter(indices[rank:])
     result = e.pull(value, tuple(next(rest) if i is None else i for i in inside), mask)

@@ -114,13 +114,14 @@ def lower_updates(
             place[axis] = variable(counted)
             apart.append(counted)
             continue
-        checked = e.check((raw,), base.shape[axis], axis, scatter.location)
+        checked = e.check((raw,), base.shape[axis], axis, scatter)
         place[axis] = variable(Dyn(checked, base.shape[axis]))
     rest = iter(indices[rank:])
     target_place = linearize([next(rest) if i is None else i for i in place], base.shape)
     update = e.pull(updates, indices)
     target = e.buffer(scatter if copies is None else copies, True)
-    locations: Location = merge_locations(scatter.location, tuple(e.locations))
+    locations: Location = merge_locations(
+        scatter.location, tuple([line for source in e.sources for line in source.location]))
     buffers = tuple(BufferRef(other.dtype, other.size, written) for other, written in e.buffers)
     block = 0
     counted_axes = [number for number, axis in enumerate(outer) if axis in apart]
@@ -144,7 +145,8 @@ def lower_updates(
         parts=1 if copies is None else copies.shape[0],
     )
     arguments = tuple(other for other, _ in e.buffers)
-    return Launch(kernel, arguments, locations, f"scatter_{mode}", checks=e.checks)
+    return Launch(kernel, arguments, locations, f"scatter_{mode}",
+                  checks=tuple([reader.location for reader in e.checked]))
 
 
 def _counted_by(index: Instr, axes: Sequence[Var]) -> Var | None:
