@@ -202,7 +202,7 @@ class _RowLowering:
 
     def run(self) -> tuple[LoopKernel, list[tuple[Node, bool]], list[Affine]]:
         group, e = self.group, self.evaluator
-        below = _roots_below(group.roots)
+        below = _roots_below(group.roots, e.stored)
         level: dict[Node, int] = {}
         for root in group.roots:
             level[root] = self.stage_of(root, level, below)
@@ -320,8 +320,12 @@ class _RowLowering:
         return Stage(axes, numbers, tuple(reductions), listed, columns=over_rows)
 
 
-def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
-    """For each root, the roots that its value is made from."""
+def _roots_below(
+    roots: Sequence[Node], stored: Callable[[Node], bool]
+) -> dict[Node, set[Node]]:
+    """For each root, the roots that its value is made from.  No value in memory is made from any:
+    kernels that need each other are none.
+    """
     members = set(roots)
     reach: dict[Node, set[Node]] = {}
     result = {}
@@ -336,7 +340,7 @@ def _roots_below(roots: Sequence[Node]) -> dict[Node, set[Node]]:
                 found.add(current)
                 found |= reach.get(current, set())
                 continue
-            if current.op in ("input", "scatter") or OPS[current.op].kind in NEVER_PULLED:
+            if stored(current) or OPS[current.op].kind in NEVER_PULLED:
                 continue
             stack += current.inputs
         reach[root] = found
