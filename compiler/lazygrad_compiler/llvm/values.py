@@ -7,21 +7,36 @@ exactly.
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
 class Value:
-    """One SSA value or constant: its LLVM type and how it is spelled as an operand."""
+    """One SSA value or constant: its LLVM type and how it is spelled as an operand.  Nobody changes
+    one; written out, since each instruction makes one or two.
+    """
 
-    type: str
-    name: str
+    __slots__ = ("name", "type")
+
+    def __init__(self, type_: str, name: str) -> None:
+        self.type = type_
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Value) and self.name == other.name and self.type == other.type
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.name))
 
     def __str__(self) -> str:
         return f"{self.type} {self.name}"
+
+    def __repr__(self) -> str:
+        return f"Value({self.type!r}, {self.name!r})"
 
 
 class BuilderError(TypeError):
@@ -33,10 +48,12 @@ def vector_of(element: str, lanes: int) -> str:
     return element if lanes == 1 else f"<{lanes} x {element}>"
 
 
+@functools.cache
 def lanes_of(type_: str) -> int:
     return int(type_[1 : type_.index(" ")]) if type_.startswith("<") else 1
 
 
+@functools.cache
 def element_of(type_: str) -> str:
     return type_[type_.index("x ") + 2 : -1] if type_.startswith("<") else type_
 
@@ -49,12 +66,14 @@ def with_element(type_: str, element: str) -> str:
 BITS = {"half": 16, "bfloat": 16, "float": 32, "double": 64, "ptr": 64}
 
 
+@functools.cache
 def bits_of(type_: str) -> int:
     """Bits of one element of the type."""
     element = element_of(type_)
     return BITS[element] if element in BITS else int(element[1:])
 
 
+@functools.cache
 def is_float(type_: str) -> bool:
     return element_of(type_) in ("half", "bfloat", "float", "double")
 
@@ -86,6 +105,17 @@ def format_scalar(element: str, value: object) -> str:
 
 def const(type_: str, value: object) -> Value:
     """A constant; for a vector type, the splat of one scalar."""
+    if value.__class__ is int:
+        return _whole_const(type_, value)  # type: ignore[arg-type]
+    return _const(type_, value)
+
+
+@functools.lru_cache(1 << 12)
+def _whole_const(type_: str, value: int) -> Value:
+    return _const(type_, value)
+
+
+def _const(type_: str, value: object) -> Value:
     scalar = format_scalar(element_of(type_), value)
     if lanes_of(type_) == 1:
         return Value(type_, scalar)
@@ -109,6 +139,7 @@ def only_lane(mask: Value) -> int | None:
     return on[0] if mask.name.startswith("<") and len(on) == 1 else None
 
 
+@functools.cache
 def mangle(type_: str) -> str:
     """LLVM's suffix for an overloaded intrinsic: <16 x float> is v16f32."""
     short = {"float": "f32", "double": "f64", "half": "f16", "bfloat": "bf16", "ptr": "p0"}

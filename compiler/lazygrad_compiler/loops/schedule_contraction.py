@@ -11,9 +11,11 @@ memory.  An operand is not packed where reading it in place costs less.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.loops.operands import (
@@ -227,10 +229,17 @@ SHORTEST_PART = 256
 """Of k, where a panel is read in place: its rows fall on few sets of L2, and it is cut to fit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    schedule: ContractionSchedule
-    cycles: float  # of all threads, until the last is done
+class Plan(NamedTuple):
+    """cycles: of all threads, until the last is done.  fields: the schedule's; of some thousand
+    plans of a program hardly any is made one.
+    """
+
+    cycles: float
+    fields: tuple[Any, ...]
+
+    @property
+    def schedule(self) -> ContractionSchedule:
+        return ContractionSchedule(*self.fields)
 
 
 def schedule_contraction(kernel: ContractionKernel, target: Target) -> ContractionSchedule:
@@ -286,7 +295,7 @@ def _plans(
         if tiling.cycles <= least * slack:
             planner = _Planner(kernel, target, swapped, left, right, tiling, lanes, form, run)
             for plan in planner.plans():
-                yield replace(plan, cycles=plan.cycles + apart)
+                yield Plan(plan.cycles + apart, plan.fields)
 
 
 def _is_swapped(kernel: ContractionKernel) -> bool:
@@ -467,18 +476,18 @@ class _Planner:
         total = batch * each + TASK_OVERHEAD * tasks
         cycles = 0.0
         for threads in THREADS:
-            idle = max(ceil_div(tasks, threads) * threads / tasks - 1, HELD_UP * threads / tasks)
+            idle = max(-(-tasks // threads) * threads / tasks - 1, HELD_UP * threads / tasks)
             cycles += total * (1 + idle * tail / block) / len(THREADS)
         grain = max(1, int(GRAIN_CYCLES * tasks / total))
         if total <= GRAIN_CYCLES:  # all of it, however small the tail's tasks are
             grain = batch * n_parts * (blocks + ceil_div(strips - blocks * block, tail))
         return Plan(
-            ContractionSchedule(
+            cycles,
+            (
                 self.swapped, self.lanes, strips, self.tiling.vectors, block, blocks, tail, nc,
                 kc * self.group, left.how, right.how, grain, self.form.instruction, right.phases,
                 self.run * self.group if self.run > 1 else 1, fetching,
             ),
-            cycles,
         )
 
 
@@ -490,6 +499,7 @@ GRAIN_CYCLES = 15_000
 """Work that is worth a thread's while."""
 
 
+@functools.cache
 def _cuts(count: int) -> list[int]:
     """Sizes of pieces that cut `count` nearly evenly, from all of it in one down to ones."""
     sizes = {ceil_div(count, parts) for parts in range(1, min(count, 16) + 1)}

@@ -276,10 +276,17 @@ class _Worklist:
     def run(self, outputs: Sequence[Node]) -> tuple[Node, ...]:
         order = topological(outputs)
         self.budget = FIRINGS_PER_NODE * (len(order) + 16)
+        final = self.final
         for current in order:
-            if current not in self.final:
+            if current in final:
+                continue
+            target = self.step(current)  # its inputs are final
+            if target is current:
+                final[current] = current
+            else:
+                self.becomes[current] = target
                 self.finish(current)
-        return tuple(self.final[output] for output in outputs)
+        return tuple(final[output] for output in outputs)
 
     def finish(self, start: Node) -> None:
         """Brings one node to its final form, and all that arises on the way."""
