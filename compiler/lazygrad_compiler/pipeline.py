@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
@@ -163,20 +163,27 @@ def lower(
     tuning: Tuning | None = None,
     emitted: Callable[[CompiledKernel], None] | None = None,
 ) -> Stages:
-    """Everything up to LLVM text.  emitted: called with each distinct kernel once it has text."""
+    """Everything up to LLVM text.  emitted: called with each distinct kernel once it has text,
+    which is before the groups after it are lowered.
+    """
     times: dict[str, float] = {}
     backend = backend_of(target)
 
     def timed(name: str, step: Callable, *args: Any) -> Any:
         begun = time.perf_counter()
         result = step(*args)
-        times[name] = time.perf_counter() - begun
+        times[name] = times.get(name, 0.0) + time.perf_counter() - begun
         return result
 
     separate = timed("opt", optimized, graph, None, target)
     parts = timed("fused", partition, separate, backend.columns)
-    launches = timed("loops", lower_groups, parts, backend)
-    kernels, names = timed("llvm", emit_kernels, launches, target, tuning, emitted)
+    launches: list[Launch] = []
+    distinct = _DistinctKernels(target, tuning, emitted)
+    groups = _lowered(parts, backend)
+    while (made := timed("loops", next, groups, None)) is not None:
+        launches += made
+        timed("llvm", distinct.add, made)
+    kernels, names = list(distinct.kernels.values()), distinct.names
     count = input_count(graph)
     plan, bound = timed("plan", bind, separate, count, launches, kernels, names)
     entry = ""
@@ -223,7 +230,11 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
     """One launch a group (a scatter takes two: the base, then the updates; a large concatenation
     one for each piece; a loop those of its body); empty results take none.
     """
-    launches: list[Launch] = []
+    return [launch for made in _lowered(parts, backend) for launch in made]
+
+
+def _lowered(parts: Partition, backend: Backend) -> Iterator[list[Launch]]:
+    """The launches of one group after the other."""
     known: dict[tuple, tuple[list[Launch], list[Node]]] = {}
     for group in parts.groups:
         members = set(group.roots)
@@ -236,7 +247,7 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
         if group.kind == "joined":  # its pieces are stored where they belong
             continue
         if group.kind == "loop":
-            launches += lower_loop(group, partial(lower_body, parts, group, backend))
+            yield lower_loop(group, partial(lower_body, parts, group, backend))
             continue
         if group.kind == "scatter":
             made = lower_scatter(group, stored, backend.scatter_parts)
@@ -247,7 +258,7 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
         else:
             key, nodes = structure(group, stored)
             if key in known:
-                launches += [replace(launch, group=group) for launch in moved(*known[key], nodes)]
+                yield [replace(launch, group=group) for launch in moved(*known[key], nodes)]
                 continue
             if group.kind == "contraction":
                 made = [lower_contraction(group, stored)]
@@ -255,10 +266,9 @@ def lower_groups(parts: Partition, backend: Backend) -> list[Launch]:
                 made = lower_row_group(group, stored, keeps=backend.row_buffers)
             made = [rebase(launch, backend.alignment) for launch in made]
             known[key] = made, nodes
-            launches += [replace(launch, group=group) for launch in made]
+            yield [replace(launch, group=group) for launch in made]
             continue
-        launches += [rebase(replace(launch, group=group), backend.alignment) for launch in made]
-    return launches
+        yield [rebase(replace(launch, group=group), backend.alignment) for launch in made]
 
 
 def lower_body(outer: Partition, group: Group, backend: Backend, body: Graph) -> list[Launch]:
@@ -275,34 +285,37 @@ def kernel_name(kernel: Kernel, target: AnyTarget, schedule: str = "") -> str:
     return f"k_{digest.hexdigest()[:16]}"
 
 
-def emit_kernels(
-    launches: Sequence[Launch],
-    target: AnyTarget,
-    tuning: Tuning | None = None,
-    emitted: Callable[[CompiledKernel], None] | None = None,
-) -> tuple[list[CompiledKernel], list[str]]:
-    """The distinct kernels, and the name of each launch's.  emitted: called with each kernel."""
-    kernels: dict[str, CompiledKernel] = {}
-    names: list[str] = []
-    known: dict[int, str] = {}  # the names of kernel objects that several launches have
-    for launch in launches:
-        if launch.kernel.kind == "library":  # no code of ours: the entry calls the runtime
-            names.append(LIBRARY_SYMBOL)
-            continue
-        if id(launch.kernel) in known:
-            names.append(known[id(launch.kernel)])
-            continue
-        name = kernel_name(launch.kernel, target)
-        tuned = tuning.get(name) if tuning else None
+class _DistinctKernels:
+    """The distinct kernels of launches by name, and each launch's name.  emitted: called with each
+    kernel.
+    """
+
+    def __init__(self, target: AnyTarget, tuning: Tuning | None,
+                 emitted: Callable[[CompiledKernel], None] | None) -> None:
+        self.target, self.tuning, self.emitted = target, tuning, emitted
+        self.kernels: dict[str, CompiledKernel] = {}
+        self.names: list[str] = []
+        self._known: dict[int, tuple[Kernel, str]] = {}  # launches that are alike share an object
+
+    def add(self, launches: Sequence[Launch]) -> None:
+        for launch in launches:
+            self.names.append(self._name(launch.kernel))
+
+    def _name(self, kernel: Kernel) -> str:
+        if kernel.kind == "library":  # no code of ours: the entry calls the runtime
+            return LIBRARY_SYMBOL
+        if id(kernel) in self._known:
+            return self._known[id(kernel)][1]
+        name = kernel_name(kernel, self.target)
+        tuned = self.tuning.get(name) if self.tuning else None
         if tuned is not None:
-            name = kernel_name(launch.kernel, target, tuned.schedule)
-        known[id(launch.kernel)] = name
-        names.append(name)
-        if name not in kernels:
-            kernels[name] = emit_kernel(name, launch.kernel, target, tuned=tuned)
-            if emitted is not None:
-                emitted(kernels[name])
-    return list(kernels.values()), names
+            name = kernel_name(kernel, self.target, tuned.schedule)
+        self._known[id(kernel)] = kernel, name
+        if name not in self.kernels:
+            self.kernels[name] = emit_kernel(name, kernel, self.target, tuned=tuned)
+            if self.emitted is not None:
+                self.emitted(self.kernels[name])
+        return name
 
 
 def emit_kernel(

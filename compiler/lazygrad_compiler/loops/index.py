@@ -10,7 +10,6 @@ whole axes leaves no division behind.  Division rounds down; divisors are positi
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -308,6 +307,15 @@ def substitute(value: Affine, mapping: Mapping[Term, Affine]) -> Affine:
     return result
 
 
+def strides_of(shape: Sequence[int]) -> list[int]:
+    """Row-major strides in elements."""
+    strides, running = [], 1
+    for size in reversed(shape):
+        strides.append(running)
+        running *= size
+    return strides[::-1]
+
+
 def linearize(indices: Sequence[Affine], shape: Sequence[int]) -> Affine:
     """Row-major position."""
     return _linearized(tuple(indices), tuple(shape))
@@ -316,9 +324,9 @@ def linearize(indices: Sequence[Affine], shape: Sequence[int]) -> Affine:
 @functools.lru_cache(REMEMBERED)
 def _linearized(indices: tuple[Affine, ...], shape: tuple[int, ...]) -> Affine:
     result = ZERO
-    for axis, (index, size) in enumerate(zip(indices, shape, strict=True)):
+    for index, stride, size in zip(indices, strides_of(shape), shape, strict=True):
         if size != 1:
-            result = result + index * math.prod(shape[axis + 1 :])
+            result = result + index * stride
     return result
 
 
@@ -331,17 +339,15 @@ def delinearize(position: Affine, shape: Sequence[int]) -> tuple[Affine, ...]:
 
 @functools.lru_cache(REMEMBERED)
 def _delinearized(position: Affine, shape: tuple[int, ...]) -> tuple[Affine, ...]:
-    result, stride = [], 1
-    outermost = next((axis for axis, size in enumerate(shape) if size != 1), -1)
-    for axis in range(len(shape) - 1, -1, -1):
-        size = shape[axis]
+    result, outermost = [], True
+    for stride, size in zip(strides_of(shape), shape, strict=True):
         if size == 1:
             result.append(ZERO)
             continue
         quotient = divide(position, stride)
-        result.append(quotient if axis == outermost else modulo(quotient, size))
-        stride *= size
-    return tuple(result[::-1])
+        result.append(quotient if outermost else modulo(quotient, size))
+        outermost = False
+    return tuple(result)
 
 
 @functools.lru_cache(REMEMBERED)
