@@ -54,6 +54,11 @@ for _batch, _heads_number, _length, _causal in (
         jax_program=_jax_attention(_causal), flops=flops(_batch, _heads_number, _length, _causal),
     )
 register_function(
+    name="attention-causal-bf16-4x8x1024", about="causal attention, 4x8x1024x64, bfloat16",
+    arrays=_heads(4, 8, 1024, 3), program=_attention(True), jax_program=_jax_attention(True),
+    flops=flops(4, 8, 1024, True), dtype="bfloat16", tolerance=5e-2,
+)
+register_function(
     name="attention-idiom-2x12x777", about="softmax(q @ k.mT / 8) @ v, 2x12x777x64, float32",
     arrays=_heads(2, 12, 777, 3), program=_idiom, jax_program=_jax_idiom,
     flops=flops(2, 12, 777, False),

@@ -85,3 +85,20 @@ def test_dropout_of_attention_is_drawn():
     assert not lg.equal(first, second)
     attention.eval()
     assert lg.equal(attention(x, x, x)[0].detach(), attention(x, x, x)[0].detach())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_bfloat16_is_as_accurate_as_torch(causal):
+    """Root mean square errors of output and gradients against float64, both in bfloat16."""
+    random = numpy.random.default_rng(3)
+    exact = [torch.tensor(random.standard_normal((2, 3, 150, 32))).bfloat16().double()
+             for _ in range(4)]
+    found = []
+    for t, dtype in ((lg, lg.bfloat16), (torch, torch.bfloat16), (torch, torch.float64)):
+        q, k, v, g = (t.tensor(each.numpy()).to(dtype).requires_grad_() for each in exact)
+        output = t.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        gradients = t.autograd.grad(output, (q, k, v), g.detach())
+        found.append([each.detach().double().numpy() for each in (output, *gradients)])
+    for ours, theirs, want in zip(*found, strict=True):
+        errors = [numpy.sqrt(((each - want) ** 2).mean()) for each in (ours, theirs)]
+        assert errors[0] <= 1.1 * errors[1]

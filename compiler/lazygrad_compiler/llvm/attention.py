@@ -23,6 +23,7 @@ from lazygrad_compiler.llvm.attention_tiles import (
     LOG2_E,
     Scratch,
     Tiles,
+    in_words,
     power_of,
     round_up,
 )
@@ -38,6 +39,7 @@ from lazygrad_compiler.loops.attention import (
     sizes_of,
 )
 from lazygrad_compiler.loops.kernel import ArrayKernel
+from lazygrad_compiler.loops.products import word_instruction
 from lazygrad_compiler.loops.schedule_arrays import AttentionSchedule
 from lazygrad_compiler.target import Target
 
@@ -68,7 +70,8 @@ def _emit_forward(
     f = module.function(name, "void", PARAMETERS, target.function_attributes)
     pointers, _ = load_arguments(f, len(kernel.buffers))
     sizes = sizes_of(kernel)
-    tiles = Tiles(f, sizes, cut, pointers)
+    dtype = kernel.buffers[0].dtype
+    tiles = Tiles(f, sizes, cut, pointers, word_instruction(dtype, dtype, target))
     everything = operands(kernel)
     written = kernel.step.split()[1:]
     read = everything[: len(everything) - len(written)]
@@ -110,7 +113,12 @@ class _Forward:
         if dropout is not None and state is not None and self.with_output:
             self.kept = Kept(tiles, dropout, state, scratch)
         self.keys = self.values = None
-        if scalar.is_narrow(self.k.dtype):
+        if tiles.instruction:
+            wide = round_up(sizes.value_width, 2 * cut.lanes)
+            self.values = scratch.take((cut.block // 2 + 1) * wide)
+            if not in_words(self.k):
+                self.keys = scratch.take(cut.block * round_up(sizes.width, 2 * cut.lanes) // 2)
+        elif scalar.is_narrow(self.k.dtype):
             self.keys = scratch.take(cut.block * round_up(sizes.width, cut.lanes))
             self.values = scratch.take(cut.block * round_up(sizes.value_width, cut.lanes))
 
@@ -131,8 +139,12 @@ class _Forward:
             begin = loop.index
             stop = tiles.least(f.add(begin, cut.block), end)
             count = f.sub(stop, begin)
-            keys = tiles.in_place_or_copied(self.k, shared, begin, count, self.keys)
-            tiles.scores(keys, sizes.width, self.queries, self.scores, begin, stop)
+            factor = sizes.scale * LOG2_E
+            if tiles.instruction:
+                keys = tiles.rows_of_words(self.k, shared, begin, count, self.keys)
+            else:
+                keys = tiles.in_place_or_copied(self.k, shared, begin, count, self.keys)
+            tiles.scores(keys, sizes.width, self.queries, self.scores, begin, stop, factor)
             if self.mask is not None:
                 tiles.apply_mask(self.mask, own, first, self.scores, begin, stop)
             if sizes.causal:
@@ -145,7 +157,14 @@ class _Forward:
             if self.kept is not None:
                 self.kept.draw(*own, first, begin, count)
             totals = self._weights(shifts, totals, count)
-            if self.with_output:
+            if self.with_output and tiles.instruction:
+                assert self.values is not None
+                stride = tiles.copy_woven(self.v, shared, begin, count, self.values, sizes.keys)
+                tiles.add_weighted(
+                    (self.values, stride), sizes.value_width, self.scores,
+                    f.lshr(f.add(count, 1), 1), self.sums, factors, 2 * cut.strip,
+                )
+            elif self.with_output:
                 values = tiles.in_place_or_copied(self.v, shared, begin, count, self.values)
                 tiles.add_weighted(
                     values, sizes.value_width, self.scores, count, self.sums, factors
@@ -173,9 +192,13 @@ class _Forward:
         return new, [f.select(f.fcmp("oeq", top, none), 0.0, top) for top in new]
 
     def _weights(self, shifts: list[Value], totals: list[Value], count: Value) -> list[Value]:
-        """Scores become weights in place; gives the totals with theirs."""
+        """Scores become weights in place, those of two keys words in place of the first; gives the
+        totals with theirs.
+        """
         tiles = self.tiles
         f, cut = tiles.f, tiles.cut
+        if tiles.instruction:
+            return self._weights_in_words(shifts, totals, count)
         with f.loop(0, count, 1, totals, "weight") as loop:
             row = tiles.at(self.scores, f.mul(loop.index, cut.strip))
             loop.next = []
@@ -186,6 +209,32 @@ class _Forward:
                 if self.kept is not None:
                     weight = self.kept.dropped(self.kept.kept(loop.index, number), weight)
                 tiles.store(weight, row, number * cut.lanes)
+        return loop.results
+
+    def _weights_in_words(
+        self, shifts: list[Value], totals: list[Value], count: Value
+    ) -> list[Value]:
+        tiles = self.tiles
+        f, cut = tiles.f, tiles.cut
+        zero = const(tiles.vector, 0)
+        with f.loop(0, count, 2, totals, "weight") as loop:
+            row = tiles.at(self.scores, f.mul(loop.index, cut.strip))
+            second = f.add(loop.index, 1)
+            inside = f.icmp("slt", second, count)
+            loop.next = []
+            for number, total in enumerate(loop.carried):
+                column = number * cut.lanes
+                weights = []
+                for key, place in ((loop.index, column), (second, cut.strip + column)):
+                    weight = power_of(f, f.fsub(tiles.load(row, place), shifts[number]))
+                    if key is second:
+                        weight = f.select(inside, weight, zero)
+                    total = f.fadd(total, weight)
+                    if self.kept is not None:
+                        weight = self.kept.dropped(self.kept.kept(key, number), weight)
+                    weights.append(weight)
+                tiles.store(tiles.pairs(*weights), row, column)
+                loop.next.append(total)
         return loop.results
 
     def _reciprocal(self, total: Value) -> Value:

@@ -27,6 +27,7 @@ from lazygrad_compiler.llvm.attention_tiles import (
     LOG2_E,
     Scratch,
     Tiles,
+    in_words,
     power_of,
     round_up,
 )
@@ -41,6 +42,7 @@ from lazygrad_compiler.loops.attention import (
     sizes_of,
 )
 from lazygrad_compiler.loops.kernel import ArrayKernel
+from lazygrad_compiler.loops.products import word_instruction
 from lazygrad_compiler.target import Target
 
 Head = tuple[Value, Value]
@@ -52,7 +54,8 @@ def emit_backward(
     f = module.function(name, "void", PARAMETERS, target.function_attributes)
     pointers, _ = load_arguments(f, len(kernel.buffers))
     sizes = sizes_of(kernel)
-    tiles = Tiles(f, sizes, cut, pointers)
+    dtype = kernel.buffers[0].dtype
+    tiles = Tiles(f, sizes, cut, pointers, word_instruction(dtype, dtype, target))
     written = kernel.step.split()[1:]
     everything = operands(kernel)
     read = everything[: len(everything) - len(written)]
@@ -141,7 +144,16 @@ class _Backward:
         if dropout is not None and state is not None:
             self.kept = Kept(tiles, dropout, state, scratch)
         self.keys = self.values = None
-        if scalar.is_narrow(self.k.dtype):
+        if tiles.instruction:
+            twice = 2 * cut.lanes
+            wide, value_wide = (round_up(size, twice) for size in (sizes.width, sizes.value_width))
+            self.woven_keys = scratch.take((cut.block // 2 + 1) * wide)
+            self.slope_words = scratch.take((cut.block // 2 + 1) * cut.strip)
+            if not in_words(self.k):
+                self.keys = scratch.take(cut.block * wide // 2)
+            if not in_words(self.v):
+                self.values = scratch.take(cut.block * value_wide // 2)
+        elif scalar.is_narrow(self.k.dtype):
             self.keys = scratch.take(cut.block * self.row)
             self.values = scratch.take(cut.block * self.value_row)
 
@@ -172,14 +184,14 @@ class _Backward:
         tiles.pack_transposed(self.q, own, first, self.queries, sizes.scale * LOG2_E)
         if self.with_scores:
             tiles.pack_transposed(self.g, own, first, self.cotangents, 1.0)
-        if "k" in self.results:
-            tiles.copy_rows(
-                self.q, own, first, cut.strip, self.query_rows, self.row, sizes.queries
-            )
-        if "v" in self.results:
-            tiles.copy_rows(
-                self.g, own, first, cut.strip, self.cotangent_rows, self.value_row, sizes.queries
-            )
+        for name, operand, place, row in (
+            ("k", self.q, self.query_rows, self.row),
+            ("v", self.g, self.cotangent_rows, self.value_row),
+        ):
+            if name in self.results and tiles.instruction:
+                tiles.copy_woven(operand, own, first, cut.strip, place, sizes.queries)
+            elif name in self.results:
+                tiles.copy_rows(operand, own, first, cut.strip, place, row, sizes.queries)
         if "q" in self.results:
             tiles.clear(self.query_sums, sizes.width * cut.strip)
         rows = self._statistics(own, first)
@@ -224,47 +236,95 @@ class _Backward:
         tiles = self.tiles
         f, sizes, cut = tiles.f, tiles.sizes, tiles.cut
         count = f.sub(stop, begin)
-        keys = tiles.in_place_or_copied(self.k, shared, begin, count, self.keys)
-        tiles.scores(keys, sizes.width, self.queries, self.weights, begin, stop)
+        read = tiles.rows_of_words if tiles.instruction else tiles.in_place_or_copied
+        keys = read(self.k, shared, begin, count, self.keys)
+        factor = sizes.scale * LOG2_E
+        tiles.scores(keys, sizes.width, self.queries, self.weights, begin, stop, factor)
         if self.mask is not None:
             tiles.apply_mask(self.mask, own, first, self.weights, begin, stop)
         if sizes.causal:
             tiles.forbid_later(self.weights, begin, stop, first)
         if self.with_scores:
-            values = tiles.in_place_or_copied(self.v, shared, begin, count, self.values)
+            values = read(self.v, shared, begin, count, self.values)
             tiles.scores(values, sizes.value_width, self.cotangents, self.slopes, begin, stop)
         if self.kept is not None:
             self.kept.draw(*own, first, begin, count)
-        with f.loop(0, count, 1, hint="weight") as loop:
-            place = f.mul(loop.index, cut.strip)
-            weights, slopes = tiles.at(self.weights, place), tiles.at(self.slopes, place)
-            for number, row in enumerate(rows):
-                column = number * cut.lanes
-                weight = power_of(f, f.fsub(tiles.load(weights, column), row.shift))
-                kept = None if self.kept is None else self.kept.kept(loop.index, number)
-                if self.with_scores:
-                    inner = tiles.load(slopes, column)
-                    if self.kept is not None and kept is not None:
-                        inner = self.kept.dropped(kept, inner)
-                    slope = f.fmul(weight, f.fsub(inner, row.delta))
-                    if self.mask is not None and self.mask.dtype is dtypes.bool_:
-                        # nothing flows to a score that was replaced, whatever delta is
-                        none = f.fcmp("oeq", weight, const(tiles.vector, 0))
-                        slope = f.select(none, 0.0, slope)
-                    tiles.store(slope, slopes, column)
-                if not sizes.empty_is_zero:
-                    weight = f.fadd(weight, row.excess)
-                if self.kept is not None and kept is not None:
-                    weight = self.kept.dropped(kept, weight)
-                tiles.store(weight, weights, column)
+        if tiles.instruction:
+            self._weights_in_words(rows, count)
+        else:
+            with f.loop(0, count, 1, hint="weight") as loop:
+                place = f.mul(loop.index, cut.strip)
+                for number, row in enumerate(rows):
+                    at = f.add(place, number * cut.lanes)
+                    weight, slope = self._weight(loop.index, number, row)
+                    if slope is not None:
+                        tiles.store(slope, self.slopes, at)
+                    tiles.store(weight, self.weights, at)
         if "v" in self.results:
             self._add_rows(
                 self.weights, self.cotangent_rows, self.value_row, self.value_sums, begin, stop
             )
         if "k" in self.results:
             self._add_rows(self.slopes, self.query_rows, self.row, self.key_sums, begin, stop)
-        if "q" in self.results:
+        if "q" in self.results and tiles.instruction:
+            stride = tiles.copy_woven(self.k, shared, begin, count, self.woven_keys, sizes.keys)
+            words = f.lshr(f.add(count, 1), 1)
+            tiles.add_weighted(
+                (self.woven_keys, stride), sizes.width, self.slope_words, words, self.query_sums,
+                None,
+            )
+        elif "q" in self.results:
             tiles.add_weighted(keys, sizes.width, self.slopes, count, self.query_sums, None)
+
+    def _weight(self, key: Value, number: int, row: _Rows) -> tuple[Value, Value | None]:
+        """Of a key of the block and a vector of queries: what dropout leaves of the weights, and,
+        where it is wanted, the gradients of the scores.
+        """
+        tiles = self.tiles
+        f, cut = tiles.f, tiles.cut
+        place = f.add(f.mul(key, cut.strip), number * cut.lanes)
+        weight = power_of(f, f.fsub(tiles.load(self.weights, place), row.shift))
+        kept = None if self.kept is None else self.kept.kept(key, number)
+        slope = None
+        if self.with_scores:
+            inner = tiles.load(self.slopes, place)
+            if self.kept is not None and kept is not None:
+                inner = self.kept.dropped(kept, inner)
+            slope = f.fmul(weight, f.fsub(inner, row.delta))
+            if self.mask is not None and self.mask.dtype is dtypes.bool_:
+                # nothing flows to a score that was replaced, whatever delta is
+                none = f.fcmp("oeq", weight, const(tiles.vector, 0))
+                slope = f.select(none, 0.0, slope)
+        if not tiles.sizes.empty_is_zero:
+            weight = f.fadd(weight, row.excess)
+        if self.kept is not None and kept is not None:
+            weight = self.kept.dropped(kept, weight)
+        return weight, slope
+
+    def _weights_in_words(self, rows: list[_Rows], count: Value) -> None:
+        """Weights and slopes as rows of bfloat16, in place of the scores' first halves, and slopes
+        as words of two keys.
+        """
+        tiles = self.tiles
+        f, cut = tiles.f, tiles.cut
+        with f.loop(0, count, 2, hint="weight") as loop:
+            second = f.add(loop.index, 1)
+            inside = f.icmp("slt", second, count)
+            for number, row in enumerate(rows):
+                slopes = []
+                for key in (loop.index, second):
+                    weight, slope = self._weight(key, number, row)
+                    place = f.mul(key, cut.strip)
+                    for value, target in ((weight, self.weights), (slope, self.slopes)):
+                        if value is not None:
+                            address = f.offset(tiles.at(target, place), number * cut.lanes, "i16")
+                            f.store(tiles.rounded(value), address, 2)
+                    if slope is not None:
+                        slopes.append(slope)
+                if slopes:
+                    slopes[1] = f.select(inside, slopes[1], const(tiles.vector, 0))
+                    place = f.add(f.mul(f.lshr(loop.index, 1), cut.strip), number * cut.lanes)
+                    tiles.store(tiles.pairs(*slopes), self.slope_words, place)
 
     def _add_rows(
         self, weights: Value, rows: Value, width: int, sums: Value, begin: Value, stop: Value
@@ -276,6 +336,7 @@ class _Backward:
         def tile(key: Value, height: int) -> None:
             left = tiles.at(weights, f.mul(f.sub(key, begin), cut.strip))
             target = tiles.at(sums, f.mul(key, width))
+            stride = round_up(width, 2 * cut.lanes) if tiles.instruction else width
 
             def columns(column: Value, vectors: int) -> None:
                 place = tiles.at(target, column)
@@ -284,10 +345,10 @@ class _Backward:
                 ]
                 totals = tiles.product(
                     (left, cut.strip, 1),
-                    (tiles.at(rows, column), width),
+                    (tiles.at(rows, column), stride),
                     height,
                     vectors,
-                    cut.strip,
+                    cut.strip // 2 if tiles.instruction else cut.strip,
                     [tiles.load(place, spot) for spot in spots],
                 )
                 for spot, total in zip(spots, totals, strict=True):

@@ -36,7 +36,7 @@ from lazygrad_compiler.llvm.attention_tiles import (
     power_of,
     round_up,
 )
-from lazygrad_compiler.llvm.builder import Module, Value, const, vector_of
+from lazygrad_compiler.llvm.builder import Module, Value, const
 from lazygrad_compiler.llvm.contraction_words import add_products
 from lazygrad_compiler.llvm.loops import PARAMETERS, load_arguments
 from lazygrad_compiler.llvm.transpose import sums_of_lanes
@@ -170,7 +170,7 @@ class _Decode:
             for begin, end, mask in tiles.columns(tiles.sizes.width, self.across):
                 with f.loop(begin, end, self.across, hint="pack") as loop:
                     if self.instruction:
-                        words = self._bits(f.offset(source, loop.index, type_), mask)
+                        words = tiles.words(f.offset(source, loop.index, type_), mask)
                         f.store(words, f.offset(place, loop.index, type_), 4)
                     else:
                         value = tiles.read(source, loop.index, self.q.dtype, mask)
@@ -179,16 +179,6 @@ class _Decode:
             tiles.store(const(tiles.vector, -math.inf), self.tops, lane)
             tiles.store(const(tiles.vector, 0), self.totals, lane)
         tiles.clear(self.sums, self.rows * self.value_width)
-
-    def _bits(self, address: Value, mask: Value | None) -> Value:
-        """Two vectors of bfloat16 as one of words; zeros where masked off."""
-        f, lanes = self.tiles.f, self.tiles.cut.lanes
-        type_ = vector_of("i16", 2 * lanes)
-        if mask is None:
-            bits = f.load(type_, address, 2)
-        else:
-            bits = f.masked_load(type_, address, 2, mask, const(type_, 0))
-        return f.bitcast(bits, vector_of("i32", lanes))
 
     # ---- scores
 
@@ -263,13 +253,13 @@ class _Decode:
         tiles = self.tiles
         f, type_ = tiles.f, scalar.memory_type(self.k.dtype)
         if self.instruction:
-            own = [self._bits(f.offset(query, at, type_), None) for query in queries]
+            own = [tiles.words(f.offset(query, at, type_), None) for query in queries]
         else:
             own = [tiles.load(query, at) for query in queries]
         changed = list(sums)
         for number, place in enumerate(places):
             if self.instruction:
-                key = self._bits(f.offset(place, at, type_), mask)
+                key = tiles.words(f.offset(place, at, type_), mask)
             else:
                 key = tiles.read(place, at, self.k.dtype, mask)
             for row, query in enumerate(own):
@@ -447,7 +437,7 @@ class _Decode:
             if not self.paired:
                 found.append(tiles.read(place, at, self.v.dtype, mask))
                 continue
-            words = self._bits(f.offset(place, at, type_), mask)
+            words = tiles.words(f.offset(place, at, type_), mask)
             for half in (f.shl(words, 16), f.and_(words, 0xFFFF0000)):
                 found.append(f.bitcast(half, tiles.vector))
         return found

@@ -15,6 +15,7 @@ from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Function, Value, const, const_lanes, vector_of
+from lazygrad_compiler.llvm.contraction_words import add_products, rounded
 from lazygrad_compiler.llvm.elementary_lanes import Lanes, nearest, polynomial, scale, select
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.attention import VECTORS, Cut, Operand, Sizes
@@ -32,6 +33,11 @@ def power_of(f: Function, score: Value) -> Value:
     n = nearest(x, 1.0)
     r = x - n.number
     return scale(r * polynomial("exp2", r) + 1.0, n).value
+
+
+def in_words(operand: Operand) -> bool:
+    """Whether rows are read as words of two neighbours where they lie."""
+    return operand.shape[3] % 2 == 0 and operand.strides[2] % 2 == 0
 
 
 def round_up(value: int, step: int) -> int:
@@ -60,6 +66,8 @@ class Tiles:
     sizes: Sizes
     cut: Cut
     pointers: list[Value]
+    instruction: str = ""
+    """What multiplies words of two bfloat16; "" where numbers are made wide before."""
 
     @property
     def element(self) -> str:
@@ -115,6 +123,28 @@ class Tiles:
             value = f.masked_load(type_, address, dtype.itemsize, mask, const(type_, 0))
         return self.widened(value, dtype)
 
+    def words(self, address: Value, mask: Value | None) -> Value:
+        """Two vectors of 16-bit numbers as one of words; zeros where masked off."""
+        f, lanes = self.f, self.cut.lanes
+        type_ = vector_of("i16", 2 * lanes)
+        if mask is None:
+            bits = f.load(type_, address, 2)
+        else:
+            bits = f.masked_load(type_, address, 2, mask, const(type_, 0))
+        return f.bitcast(bits, vector_of("i32", lanes))
+
+    def rounded(self, value: Value) -> Value:
+        """A vector of float as the bits of bfloat16."""
+        found = rounded(self.f, self.instruction, value)
+        return scalar.narrow(self.f, value, dtypes.bfloat16) if found is None else found
+
+    def pairs(self, first: Value, second: Value) -> Value:
+        """Words of the lanes of two vectors of float, rounded to bfloat16."""
+        f, lanes = self.f, self.cut.lanes
+        both = self.rounded(f.shuffle(first, second, range(2 * lanes)))
+        woven = f.shuffle(both, None, [lane // 2 + lanes * (lane % 2) for lane in range(2 * lanes)])
+        return f.bitcast(woven, vector_of("i32", lanes))
+
     def widened(self, value: Value, dtype: DType) -> Value:
         if dtype is dtypes.bool_:
             return value
@@ -149,16 +179,25 @@ class Tiles:
     def pack_transposed(
         self, operand: Operand, head: Sequence[Value], first: Value, target: Value, factor: float
     ) -> None:
-        """A strip of rows, times a factor, as (width, strip); rows beyond the end repeat it."""
+        """A strip of rows, times a factor, as (width, strip); rows beyond the end repeat it.  As
+        words, each of two neighbours along the width, they stay as they are.
+        """
         f, cut = self.f, self.cut
         count, width = operand.shape[2:]
+        across = cut.lanes * (2 if self.instruction else 1)
         for column in range(0, cut.strip, cut.lanes):
             rows = [
                 self.address(operand, *head, self.least(f.add(first, column + lane), count - 1))
                 for lane in range(cut.lanes)
             ]
-            for begin, end, mask in self.columns(width):
-                with f.loop(begin, end, cut.lanes, hint="pack") as loop:
+            for begin, end, mask in self.columns(width, across):
+                with f.loop(begin, end, across, hint="pack") as loop:
+                    if self.instruction:
+                        read = [self.words(f.offset(row, loop.index, "i16"), mask) for row in rows]
+                        place = self.at(target, f.add(f.mul(loop.index, cut.strip // 2), column))
+                        for lane, value in enumerate(transpose(f, read)):
+                            self.store(value, place, lane * cut.strip)
+                        continue
                     read = [self.read(row, loop.index, operand.dtype, mask) for row in rows]
                     place = self.at(target, f.add(f.mul(loop.index, cut.strip), column))
                     for lane, value in enumerate(transpose(f, read)):
@@ -233,6 +272,58 @@ class Tiles:
         self.copy_rows(operand, head, first, count, scratch, stride)
         return scratch, stride
 
+    def rows_of_words(
+        self, operand: Operand, head: Sequence[Value], first: Value, count: Value,
+        scratch: Value | None,
+    ) -> tuple[Value, int]:
+        """(address, row stride) of a block of rows in words of two neighbours; see `in_words`."""
+        f, lanes = self.f, self.cut.lanes
+        if scratch is None:
+            return self.address(operand, *head, first), operand.strides[2] // 2
+        width = operand.shape[3]
+        stride = round_up(width, 2 * lanes) // 2
+        with f.loop(0, count, 1, hint="copy.row") as rows:
+            source = self.address(operand, *head, f.add(first, rows.index))
+            place = self.at(scratch, f.mul(rows.index, stride))
+            for begin, end, mask in self.columns(width, 2 * lanes):
+                with f.loop(begin, end, 2 * lanes, hint="copy") as loop:
+                    value = self.words(f.offset(source, loop.index, "i16"), mask)
+                    f.store(value, f.offset(place, loop.index, "i16"), 4)
+        return scratch, stride
+
+    def copy_woven(
+        self, operand: Operand, head: Sequence[Value], first: Value, count: Value | int,
+        target: Value, limit: Value | int,
+    ) -> int:
+        """Rows as words of two neighbouring rows, (rows / 2, width): zeros in rows from `limit` on
+        and behind the width.  Gives the stride.
+        """
+        f, lanes = self.f, self.cut.lanes
+        width, last = operand.shape[3], operand.shape[2] - 1
+        stride = round_up(width, 2 * lanes)
+        woven = [lane // 2 + 2 * lanes * (lane % 2) for lane in range(4 * lanes)]
+        type_ = vector_of("i16", 2 * lanes)
+        with f.loop(0, count, 2, hint="weave.row") as rows:
+            numbers = [f.add(f.add(first, rows.index), step) for step in (0, 1)]
+            inside = [f.icmp("slt", number, limit) for number in numbers]
+            sources = [self.address(operand, *head, self.least(n, last)) for n in numbers]
+            place = self.at(target, f.mul(rows.index, stride // 2))
+            for begin, end, mask in self.columns(width, 2 * lanes):
+                with f.loop(begin, end, 2 * lanes, hint="weave") as loop:
+                    a, b = (
+                        f.select(
+                            flag,
+                            f.bitcast(self.words(f.offset(s, loop.index, "i16"), mask), type_),
+                            const(type_, 0),
+                        )
+                        for s, flag in zip(sources, inside, strict=True)
+                    )
+                    for half in (0, 1):
+                        order = woven[2 * lanes * half : 2 * lanes * (half + 1)]
+                        words = f.bitcast(f.shuffle(a, b, order), vector_of("i32", lanes))
+                        self.store(words, place, f.add(loop.index, half * lanes))
+        return stride
+
     # ---- the register tile
 
     def product(
@@ -247,7 +338,7 @@ class Tiles:
         """start[i, j] + the sum over t < count of left[i, t] * right[t, j]: rows x vectors sums.
 
         left: address, stride of i, stride of t; an element is broadcast.  right: address, stride of
-        t; j counts vectors.
+        t; j counts vectors.  Where there is an instruction for words, elements are words.
         """
         f = self.f
         unroll = 4
@@ -275,19 +366,24 @@ class Tiles:
         f, lanes = self.f, self.cut.lanes
         left_pointer, row_stride, step_stride = left
         right_pointer, right_stride = right
+        element = "i32" if self.instruction else self.element
+        align = 2 if self.instruction else self.itemsize
         with f.loop(begin, end, unroll, start, "k") as loop:
             sums = list(loop.carried)
             left_base = self.at(left_pointer, f.mul(loop.index, step_stride))
             right_base = self.at(right_pointer, f.mul(loop.index, right_stride))
             for step in range(unroll):
+                type_ = vector_of(element, lanes)
                 columns = [
-                    self.load(right_base, step * right_stride + j * lanes) for j in range(vectors)
+                    f.load(type_, self.at(right_base, step * right_stride + j * lanes), align)
+                    for j in range(vectors)
                 ]
                 for i in range(rows):
                     place = self.at(left_base, i * row_stride + step * step_stride)
-                    value = f.splat(f.load(self.element, place, self.itemsize), lanes)
+                    value = f.splat(f.load(element, place, align), lanes)
                     for j, column in enumerate(columns):
-                        sums[i * vectors + j] = f.fma(value, column, sums[i * vectors + j])
+                        spot = i * vectors + j
+                        sums[spot] = add_products(f, self.instruction, sums[spot], value, column)
             loop.next = sums
         return loop.results
 
@@ -314,9 +410,11 @@ class Tiles:
 
     def scores(
         self, keys: tuple[Value, int], width: int, queries: Value, target: Value,
-        first: Value, end: Value,
+        first: Value, end: Value, factor: float = 1.0,
     ) -> None:
-        """target (keys, strip) = keys (keys, width) times queries (width, strip), of one block."""
+        """target (keys, strip) = keys (keys, width) times queries (width, strip), of one block;
+        times a factor where they are words.
+        """
         f, cut = self.f, self.cut
         pointer, stride = keys
         zero = const(self.vector, 0)
@@ -330,12 +428,14 @@ class Tiles:
                     (self.at(queries, column), cut.strip),
                     rows,
                     VECTORS,
-                    width,
+                    -(-width // 2) if self.instruction else width,
                     [zero] * (rows * VECTORS),
                 )
                 place = self.at(target, f.add(f.mul(row, cut.strip), column))
                 for number, total in enumerate(sums):
                     i, j = divmod(number, VECTORS)
+                    if self.instruction and factor != 1.0:
+                        total = f.fmul(total, factor)
                     self.store(total, place, i * cut.strip + j * cut.lanes)
 
             self.key_tiles(first, end, tile)
@@ -348,9 +448,10 @@ class Tiles:
         count: Value,
         target: Value,
         factors: Sequence[Value] | None,
+        stride_of_weights: int = 0,
     ) -> None:
         """target (width, strip) = target * factors + rows (keys, width) transposed times weights
-        (keys, strip).
+        (keys, strip); words are of two keys, and count is the number of words.
         """
         f, cut = self.f, self.cut
         pointer, stride = rows_of
@@ -370,7 +471,7 @@ class Tiles:
                         start.append(value)
                 sums = self.product(
                     (self.at(pointer, first), 1, stride),
-                    (self.at(weights, column), cut.strip),
+                    (self.at(weights, column), stride_of_weights or cut.strip),
                     rows,
                     VECTORS,
                     count,
