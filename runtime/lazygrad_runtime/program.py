@@ -181,13 +181,13 @@ class IndexOutOfRange(IndexError):
         launch, check = self.report[4:6]
         location = launches[launch].checks[check]
         name = location.operation if isinstance(location, Named) else self.op
-        kind = IndexError if broken_by(self.report[1]) is None else RequirementBroken
+        kind = IndexError if broken_by(*self.report[1:3]) is None else RequirementBroken
         return kind(self._message(name, location))
 
     def _message(self, name: str, location: Location) -> str:
         _, index, size, axis = self.report[:4]
         lines = ", ".join(f"{file.rsplit('/', 1)[-1]}:{line}" for file, line in location)
-        broken = broken_by(index)
+        broken = broken_by(index, size)
         if broken is not None:
             return f"[{name}] " + broken.replace(".", f" ({lines}).", 1)
         legal = f"The largest is {size - 1}."

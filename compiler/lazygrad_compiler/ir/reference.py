@@ -507,7 +507,7 @@ def check_indices(
         bad = (index < -size) | (index >= size)
         if bad.any():
             name = node.location.operation if isinstance(node.location, Named) else node.op
-            broken = broken_by(int(index[bad].flat[0]))
+            broken = broken_by(int(index[bad].flat[0]), size)
             if broken is not None:
                 raise IndexOutOfRange(f"[{name}] {broken}")
             raise IndexOutOfRange(

@@ -1,8 +1,9 @@
 """What values an operation takes, checked while the program runs.
 
 A requirement rides in the graph as the check of an index: where a value breaks it, an index into a
-table of one element is that requirement's number, which no other index is, and where not, 0.  So it
-costs a comparison, needs no op of its own, and is reported as an index out of range is: by the
+table of one element is that requirement's number, and where not, 0.  Numbers are far beyond any
+array and nowhere near a round one, so that no index that a program comes by is taken for one.  So
+it costs a comparison, needs no op of its own, and is reported as an index out of range is: by the
 thread that meets it first, with the operation and the user's line.
 """
 
@@ -31,7 +32,7 @@ REQUIREMENTS = (
 end: their numbers are in programs on disk.
 """
 
-_FIRST = -(2**62)
+_FIRST = -(2**62) - 0x2B6C_9F13_5A81
 
 
 def index_of(requirement: str) -> int:
@@ -39,7 +40,9 @@ def index_of(requirement: str) -> int:
     return _FIRST - REQUIREMENTS.index(requirement)
 
 
-def broken_by(index: int) -> str | None:
-    """The requirement that an index out of range stands for; None where it is an index."""
+def broken_by(index: int, size: int) -> str | None:
+    """The requirement that an index out of range, of an axis of that size, stands for; None where
+    it is an index.
+    """
     number = _FIRST - index
-    return REQUIREMENTS[number] if 0 <= number < len(REQUIREMENTS) else None
+    return REQUIREMENTS[number] if size == 1 and 0 <= number < len(REQUIREMENTS) else None
