@@ -8,7 +8,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lazygrad.cli import FINDING, OK, SCHEMA_VERSION
+from lazygrad.cli import FINDING, OK, SCHEMA_VERSION, UsageError
 from lazygrad.cli.cache import print_json
 from lazygrad.cli.scripts import (
     add_script,
@@ -21,7 +21,7 @@ from lazygrad.dump.options import counted
 
 if TYPE_CHECKING:
     from lazygrad.explain.recompile import Recompile
-    from lazygrad.explain.watch import Seen
+    from lazygrad.explain.watch import Seen, Watch
 
 DESCRIPTION = """\
 Runs SCRIPT and explains the programs that were compiled for it (or taken from the cache).
@@ -34,7 +34,10 @@ Runs SCRIPT and explains the programs that were compiled for it (or taken from t
   memory     what each program holds while it runs, kernel by kernel: the peak, and the lines whose
              values it is made of; --svg FILE draws the largest program
   schedule   by which schedule each kernel runs; whether `lazygrad tune` chose it, and why what it
-             found is not used
+             found is not used; on a GPU by which template, and why
+
+With --target cuda:ARCH (not for `recompile`) the script runs here, and what is explained is code
+for that GPU, which need not be there.
 
 Exit code: 0; 1 where the script failed, where `recompile` found one, or where `fusion` met a pair
 without a reason.
@@ -44,6 +47,7 @@ EPILOG = """\
 Examples:
   lazygrad explain fusion train.py --epochs 1
   lazygrad explain memory train.py --svg memory.svg
+  lazygrad explain schedule train.py --target cuda:sm_90a
 """
 
 
@@ -65,6 +69,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         add_script(sub)
         sub.add_argument("--json", action="store_true",
                          help=f"as JSON (schema_version {SCHEMA_VERSION})")
+        if name != "recompile":
+            sub.add_argument("--target", metavar="cuda:ARCH", default="",
+                             help="explain the code for that GPU")
         if name == "memory":
             sub.add_argument("--svg", metavar="FILE", help="draw the largest program's memory")
         sub.set_defaults(run=action)
@@ -74,10 +81,20 @@ def _heading(seen: Seen) -> str:
     return f"==== program {seen.number:03}: {seen.about} ===="
 
 
+def _watch(options: argparse.Namespace) -> Watch:
+    """A watch that looks at programs as code for what was asked for."""
+    from lazygrad.dump.options import OptionError, find_target
+    from lazygrad.explain.watch import Watch
+    try:
+        find_target(options.target)
+    except OptionError as error:
+        raise UsageError(str(error)) from None
+    return Watch(target=options.target)
+
+
 def explain_fusion(options: argparse.Namespace) -> int:
     from lazygrad.explain import fusion
-    from lazygrad.explain.watch import Watch
-    watch = Watch()
+    watch = _watch(options)
     succeeded = run_watched(options, watch)
     found = [(seen, fusion.describe(seen.stages), fusion.describe_again(seen.stages))
              for seen in watch.programs]
@@ -133,9 +150,8 @@ def explain_recompile(options: argparse.Namespace) -> int:
 
 def explain_memory(options: argparse.Namespace) -> int:
     from lazygrad.explain import memory
-    from lazygrad.explain.watch import Watch
     check_writable(options.svg)
-    watch = Watch()
+    watch = _watch(options)
     succeeded = run_watched(options, watch)
     found = [(seen, memory.describe(seen.stages)) for seen in watch.programs]
     if options.json:
@@ -155,8 +171,7 @@ def explain_memory(options: argparse.Namespace) -> int:
 
 def explain_schedule(options: argparse.Namespace) -> int:
     from lazygrad.explain import schedules
-    from lazygrad.explain.watch import Watch
-    watch = Watch()
+    watch = _watch(options)
     succeeded = run_watched(options, watch)
     found = [(seen, schedules.describe(seen.stages)) for seen in watch.programs]
     if options.json:

@@ -104,7 +104,8 @@ class Dump:
             self.from_disk += 1
         if stages is None or self.options.target:
             tuning = None if self.options.target else artifact.tuning
-            stages = lower(graph, find_target(self.options.target), tuning)
+            target = find_target(self.options.target or artifact.device)
+            stages = lower(graph, target, tuning)
         stages.gradients = tuple(self._backward.calls)
         number, self.count = self.count, self.count + 1
         if self.options.selection:

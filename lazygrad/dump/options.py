@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import shlex
 from collections.abc import Iterable
@@ -32,12 +33,17 @@ class UnknownStage(OptionError):
 
 
 def find_target(name: str) -> AnyTarget:
-    """The target of that name, "" for this machine.  Raises OptionError with those there are."""
+    """The target of that name, "" for this machine, "cuda" for its device; with tf32 where that is
+    switched on.  Raises OptionError with those there are.
+    """
     from lazygrad_compiler.cuda_target import UnknownArchitecture, cuda_target
-    from lazygrad_compiler.target import host
+    from lazygrad_runtime.placed import target_of
+    from lazygrad_runtime.precision import precision
 
+    if name in ("", "cpu", "cuda"):
+        return target_of(name or "cpu")
     try:
-        return cuda_target(name) if name else host()
+        return dataclasses.replace(cuda_target(name), tf32=precision.tf32)
     except UnknownArchitecture as error:
         raise OptionError(f"--target: {error}") from None
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from lazygrad.dump.options import find_target
 from lazygrad_compiler.artifact import Artifact
 from lazygrad_compiler.ir.node import Graph
 from lazygrad_compiler.pipeline import Stages, lower
-from lazygrad_compiler.target import host
 from lazygrad_runtime import store
 from lazygrad_runtime.memory import Buffer
+from lazygrad_runtime.placed import target_of
 from lazygrad_runtime.program import Program, forget_programs
 
 Run = Callable[[Sequence[Buffer], Mapping[int, Buffer] | None], list[Buffer]]
@@ -37,7 +38,8 @@ class Seen:
     def stages(self) -> Stages:
         """A program from the disk is lowered again, which gives the same kernels."""
         if self.lowered is None:
-            self.lowered = lower(self.graph, host(), self.artifact.tuning)
+            target = target_of(self.artifact.device)
+            self.lowered = lower(self.graph, target, self.artifact.tuning)
         return self.lowered
 
     @property
@@ -49,13 +51,16 @@ class Seen:
 class Watch:
     """on_program: called with each new program.  on_run: called as on_run(seen, program, inputs,
     donated, run) in place of each run; it calls `run(inputs, donated)` and gives its results.
+    target: the name of what programs are looked at as code for, if it is not what they run on.
     """
 
     def __init__(self, on_program: Callable[[Seen], None] | None = None,
-                 on_run: Callable[..., list[Buffer]] | None = None) -> None:
+                 on_run: Callable[..., list[Buffer]] | None = None,
+                 target: str = "") -> None:
         self.programs: list[Seen] = []
         self.on_program = on_program
         self.on_run = on_run
+        self.target = target
         self._by_artifact: dict[int, Seen] = {}
         self._ordinary: Any = None
 
@@ -84,7 +89,10 @@ class Watch:
         store.compile_callbacks.remove(self._compiled)
 
     def _compiled(self, graph: Graph, stages: Stages | None, artifact: Artifact) -> None:
-        seen = Seen(len(self.programs), graph, artifact, stages is None, stages)
+        from_disk = stages is None
+        if self.target:
+            stages = lower(graph, find_target(self.target))
+        seen = Seen(len(self.programs), graph, artifact, from_disk, stages)
         self.programs.append(seen)
         self._by_artifact[id(artifact)] = seen
         if self.on_program is not None:

@@ -638,3 +638,29 @@ def test_help_has_examples(command: str, call: Call) -> None:
     code, shown, _ = call(command, "--help")
     assert code == 0
     assert f"  lazygrad {command} " in shown.partition("Examples:\n")[2]
+
+
+def test_code_for_a_gpu_that_is_not_there_is_explained(call, tmp_path):
+    """Which template each product and attention takes, and why; tf32 where the script asks."""
+    script = tmp_path / "products.py"
+    script.write_text("""\
+import lazygrad as lg
+
+x, w = lg.randn(64, 128).bfloat16(), lg.randn(128, 64).bfloat16()
+q = lg.randn(1, 1, 32, 20)
+lg.synchronize()
+print((x @ w).sum(), (x.float() @ w.float()[:, :5]).sum())
+print(lg.nn.functional.scaled_dot_product_attention(q, q, q).sum())
+lg.backends.cuda.matmul.allow_tf32 = True
+print((q[0, 0] @ q[0, 0].T).sum())
+lg.backends.cuda.matmul.allow_tf32 = False
+""")
+    code, shown, _ = call("explain", "schedule", script, "--target", "cuda:sm_90a")
+    assert code == 0
+    for why in ("WgmmaTile(m=64, n=64, why='bfloat16, both operands by tensor maps')",
+                "no wgmma: fewer than 64 rows, columns or terms", "float32 is computed strictly",
+                "tf32 was asked for"):
+        assert why in shown, shown
+    assert call("explain", "fusion", script, "--target", "cuda:sm_80")[0] == 0
+    code, _, told = call("explain", "memory", script, "--target", "cuda:sm_9")
+    assert code == 2 and "no CUDA target 'cuda:sm_9'" in told
