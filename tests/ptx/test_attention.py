@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy
 import pytest
 
@@ -23,6 +25,7 @@ from tests.compiler.test_attention import (
 )
 from tests.ptx.assembled import ARCHITECTURES, assembled
 from tests.ptx.programs import TARGET, run_artifact
+from tests.ptx.support import some
 
 
 def graph_of(
@@ -92,13 +95,15 @@ def test_masks(name: str, kind: str, zero: bool) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_all_masks(name: str, kind: str, dtype: str) -> None:
     check_mask(name, kind, True, dtype)
-    check_mask(name, kind, False, dtype, Shape(2, 3, 3, 46, 80, 64, 32))
+    check_mask(name, kind, False, dtype, Shape(2, 3, 3, 46, 80, 64, 32), causal=True)
 
 
 SMALL = Shape(1, 2, 1, 21, 70, 16, 16)
 
 
-def check_mask(name: str, kind: str, zero: bool, dtype: str, shape: Shape = ODD) -> None:
+def check_mask(
+    name: str, kind: str, zero: bool, dtype: str, shape: Shape = ODD, causal: bool = False
+) -> None:
     random = numpy.random.default_rng(3)
     scores = (shape.batch, shape.heads, shape.queries, shape.keys)
     sizes = tuple(1 if size == 1 else full for size, full in zip(MASKS[name], scores, strict=True))
@@ -111,7 +116,7 @@ def check_mask(name: str, kind: str, zero: bool, dtype: str, shape: Shape = ODD)
         given = dtype
         mask = numpy.where(mask, random.standard_normal(sizes), -numpy.inf)
         mask = mask.astype(DTYPES[dtype].numpy)
-    graph = graph_of(shape, dtype, mask=(given, sizes), zero=zero)
+    graph = graph_of(shape, dtype, causal, (given, sizes), zero)
     check(graph, [*arrays_of(shape, dtype), mask], dtype)
 
 
@@ -231,3 +236,42 @@ def test_why_is_said() -> None:
     (kernel, *_) = [k for k in lower(graph_of(LONG, "bfloat16"), TARGET).kernels
                     if isinstance(k.schedule, attention.AttentionTile)]  # fmt: skip
     assert kernel.schedule.why == "bfloat16, heads of 128: tensor cores"
+
+
+@pytest.mark.parametrize("shape, causal, mask", [
+    (Shape(1, 2, 1, 70, 50, 24, 16), True, None),
+    (Shape(1, 1, 1, 33, 65, 20, 128), False, "bool"),
+    (Shape(2, 1, 1, 16, 40, 7, 9), True, "float32"),
+])  # fmt: skip
+def test_float32_on_tensor_cores(shape: Shape, causal: bool, mask: str | None) -> None:
+    """Where tf32 was asked for by name: near, and no nearer than tf32 is."""
+    target = replace(TARGET, tf32=True)
+    sizes = (shape.batch, 1, shape.queries, shape.keys)
+    graph = graph_of(shape, "float32", causal, mask and (mask, sizes))
+    arrays = arrays_of(shape, "float32")
+    if mask:
+        random = numpy.random.default_rng(3)
+        numbers = random.standard_normal(sizes).astype(numpy.float32)
+        arrays.append(numbers > -1 if mask == "bool" else numbers)
+    kernels = [kernel for kernel in lower(graph, target).kernels
+               if isinstance(kernel.schedule, attention.AttentionTile)]  # fmt: skip
+    assert {kernel.schedule.template for kernel in kernels} == {"mma.sync tf32"}
+    assert kernels[0].schedule.why == "tf32 was asked for"
+    found = run_artifact(compile_graph(graph, target), arrays)
+    errors = []
+    for have, want in zip(found, interpret(graph, arrays), strict=True):
+        difference = numpy.linalg.norm(have.astype(float) - want)
+        errors.append(difference / max(numpy.linalg.norm(want.astype(float)), 1e-6))
+    assert 1e-6 < max(errors) < 2e-3, errors
+
+
+@pytest.mark.parametrize("arch", some(((arch,) for arch in ARCHITECTURES),
+                                      lambda arch: arch == "sm_90a"))
+def test_machine_code_of_float32_on_tensor_cores(arch: str) -> None:
+    target = replace(cuda_target(arch), tf32=True)
+    graph = graph_of(Shape(8, 16, 8, 2047, 2048, 100, 128), "float32", True)
+    artifact = compile_graph(graph, target)
+    for kernel in lower(graph, target).kernels:
+        if isinstance(kernel.schedule, attention.AttentionTile):
+            made = assembled(artifact.objects[kernel.name].decode(), arch)
+            assert "TF32" in made.sass()

@@ -1,8 +1,9 @@
 """Attention on a GPU: which shapes have a kernel, how each is cut, and its launches.
 
 Forward is one launch.  Backward is two, one for queries and one for keys and values, or only what
-is asked for.  16-bit floats go through `mma.sync`, float32 through fused multiply-adds; float64,
-wide heads and few queries are taken apart into products and a softmax (`fusion/attention.py`).
+is asked for.  16-bit floats go through `mma.sync`, and so does float32 where tf32 was asked for by
+name; else it goes through fused multiply-adds.  float64, wide heads and few queries are taken apart
+into products and a softmax (`fusion/attention.py`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ TILES: dict[tuple[str, str], dict[int, tuple[tuple[int, int, int], ...]]] = {
     ("mma.sync", "forward"): {64: ((2, 4, 64), (1, 4, 64)), 128: ((2, 4, 32), (1, 4, 32))},
     ("mma.sync", "q"): {64: ((2, 4, 32), (1, 4, 32)), 128: ((1, 4, 64), (1, 4, 32))},
     ("mma.sync", "k"): {64: ((1, 4, 64), (1, 4, 32)), 128: ((1, 4, 32), (1, 4, 16))},
+    ("mma.sync tf32", "forward"): {
+        64: ((2, 4, 32), (1, 4, 32)), 128: ((1, 4, 32), (1, 4, 16), (1, 2, 16))},
+    ("mma.sync tf32", "q"): {64: ((1, 4, 32), (1, 4, 16)), 128: ((1, 4, 16), (1, 2, 16))},
+    ("mma.sync tf32", "k"): {64: ((1, 4, 32), (1, 4, 16)), 128: ((1, 4, 16), (1, 2, 16))},
     ("ffma", "forward"): {64: ((2, 4, 32), (1, 4, 32)), 128: ((1, 4, 32), (1, 4, 16), (1, 2, 16))},
     ("ffma", "q"): {64: ((1, 4, 32), (1, 4, 16)), 128: ((1, 4, 16), (1, 2, 16))},
     ("ffma", "k"): {64: ((1, 4, 32), (1, 4, 16)), 128: ((1, 4, 16), (1, 2, 16))},
@@ -84,7 +89,7 @@ def lower_attention(group: Group) -> list[Launch]:
 def choose_tile(kernel: ArrayKernel, target: CudaTarget) -> AttentionTile:
     """The first tile that fits shared memory, made smaller where there are few rows for it."""
     sizes = sizes_of(kernel)
-    products = products_for(kernel.buffers[0].dtype)
+    products = products_for(kernel.buffers[0].dtype, target.tf32)
     name = kernel.step.split()[1]
     which = name if kernel.step.startswith("backward") else "forward"
     which = "k" if which == "v" else which
@@ -116,6 +121,8 @@ def _why(kernel: ArrayKernel, sizes: Sizes, tile: AttentionTile) -> str:
     dtype = kernel.buffers[0].dtype.name
     if tile.template == "ffma":
         return f"{dtype} is computed strictly"
+    if tile.template == "mma.sync tf32":
+        return "tf32 was asked for"
     return f"{dtype}, heads of {max(sizes.width, sizes.value_width)}: tensor cores"
 
 

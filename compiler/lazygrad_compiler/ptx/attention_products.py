@@ -73,7 +73,9 @@ class Products:
 
 
 class MmaProducts(Products):
-    """16-bit floats on the tensor cores, sums in float32."""
+    """16-bit floats on the tensor cores, sums in float32.  A matrix of `ldmatrix` is eight rows of
+    a chunk, and a product takes two of them along what is summed.
+    """
 
     chunk, step, element, bytes, template = 8, 16, "i16", 2, "mma.sync"
 
@@ -81,11 +83,12 @@ class MmaProducts(Products):
         self, f: KernelFunction, dtype: DType, rows: int, warp: Value, lane: Value, pitch: int
     ) -> None:
         super().__init__(f, dtype, rows, warp, lane, pitch)
-        high = f.shl(f.lshr(lane, 4), 3)
-        low = f.and_(lane, 8)
-        self.straight = f.add(f.mul(f.and_(lane, 15), pitch), high)
-        """Of 16 x 16 elements, where the lane's row of a matrix lies, lanes going down first."""
-        self.crossed = f.add(f.mul(f.add(f.and_(lane, 7), high), pitch), low)
+        right = f.mul(f.lshr(lane, 4), self.chunk)
+        self.straight = f.add(f.mul(f.and_(lane, 15), pitch), right)
+        """Of 16 rows of two chunks, where the lane's row of a matrix is, lanes going down first."""
+        down = f.shl(f.lshr(lane, 4), 3)
+        right = f.mul(f.and_(f.lshr(lane, 3), 1), self.chunk)
+        self.crossed = f.add(f.mul(f.add(f.and_(lane, 7), down), pitch), right)
         """The same, lanes going right first."""
         self.mine = f.add(self.straight, f.mul(self.first_row, pitch))
 
@@ -95,7 +98,7 @@ class MmaProducts(Products):
         f, pitch, pieces = self.f, self.pitch, columns // PIECE_COLUMNS
         sums = list(sums)
         left, right = self.at(left, self.mine), self.at(right, self.crossed)
-        for k in range(0, depth, 16):
+        for k in range(0, depth, 2 * self.chunk):
             a = [
                 load_matrices(f, self.at(left, PIECE_ROWS * i * pitch + k), transposed=False)
                 for i in range(self.rows)
@@ -139,6 +142,34 @@ class MmaProducts(Products):
                 narrow = "<2 x bfloat>" if self.dtype is dtypes.bfloat16 else "<2 x half>"
                 made.append(f.bitcast(f.convert("fptrunc", pair, narrow), "i32"))
         return made
+
+
+class Tf32Products(MmaProducts):
+    """float32 rounded to tf32, where that was asked for by name."""
+
+    chunk, step, element, bytes, template = 4, 8, "float", 4, "mma.sync tf32"
+
+    def through(self, sums: Sums, weights: Sums, right: Value, depth: int, width: int) -> Sums:
+        """A lane has the columns 2t and 2t + 1 of the sums, where an operand has t and t + 4: the
+        order of what is summed is free, so they are taken for those, and so are the tile's rows.
+        """
+        f, pitch, pieces = self.f, self.pitch, width // PIECE_COLUMNS
+        sums = list(sums)
+        right = self.at(right, f.add(f.mul(self.column, pitch), self.row))
+        for k in range(0, depth, PIECE_COLUMNS):
+            a = [self._fragment(weights, i, depth, k) for i in range(self.rows)]
+            for j in range(pieces):
+                place = k * pitch + PIECE_COLUMNS * j
+                pair = [f.load("i32", self.at(right, place + own), 4) for own in (0, pitch)]
+                for i, left in enumerate(a):
+                    begin = piece(pieces, i, j)
+                    end = begin + 4
+                    sums[begin:end] = multiply(f, self.dtype, left, pair, sums[begin:end])
+        return sums
+
+    def _fragment(self, weights: Sums, i: int, columns: int, k: int) -> list[Value]:
+        begin = piece(columns // PIECE_COLUMNS, i, k // PIECE_COLUMNS)
+        return [self.f.bitcast(weights[begin + number], "i32") for number in (0, 2, 1, 3)]
 
 
 class FfmaProducts(Products):
@@ -230,8 +261,14 @@ class FfmaProducts(Products):
         f.warp_barrier()
 
 
-def products_for(dtype: DType) -> type[Products]:
-    return MmaProducts if scalar.is_narrow(dtype) else FfmaProducts
+PRODUCTS = {each.template: each for each in (MmaProducts, Tf32Products, FfmaProducts)}
+"""By the name of the template."""
+
+
+def products_for(dtype: DType, tf32: bool) -> type[Products]:
+    if scalar.is_narrow(dtype):
+        return MmaProducts
+    return Tf32Products if tf32 else FfmaProducts
 
 
 def zeros(count: int) -> Sums:

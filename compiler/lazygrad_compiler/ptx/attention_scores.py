@@ -26,11 +26,11 @@ from lazygrad_compiler.loops.kernel import ArrayKernel
 from lazygrad_compiler.ptx.attention_products import (
     PIECE_COLUMNS,
     PIECE_ROWS,
+    PRODUCTS,
     FfmaProducts,
     Products,
     Sums,
     piece,
-    products_for,
     zeros,
 )
 from lazygrad_compiler.ptx.attention_tiles import MaskReader, TileLoader
@@ -108,7 +108,7 @@ class Block:
         self.f, self.kernel, self.tile = f, kernel, tile
         self.sizes = sizes = sizes_of(kernel)
         self.dtype = kernel.buffers[0].dtype
-        kind = products_for(self.dtype)
+        kind = PRODUCTS[tile.template]
         self.pitch = pitch_of(sizes, kind)
         lane, warp = f.and_(f.thread(), WARP - 1), f.lshr(f.thread(), 5)
         self.products = kind(f, self.dtype, tile.rows, warp, lane, self.pitch)
