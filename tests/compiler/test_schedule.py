@@ -340,6 +340,28 @@ def test_elementwise_kernels_vectorise_the_contiguous_axis() -> None:
     assert not s.chunks_outermost
 
 
+def test_short_rows_go_in_one_vector() -> None:
+    shifted = node("slice", leaf(0, 90, 80), starts=(1, 2), stops=(90, 63), steps=(1, 1))
+    lanes = {}
+    for name in ("neg", "tanh"):
+        (kernel,) = kernels_of(Graph((node(name, shifted),)), LoopKernel)
+        lanes[name] = [schedule_loops(kernel, target).lanes[0] for target in (WIDE, NARROW)]
+    assert lanes == {"neg": [64, 8], "tanh": [16, 8]}  # 61 are 4 vectors, and 8
+
+
+def test_rows_in_short_pieces_are_fetched_ahead() -> None:
+    def fetching(count: int, side: int, channels: int = 64) -> int:
+        value = leaf(0, count, channels, side, side)
+        squares = node("sum", node("mul", value, value), axes=(0, 2, 3))
+        (kernel, *_) = kernels_of(Graph((squares,)), LoopKernel)
+        return schedule_loops(kernel, WIDE).prefetch
+
+    assert fetching(32, 16) == 0
+    assert fetching(1, 90) == -1  # a channel of one image lies in one piece
+    assert fetching(4, 60) == -1  # the pieces are longer than a page
+    assert fetching(32, 16, 4) == -1  # all stays in the second cache
+
+
 def test_row_reductions_vectorise_inside_and_column_sums_across() -> None:
     value = leaf(0, 300, 200)
     (rows,) = kernels_of(Graph((node("sum", value, axes=(1,)),)), LoopKernel)
