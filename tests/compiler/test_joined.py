@@ -61,6 +61,16 @@ def test_whatever_the_pieces_are() -> None:
     check(Graph((AT.concat([x, x], 0), AT.concat([x, w], 0), AT.concat([w, x], 0))), (6, 6), (6, 6))
 
 
+def test_rows_of_tables_are_stored_where_a_product_reads_them() -> None:
+    """Many pieces, more than fit one kernel, are stacked for a product: no kernel copies them."""
+    tables = [leaf(number, 170, 16) for number in range(27)]
+    picked = [AT.op("exp", AT.slice_axis(table, 0, 3, 163)) for table in tables]
+    stacked = AT.concat([AT.reshape(piece, (160, 1, 16)) for piece in picked], 1)
+    read = AT.op("dot", stacked, stacked, attrs=((0,), (0,), (2,), (2,)))
+    check(Graph((read,)), *[(170, 16)] * 27)
+    assert "concat" not in {launch.about for launch in lower(Graph((read,)), host()).launches}
+
+
 def test_gradients_of_pieces_are_joined() -> None:
     x = leaf(0, 4, 6)
     pieces = [AT.slice_axis(x, 1, start, start + 2) for start in (2, 0, 4)]

@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 
 from lazygrad_compiler.fusion.attention import with_views
 from lazygrad_compiler.fusion.conv_phases import by_phases, takes_phases
+from lazygrad_compiler.fusion.partition import joined_operands
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.loop import body_of
-from lazygrad_compiler.ir.node import Graph, Node, build, node, rebuild, substitute, topological
+from lazygrad_compiler.ir.node import Graph, Node, build, node, rebuild, topological
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_compiler.loops.concat import joins_equal_pieces
 from lazygrad_compiler.loops.lower import is_woven
@@ -44,20 +45,23 @@ def prepare(graph: Graph) -> Graph:
 
 
 def join_pieces(outputs: Sequence[Node]) -> tuple[Node, ...]:
-    """The outputs; one that joins equal pieces has them marked, so that each is computed by itself
-    and stored where it belongs (`loops/concat.py`).
+    """The outputs; what joins equal pieces and is stored by itself has them marked, so that each
+    piece is computed by itself and stored where it belongs (`loops/concat.py`).
     """
+    order = topological(outputs)
+    whole = {*outputs, *joined_operands(order)}
     pieces: dict[Node, Node] = {}
-    joined: dict[Node, Node] = {}
-    for output in outputs:
-        if output.op != "concat" or is_woven(output) or not joins_equal_pieces(output) \
-                or output in joined or not pieces.keys().isdisjoint(output.inputs):
+    result: dict[Node, Node] = {}
+    for current in order:
+        made = result[current] = rebuild(current, [result[value] for value in current.inputs])
+        if current not in whole or made.op != "concat" or is_woven(made) \
+                or not joins_equal_pieces(made) or not pieces.keys().isdisjoint(made.inputs):
             continue
-        for piece in output.inputs:
-            where = piece.location or output.location
+        for piece in made.inputs:
+            where = piece.location or made.location
             pieces[piece] = node("stop_gradient", piece, location=where)
-        joined[output] = rebuild(output, [pieces[piece] for piece in output.inputs])
-    return substitute(outputs, joined) if joined else tuple(outputs)
+        result[current] = rebuild(made, [pieces[piece] for piece in made.inputs])
+    return tuple(result[output] for output in outputs)
 
 
 def reshape(value: Node, shape: tuple[int, ...]) -> Node:

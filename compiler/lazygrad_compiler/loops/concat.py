@@ -1,5 +1,5 @@
 """Lowering of concatenations piece by piece: of large ones that nothing else is fused with, and of
-outputs that join equal pieces.
+those that join equal pieces and are stored anyway.
 
 Pulled like any other movement op, a concat asks at each element which piece it lies in, and loads
 from all of them under masks.  A launch of its own for a piece asks nothing: it computes the piece,
@@ -7,9 +7,11 @@ with all that is fused into it, and stores at a constant distance.  Two float32 
 elements took 21 ms as one kernel and take 4 to 6 ms as two (two cores; 256 MB moved).
 
 Equal pieces, as the gradients of a recurrent cell's gates are, can be stored by one kernel, which
-computes them together.  Where such a concatenation is an output, its pieces are marked and values
-of their own for fusion (`prepare.join_pieces`); they are stored as parts of the whole, for which no
-launch remains.  The gates' gradients of an LSTM, 32x1024, take 10 us instead of 25.
+computes them together.  Where such a concatenation is an output, or lies in memory for a product
+to read it, its pieces are marked and values of their own for fusion (`prepare.join_pieces`); they
+are stored as parts of the whole, for which no launch remains.  The gates' gradients of an LSTM,
+32x1024, take 10 us instead of 25.  The step of a recommender that stacks 27 vectors of 32 for each
+of 512 examples takes 3.40 ms instead of 3.67.
 """
 
 from __future__ import annotations
@@ -24,13 +26,15 @@ from lazygrad_compiler.loops.lower import Group, is_woven, lower_rows
 LARGE_PIECE = 1 << 16
 """Elements of a piece from which on a launch is worth its start and its compilation."""
 MOST_PIECES = 8
+MOST_JOINED = 32
+"""Pieces that are stored by the kernels that make them."""
 
 
 def joins_equal_pieces(concat: Node) -> bool:
     """Whether a concatenation is of a few small pieces of one shape, all different."""
     pieces = concat.inputs
     return (
-        1 < len(pieces) <= MOST_PIECES
+        1 < len(pieces) <= MOST_JOINED
         and len({piece.shape for piece in pieces}) == 1
         and len(set(pieces)) == len(pieces)
         and 0 < pieces[0].size < LARGE_PIECE
