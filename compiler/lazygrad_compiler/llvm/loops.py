@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 from lazygrad_compiler.llvm import reduce, scalar
+from lazygrad_compiler.llvm.ahead import Fetch, loads_ahead
 from lazygrad_compiler.llvm.builder import Function, Module, Value, const, const_lanes
 from lazygrad_compiler.llvm.online import OnlineSums
 from lazygrad_compiler.llvm.points import Points, dependences
@@ -264,32 +265,15 @@ class _LoopEmitter:
             self.f, self.kernel.values, self.pointers, self.error, vector, lanes, aligned=True
         )
 
-    def _loads_ahead(self, stage: Stage, axis: Var) -> list[tuple[int, Affine, int]]:
-        """What the stage reads along the axis that the next row reads elsewhere: buffer, index, and
-        how far away the next row lies, or what is fetched ahead within the row.
-        """
-        if not self.kernel.row_axes:
-            return []
-        following = self.kernel.row_axes[self.schedule.row_order[-1]]
-        found: dict[tuple[int, Affine, int], None] = {}
-        for number in stage.values:
-            instr = self.kernel.values[number]
-            if instr.op != "load":
-                continue
-            buffer, index = instr.data
-            plain = all(isinstance(term, Var) for term, _ in index.terms)
-            step = index.coefficient(following)
-            if plain and step and index.coefficient(axis) == 1:
-                found[buffer, index, self.schedule.ahead or step] = None
-        return list(found)
-
     def _stage(self, rows: list[Points], number: int, sums: _Sums | OnlineSums) -> None:
         """One stage of the given rows, which go through its loops together."""
         f, kernel, stage = self.f, self.kernel, self.kernel.stages[number]
         axes = tuple(stage.axes[p] for p in self.schedule.inner_order[number])
         width, inner_vector = self.schedule.lanes[number], self._inner_vector(number)
-        ahead = self.schedule.prefetch == number and inner_vector is not None
-        fetched = self._loads_ahead(stage, inner_vector) if ahead and inner_vector else []
+        fetched: list[list[Fetch]] = [[] for _ in rows]
+        if self.schedule.prefetch == number and inner_vector is not None:
+            fetched = [loads_ahead(kernel, self.schedule, stage, inner_vector, points,
+                                   self._points(None, 1)) for points in rows]
         depth_of: dict[Term, int] = {axis: depth + 1 for depth, axis in enumerate(axes)}
         levels: list[list[int]] = [[] for _ in range(len(axes) + 1)]
         for value in stage.values:
@@ -303,10 +287,10 @@ class _LoopEmitter:
                 self._store_all(inside, stage)
             for column in stage.columns:
                 self._take_in(insides, column)
-            for inside in insides:
-                for buffer, index, step in fetched:
-                    dtype, pointer = kernel.buffers[buffer].dtype, inside.pointers[buffer]
-                    inside.prefetch(dtype, pointer, index, step)
+            for inside, wanted in zip(insides, fetched, strict=True):
+                for buffer, index, on in wanted:
+                    pointer = inside.pointers[buffer]
+                    inside.prefetch(kernel.buffers[buffer].dtype, pointer, index, on)
             return [
                 sums.take_in(inside, held, inside.active if inside.vector is inner_vector else None)
                 for inside, held in zip(insides, accumulators, strict=True)

@@ -388,7 +388,7 @@ class Points:
         """Writes what later stages of the row will read."""
         self.store(dtype, self.kept[slot], self.kept_place(position), value)
 
-    def prefetch(self, dtype: DType, pointer: Value, index: Affine, ahead: int) -> None:
+    def prefetch(self, dtype: DType, pointer: Value, index: Affine, ahead: int | Value) -> None:
         """Fetches what a load at the index reads, so many elements on, into the first cache."""
         f, element = self.f, scalar.memory_type(dtype)
         base = f.add(self.place(index).base, ahead)
