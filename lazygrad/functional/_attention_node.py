@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lazygrad._core import graph
 from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.inference_attention import FEWEST_QUERIES_FOUND, FEWEST_SCORES_FOUND
+from lazygrad_compiler.ir.inference_attention import worth_finding
 from lazygrad_compiler.ir.node import Node
 
 
@@ -100,8 +100,7 @@ def attention_of_product(weights: Node, values: Node) -> Node | None:
     if weights.ndim < 2 or weights.ndim != values.ndim:
         return None
     queries, keys = weights.shape[-2:]
-    few = queries < FEWEST_QUERIES_FOUND or queries * keys < FEWEST_SCORES_FOUND
-    if few or 0 in values.shape:
+    if not worth_finding(queries, keys) or 0 in (queries, *values.shape):
         return None
     dropout = None
     if weights.op == "where":

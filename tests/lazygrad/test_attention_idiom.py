@@ -94,3 +94,20 @@ def test_weights_that_are_wanted() -> None:
 def test_short_rows_stay_a_product() -> None:
     q, k, v = (lg.tensor(array[..., :8, :]) for array in operands((2, 3)))
     assert "attention" not in ops_of(lg.softmax(q @ k.mT, -1) @ v)
+
+
+def test_few_queries_to_many_keys() -> None:
+    """Forward it is the kernel of decoding; with gradients products and a softmax."""
+    arrays = [RANDOM.standard_normal((2, 3, *shape)).astype("float32")
+              for shape in ((1, 16), (200, 16), (200, 24))]
+    results = []
+    for t in (lg, torch):
+        leaves = [t.tensor(array, requires_grad=True) for array in arrays]
+        output = t.softmax(leaves[0] @ leaves[1].mT * 0.25, -1) @ leaves[2]
+        if t is lg:
+            stages = lower(pending_graph([node_of(output)])[0], host())
+            assert [launch.kernel.kind for launch in stages.launches] == ["attention"]
+        gradients = t.autograd.grad((output * output).sum(), leaves)
+        results.append([value.detach().numpy() for value in (output, *gradients)])
+    for have, want in zip(*results, strict=True):
+        numpy.testing.assert_allclose(have, want, rtol=2e-4, atol=1e-5)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from lazygrad_compiler.fusion.attention import origin
 from lazygrad_compiler.fusion.partition import Reason, is_free
 from lazygrad_compiler.ir.dtypes import DType
-from lazygrad_compiler.ir.inference_attention import FEWEST_QUERIES_FOUND, FEWEST_SCORES_FOUND
+from lazygrad_compiler.ir.inference_attention import worth_finding
 from lazygrad_compiler.ir.node import Graph, Node, topological
 from lazygrad_compiler.ir.ops import OPS
 
@@ -149,7 +149,7 @@ class _Program:
         if dropout and not self.attends(left.dtype, width, True):
             return Reason.ATTENTION_DROPOUT
         queries, keys = product.shape[-2:]
-        if queries < FEWEST_QUERIES_FOUND or queries * keys < FEWEST_SCORES_FOUND:
+        if not worth_finding(queries, keys):
             return Reason.ATTENTION_SMALL
         inside = {value for value in members if value.op != "dot"} | {product}
         for value in inside:

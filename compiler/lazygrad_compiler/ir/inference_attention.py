@@ -36,8 +36,21 @@ GRADIENTS = ("q", "k", "v")
 FEWEST_QUERIES_FOUND = 32
 FEWEST_SCORES_FOUND = 1 << 11
 """Queries and scores of a head from which on products with a softmax between are made the op:
-below that they are as fast.
+below that they are as fast, but for few queries to many keys.
 """
+MOST_QUERIES_DECODED = 23
+FEWEST_KEYS_DECODED = 128
+
+
+def few_to_many(queries: int, keys: int) -> bool:
+    """Whether there is a kernel for them that gives no gradients (`loops/attention.py`)."""
+    return queries <= MOST_QUERIES_DECODED and keys >= FEWEST_KEYS_DECODED
+
+
+def worth_finding(queries: int, keys: int) -> bool:
+    """Whether products with a softmax between are made the op."""
+    many = queries >= FEWEST_QUERIES_FOUND and queries * keys >= FEWEST_SCORES_FOUND
+    return many or few_to_many(queries, keys)
 
 
 def statistics_dtype(dtype: DType) -> DType:
