@@ -13,7 +13,9 @@ from typing import Any
 from lazygrad._core import placement
 from lazygrad._core.context import fail
 from lazygrad.cuda.memory import (
+    OutOfMemoryError,
     empty_cache,
+    get_per_process_memory_fraction,
     max_memory_allocated,
     max_memory_reserved,
     mem_get_info,
@@ -28,6 +30,7 @@ from lazygrad.cuda.memory import (
 )
 from lazygrad.cuda.streams import (
     Event,
+    ExternalStream,
     Stream,
     current_stream,
     default_stream,
@@ -36,10 +39,13 @@ from lazygrad.cuda.streams import (
 )
 
 __all__ = [
-    "DeviceProperties", "Event", "Stream", "current_device", "current_stream", "default_stream",
-    "device", "device_count", "empty_cache", "get_arch_list", "get_device_capability",
-    "get_device_name", "get_device_properties", "get_rng_state", "init", "initial_seed",
-    "is_available", "is_bf16_supported", "is_initialized", "manual_seed", "manual_seed_all",
+    "DeviceProperties", "Event", "ExternalStream", "OutOfMemoryError", "Stream", "StreamContext",
+    "can_device_access_peer", "current_device", "current_stream", "default_stream",
+    "device", "device_count", "device_of", "empty_cache", "get_arch_list", "get_device_capability",
+    "get_device_name", "get_device_properties", "get_per_process_memory_fraction",
+    "get_rng_state", "init", "initial_seed",
+    "ipc_collect", "is_available", "is_bf16_supported", "is_current_stream_capturing",
+    "is_initialized", "is_tf32_supported", "manual_seed", "manual_seed_all",
     "max_memory_allocated", "max_memory_reserved", "mem_get_info", "memory_allocated",
     "memory_reserved", "memory_stats", "memory_summary", "reset",
     "reset_accumulated_memory_stats", "reset_max_memory_allocated", "reset_peak_memory_stats",
@@ -99,6 +105,32 @@ class device:
         placement.set_current_index(self._before)
 
 
+class device_of(device):
+    """Within the block, "cuda" stands for a tensor's device; nothing changes for one of the CPU."""
+
+    def __init__(self, obj: Any) -> None:
+        super().__init__(obj.get_device() if getattr(obj, "is_cuda", False) else None)
+
+
+StreamContext = stream
+
+
+def is_current_stream_capturing() -> bool:
+    """Never: `lg.compile` replays programs, and no capture of a stream's calls is needed."""
+    return False
+
+
+def ipc_collect() -> None:
+    """Nothing to collect: memory is not shared with other processes."""
+
+
+def can_device_access_peer(device: Any, peer_device: Any) -> bool:
+    """Never: kernels read their own device's memory; copies between devices work in any case."""
+    for each in (device, peer_device):
+        placement.runtime_device(each, "cuda.can_device_access_peer")
+    return False
+
+
 def get_device_name(device: Any = None) -> str:
     return placement.runtime_device(device, "cuda.get_device_name").name
 
@@ -143,6 +175,11 @@ def get_arch_list() -> list[str]:
 
 
 def is_bf16_supported(including_emulation: bool = True) -> bool:
+    return is_available() and get_device_capability()[0] >= 8
+
+
+def is_tf32_supported() -> bool:
+    """Whether there are tensor cores that round float32 to tf32, where that is asked for."""
     return is_available() and get_device_capability()[0] >= 8
 
 

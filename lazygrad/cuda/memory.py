@@ -7,6 +7,9 @@ from typing import Any
 from lazygrad._core import placement
 from lazygrad._core.context import fail
 
+OutOfMemoryError = MemoryError
+"""What is raised where a device has no memory left, under PyTorch's name."""
+
 
 def _stats(device: Any, name: str) -> dict[str, int]:
     """Of a device's allocator; nothing where no device was used."""
@@ -78,6 +81,13 @@ def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None
         raise fail("cuda.set_per_process_memory_fraction", f"a share of {fraction}",
                    "It is between 0 and 1.", ValueError)
     found.pool.limit = int(fraction * found.total_memory)
+
+
+def get_per_process_memory_fraction(device: Any = None) -> float:
+    """The share of the device's memory that this process may take."""
+    found = placement.runtime_device(device, "cuda.get_per_process_memory_fraction")
+    limit = found.pool.limit
+    return 1.0 if limit is None else limit / found.total_memory
 
 
 def memory_summary(device: Any = None, abbreviated: bool = False) -> str:

@@ -70,6 +70,14 @@ class Stream:
         return f"<lazygrad.cuda.Stream device={self.device} cuda_stream={self.cuda_stream:#x}>"
 
 
+class ExternalStream(Stream):
+    """A stream that another library made, by the driver's handle; it must outlive its use."""
+
+    def __init__(self, stream_ptr: int, device: Any = None) -> None:
+        found = placement.runtime_device(device, "cuda.ExternalStream")
+        super().__init__(_handle=_runtime().Stream(found, stream_ptr))
+
+
 class Event:
     """A mark in a stream, to wait for or to measure between.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
 import lazygrad as lg
 from tests.cuda_fake import fake_cuda
 from tests.ptx.driver import FakeDriver
+from tests.ptx.memory import DeviceMemory
 
 pytestmark = pytest.mark.usefixtures("fake")
 
@@ -134,3 +137,47 @@ def test_tf32_is_used_where_it_was_asked_for_by_name(fake: FakeDriver) -> None:
         assert (x @ x)[0, 0].item() > rounded and square(x)[0, 0].item() > rounded
     finally:
         lg.set_float32_matmul_precision("highest")
+
+
+def test_names_that_scripts_use_in_passing() -> None:
+    with fake_cuda(devices=2, memory=DeviceMemory(limit=64 << 20)):
+        x = lg.ones(4, device="cuda:1")
+        with lg.cuda.device_of(x):
+            assert lg.cuda.current_device() == 1
+        with lg.cuda.device_of(lg.ones(4)):
+            assert lg.cuda.current_device() == 0
+        assert lg.cuda.is_tf32_supported() and not lg.cuda.is_current_stream_capturing()
+        assert not lg.cuda.can_device_access_peer(0, 1)
+        lg.cuda.ipc_collect()
+        assert lg.cuda.get_per_process_memory_fraction() == 1.0
+        lg.cuda.set_per_process_memory_fraction(0.25)
+        assert lg.cuda.get_per_process_memory_fraction() == 0.25
+        with pytest.raises(lg.cuda.OutOfMemoryError, match="which may have"):
+            (lg.arange(5 << 20, device="cuda:0") + 1).data_ptr()
+        stream = lg.cuda.ExternalStream(lg.cuda.Stream().cuda_stream)
+        with lg.cuda.StreamContext(stream):
+            assert lg.cuda.current_stream() == stream and (x * 2).tolist() == [2.0] * 4
+
+
+def test_threads_share_a_device() -> None:
+    """Each on a stream of its own, with gradients."""
+    with fake_cuda():
+        lg.ones(1, device="cuda")
+        wrong: list[str] = []
+
+        def work(number: int) -> None:
+            with lg.cuda.stream(lg.cuda.Stream()):
+                w = lg.full((8,), number + 1.0, device="cuda", requires_grad=True)
+                for factor in range(4):
+                    (w * w * factor + number).sum().backward()
+                    assert w.grad is not None
+                    if w.grad.tolist() != [2 * factor * (number + 1.0)] * 8:
+                        wrong.append(f"{number}, {factor}: {w.grad}")
+                    w.grad = None
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
