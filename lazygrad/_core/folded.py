@@ -38,7 +38,7 @@ _NAMES = (
     "sort argsort msort topk kthvalue median nanmedian mode searchsorted bucketize "
     # positions and arrangement
     "gather take_along_dim take scatter scatter_add scatter_reduce index_select index_add "
-    "index_copy index_fill cat stack hstack vstack dstack column_stack repeat tile flip fliplr "
+    "index_copy index_fill hstack vstack dstack column_stack repeat tile flip fliplr "
     "flipud roll rot90 tril triu diag_embed block_diag trace "
 )
 

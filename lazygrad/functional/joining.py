@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from operator import index as whole_number
 from typing import Any
 
+import numpy
+
 from lazygrad._core import graph
-from lazygrad._core.context import fail, method, operation
-from lazygrad._core.tensor import Tensor, array_of, node_of, wrap
+from lazygrad._core.cell import is_freed, leaf_of_array
+from lazygrad._core.context import fail, method, now, operation
+from lazygrad._core.folding import folded
+from lazygrad._core.tensor import Tensor, array_of, node_of, shape_of, wrap
 from lazygrad._core.types import promote_types
 from lazygrad.functional._operands import as_node, axis_of, sizes_of
 from lazygrad.functional.elementwise import INPLACE
@@ -32,17 +36,52 @@ def _common(name: str, tensors: Sequence[Tensor]) -> list[Node]:
     return [graph.cast(node, dtype) for node in nodes]
 
 
+FEWEST_ARRAYS, LARGEST_JOINED = 4, 1 << 20
+
+
+def _arrays(tensors: Any) -> list[numpy.ndarray] | None:
+    """The values of small tensors of one dtype and shape that are all there, to be joined at once.
+
+    As part of a program each would be an input of its own, and which of them are the same tensor
+    would be part of the program: a batch drawn from a memory of transitions, where one's next state
+    is another's state, would be compiled anew each time.
+    """
+    if tensors.__class__ not in (list, tuple) or len(tensors) < FEWEST_ARRAYS \
+            or now.recording is not None or now.traced is not None:
+        return None
+    first = tensors[0]
+    for each in tensors:
+        if each.__class__ is not Tensor or each.requires_grad or each.dtype is not first.dtype:
+            return None
+        value = each._cell.node
+        if value.payload is None or value.payload.device is not None or is_freed(value) \
+                or shape_of(each) != shape_of(first):
+            return None
+    if len(tensors) * first.numel() * first.dtype.itemsize > LARGEST_JOINED or not first.numel():
+        return None
+    return [array_of(each) for each in tensors]
+
+
 @operation
 def cat(
     tensors: Sequence[Tensor], dim: int = 0, *, axis: int | None = None, out: Any = None
 ) -> Tensor:
     """One after the other along an axis."""
+    axis = dim if axis is None else axis
+    there = _arrays(tensors)
+    if there is not None and axis.__class__ is int and -there[0].ndim <= axis < there[0].ndim:
+        return wrap(leaf_of_array(numpy.concatenate(there, axis)))
+    return _cat(tensors, axis)
+
+
+@folded
+def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
     nodes = _common("cat", tensors)
     # PyTorch lets empty vectors join anything.
     filled = [node for node in nodes if node.shape != (0,)] or nodes[:1]
     if not filled[0].shape:
         raise fail("cat", "0-d tensors have no axis to join along", "Use stack.")
-    where = axis_of("cat", dim if axis is None else axis, filled[0].ndim)
+    where = axis_of("cat", dim, filled[0].ndim)
     for node in filled[1:]:
         if node.ndim != filled[0].ndim or any(
                 a != b for k, (a, b) in enumerate(zip(node.shape, filled[0].shape, strict=True))
@@ -58,6 +97,15 @@ concat = concatenate = cat
 @operation
 def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Any = None) -> Tensor:
     """Side by side along a new axis."""
+    there = _arrays(tensors)
+    if there is not None and dim.__class__ is int and -there[0].ndim <= dim + 1 \
+            and dim <= there[0].ndim:
+        return wrap(leaf_of_array(numpy.stack(there, dim)))
+    return _stack(tensors, dim)
+
+
+@folded
+def _stack(tensors: Sequence[Tensor], dim: int) -> Tensor:
     nodes = _common("stack", tensors)
     axis = axis_of("stack", dim, nodes[0].ndim + 1)
     for node in nodes:
