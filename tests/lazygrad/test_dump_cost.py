@@ -63,12 +63,15 @@ def test_what_serves_dumps_is_under_one_per_cent_of_the_compiler(run: Callable[.
 
 
 def test_nothing_that_listens_escapes_the_count() -> None:
-    """The lists that dumps listen to are all known to the comparison."""
+    """The lists that dumps listen to are all known to the comparison.  (What `forks.py` lists is
+    called in a child process.)
+    """
     lists = set()
     for folder in ("compiler", "runtime"):
         for path in (ROOT / folder).rglob("*.py"):
             for line in path.read_text(encoding="utf-8").splitlines():
                 name, colon, rest = line.partition(":")
-                if colon and rest.startswith(" list[Callable") and name.isidentifier():
+                if colon and rest.startswith(" list[Callable") and name.isidentifier() \
+                        and path.name != "forks.py":
                     lists.add(name)
     assert lists == without_dumps.LISTS

@@ -132,8 +132,8 @@ def backward_of(make: Callable[..., lg.Tensor]) -> tuple[lg.Tensor, ...]:
 
 APART = {
     few_queries: "attention_small", written_out_and_small: "attention_small",
-    weights_wanted: "attention_read", with_dropout: "attention_weights",
-    clamped: "attention_scores", masked_before_scaling: "attention_scores",
+    weights_wanted: "attention_read", clamped: "attention_scores",
+    masked_before_scaling: "attention_scores",
 }
 
 
@@ -151,6 +151,10 @@ def test_attention_that_is_several_kernels_says_why(make: Callable) -> None:
                if "dot" in (seam["producer"]["op"], seam["consumer"]["op"])}
     assert between == {APART[make]}, described
     assert f": {described[0]['because']}" in stages.render("fused"), "the stage says it, too"
+
+
+def test_dropout_is_part_of_the_kernel() -> None:
+    assert fusion.describe(stages_of(with_dropout())) == []
 
 
 def test_a_target_without_the_kernel() -> None:
