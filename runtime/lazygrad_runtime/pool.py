@@ -30,6 +30,7 @@ import time
 import llvmlite.binding as llvm
 
 from lazygrad_compiler import forks
+from lazygrad_compiler.llvm.unlocked import emit_object
 from lazygrad_runtime import pool_ir
 from lazygrad_runtime.loader import LoadedCode, initialize_target, load_object
 from lazygrad_runtime.machine import usable_cpus
@@ -51,11 +52,11 @@ def compile_pool(architecture: str | None = None, system: str | None = None) -> 
     initialize_target()
     architecture = architecture or platform.machine().lower().replace("amd64", "x86_64")
     source = pool_ir.pool_module(architecture, system or sys.platform)
-    module = llvm.parse_assembly(source)
+    module = llvm.parse_assembly(source, llvm.create_context())
     module.verify()
     target = llvm.Target.from_default_triple()
     machine = target.create_target_machine(opt=2, reloc="pic", codemodel="small")
-    return load_object(machine.emit_object(module))
+    return load_object(emit_object(module, machine))
 
 
 def default_thread_count() -> int:

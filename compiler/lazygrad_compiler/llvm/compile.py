@@ -7,17 +7,15 @@ instruction combining.  That keeps compile time at some milliseconds a kernel.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import llvmlite.binding as llvm
 
 from lazygrad_compiler import forks
 from lazygrad_compiler.llvm.half import needs_conversions, with_conversions
+from lazygrad_compiler.llvm.unlocked import emit_object, unlocked
 from lazygrad_compiler.target import Target
 
 forks.know_llvmlite(llvm)
@@ -95,17 +93,6 @@ def _passes(target: Target) -> tuple[llvm.PassBuilder, llvm.ModulePassManager]:
     return builder, manager
 
 
-def _unlocked(name: str) -> Callable[..., Any]:
-    """One of llvmlite's functions without the lock that it holds around each.
-
-    LLVM needs none for modules of different contexts, with passes and code generators of their own,
-    and these are the long calls.  Where llvmlite is built otherwise we take the locked function,
-    and wait.
-    """
-    function = getattr(llvm.ffi.lib, name)
-    return getattr(function, "_cfn", function)
-
-
 def _parse(text: str, target: Target) -> llvm.ModuleRef:
     """The module in a context of its own, so that no other thread touches what it consists of."""
     return llvm.parse_assembly(_heading(target) + text, llvm.create_context())
@@ -113,21 +100,7 @@ def _parse(text: str, target: Target) -> llvm.ModuleRef:
 
 def _optimize(module: llvm.ModuleRef, target: Target) -> None:
     builder, manager = _passes(target)
-    _unlocked("LLVMPY_RunNewModulePassManager")(manager, module, builder)
-
-
-def _emit(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> bytes:
-    """`machine.emit_object(module)`, while other threads do the same."""
-    library = llvm.ffi.lib
-    with llvm.ffi.OutputString() as error:
-        buffer = _unlocked("LLVMPY_TargetMachineEmitToMemory")(machine, module, 1, error)
-        if not buffer:
-            raise RuntimeError(str(error))
-    try:
-        start, size = library.LLVMPY_GetBufferStart(buffer), library.LLVMPY_GetBufferSize(buffer)
-        return ctypes.string_at(start, size)
-    finally:
-        library.LLVMPY_DisposeMemoryBuffer(buffer)
+    unlocked("LLVMPY_RunNewModulePassManager")(manager, module, builder)
 
 
 def compile_text(
@@ -147,7 +120,7 @@ def compile_text(
         with_all = with_conversions(str(module), target)
         module = llvm.parse_assembly(with_all, llvm.create_context())
     optimized = str(module) if keep_optimized else ""
-    return Compiled(_emit(module, machine), optimized)
+    return Compiled(emit_object(module, machine), optimized)
 
 
 def optimize_text(text: str, target: Target) -> str:
