@@ -20,6 +20,7 @@ import numpy
 
 from lazygrad._core import graph
 from lazygrad._core.context import TensorError, here, now
+from lazygrad._core.native_record import PENDING_CHECKED
 from lazygrad._core.recast import RECAST, recast
 from lazygrad_compiler import forks
 from lazygrad_compiler.ir import node as nodes
@@ -187,9 +188,6 @@ _pending: list[Any] = []
 _with_history: list[Any] = []
 
 
-_CHECKED = 256
-"""After so many cells registered, and as many again, it is looked whether too much is pending."""
-
 _SAMPLED = 32
 """Of so many flushes of one operation the last has native code do the same one from then on."""
 
@@ -218,7 +216,7 @@ def register(cell: Cell) -> None:
         now.recording.made.append(ref(cell))
     if cell.node.payload is None:
         _pending.append(ref(cell))
-        if not len(_pending) % _CHECKED:
+        if not len(_pending) % PENDING_CHECKED:
             _bound()
     elif cell.tracked:
         _with_history.append(ref(cell))

@@ -7,6 +7,7 @@ Tensor).  The outermost one finds the user's line once; everything recorded insi
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 import threading
@@ -19,7 +20,7 @@ import numpy
 import lazygrad_compiler
 import lazygrad_runtime
 from lazygrad._core.autocast import POLICY, casting
-from lazygrad._core.folded import FOLDED
+from lazygrad._core.folded import FOLDED, SINGLE
 from lazygrad._core.keywords import parameters_of
 from lazygrad_compiler.ir.node import IRError, IRTypeError, Location
 
@@ -52,6 +53,16 @@ now = _Now()
 
 placing = False
 """Whether another device than the CPU is in use (`placement.start`)."""
+
+record_natively: Callable[..., Any] = lambda recipes, *arguments: None  # noqa: E731
+"""Native code that records a call by one of the recipes (`native_record`), or gives None; put there
+by `_core.plans`.
+"""
+
+SAMPLED = 64
+"""Of so many calls of operations one is looked at, to be recorded natively from then on."""
+
+calls = itertools.count(1)
 
 METHODS: dict[str, Callable[..., Any]] = {}
 """Functions that Tensor gets as methods, by name; filled by `method`."""
@@ -176,9 +187,15 @@ def operation(function: Function) -> Function:
     if function.__name__ in POLICY:
         function = casting(function, POLICY[function.__name__], now)  # type: ignore[assignment]
     name = _SPOKEN.get(function.__name__, function.__name__)
+    is_signed = function.__name__ in FOLDED or function.__name__ in SINGLE
+    recipes: list[Any] = []
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
+        if recipes and not keywords:
+            made = record_natively(recipes, *arguments)
+            if made is not None:
+                return made
         if keywords:
             if parameters is not None and not parameters.names.issuperset(keywords):
                 arguments, keywords = parameters.respelled(arguments, keywords)
@@ -194,7 +211,11 @@ def operation(function: Function) -> Function:
             if placing:
                 from lazygrad._core.placement import call as placed
                 return placed(function, arguments, keywords)
-            return function(*arguments, **keywords)
+            result = function(*arguments, **keywords)
+            if is_signed and not keywords and not next(calls) % SAMPLED:
+                from lazygrad._core.recipes import remember
+                remember(recipes, name, arguments, result)
+            return result
         except IRError as error:
             raise refused(error, _named(name, error)) from None
         except AttributeError as error:

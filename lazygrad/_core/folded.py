@@ -43,3 +43,15 @@ _NAMES = (
 )
 
 FOLDED = frozenset(_NAMES.split())
+
+_SINGLE = (
+    "matmul add sub mul div pow maximum minimum atan2 eq ne lt le gt ge neg abs floor ceil trunc "
+    "square sqrt sigmoid exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh "
+    "tanh asinh acosh atanh erf erfc bitwise_and bitwise_or bitwise_xor bitwise_not logical_not "
+    "isnan "
+)
+
+SINGLE = frozenset(_SINGLE.split())
+"""What is one node, which also follows from dtypes, shapes and plain values alone; of `matmul`,
+unless its first operand is a quotient.
+"""

@@ -289,7 +289,8 @@ def watch_function(function: Any, recorded: Recording) -> None:
     if isinstance(function, types.MethodType):
         owner, function = function.__self__, function.__func__
         if hasattr(owner, "__dict__") and hasattr(function, "__code__"):
-            recorded.watch(owner, _names_read(function, type(owner)))
+            recorded.watch(owner, _names_read(function, type(owner))
+                           - getattr(type(owner), "moved_by_replays", frozenset()))
     code = getattr(function, "__code__", None)
     if code is None:
         return

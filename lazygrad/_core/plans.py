@@ -6,7 +6,7 @@ that can be looked at by identity.  Everything else is replayed in Python, and s
 something is not the very object that it was.
 
 `native_functions` loads the native code the first time that it is asked for, from the compile cache
-or by compiling it (some 50 ms, once for a machine and Python).
+or by compiling it (some 90 ms, once for a machine and Python).
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lazygrad._core import cell as cells
-from lazygrad._core import native_flush
+from lazygrad._core import context, native_flush, native_record
 from lazygrad._core import native_replay as words
-from lazygrad._core.cell import Cell
+from lazygrad._core.cell import Cell, View
 from lazygrad._core.context import now
 from lazygrad._core.tensor import Tensor
 from lazygrad._core.types import default
 from lazygrad_compiler.ir import node as nodes
-from lazygrad_compiler.ir.composite import Call
+from lazygrad_compiler.ir.composite import Call, Folded
 from lazygrad_compiler.ir.node import Node
+from lazygrad_compiler.ir.ops import OPS
 from lazygrad_runtime import native_memory
 from lazygrad_runtime import program as programs
 from lazygrad_runtime.memory import Buffer, FreeList
@@ -77,11 +78,12 @@ def module() -> NativeModule:
     """The text of all native functions.  Raises LayoutUnknown."""
     from lazygrad._core.capture import CompiledFunction
 
-    kinds = (*native_memory.LAYOUTS, Node, Call, Cell, Tensor, CompiledFunction)
+    kinds = (*native_memory.LAYOUTS, Node, Call, Cell, View, Tensor, CompiledFunction)
     made = NativeModule({kind.__name__: layout(kind) for kind in kinds}, type_offset())
     native_memory.emit(made)
     words.emit(made)
     native_flush.emit(made)
+    native_record.emit(made)
     return made
 
 
@@ -120,13 +122,16 @@ def native_functions() -> Loaded | None:
         return None
     pool = get_pool()
     given = {
-        "None": None, "True": True, "False": False, "0": 0, "()": (),
+        "None": None, "True": True, "False": False, "0": 0, "1": 1, "()": (),
         "Buffer": Buffer, "FreeList": FreeList, "Node": Node, "Cell": Cell, "Tensor": Tensor,
         "pool": Number(pool.pointer), "pool object": pool, "lock of cells": cells._lock,
         "now": now, "default": default, "precision": precision, "nodes": nodes,
         "run callbacks": programs.run_callbacks, "serials": nodes.serials,
         "input numbers": nodes._input_numbers, "singles": programs.singles,
-        "pending": cells._pending, "observation callbacks": cells.observation_callbacks,
+        "Folded": Folded, "Call": Call, "interned": nodes._interned, "Entry": nodes._Entry,
+        "forget": nodes._forget, "const": OPS["const"].name, "files inside": context._inside,
+        "bound pending": cells._bound, "pending": cells._pending,
+        "observation callbacks": cells.observation_callbacks,
     }
     try:
         loaded = load(module(), given, _object_code)
@@ -137,6 +142,8 @@ def native_functions() -> Loaded | None:
     CompiledFunction.__call__ = method(  # type: ignore[method-assign]
         CompiledFunction, "__call__", loaded.address("called"), METH_FASTCALL | METH_KEYWORDS)
     cells.flush_natively = function("flush_natively", loaded.address("flushed"), METH_O)
+    context.record_natively = function(
+        "record_natively", loaded.address("recorded"), METH_FASTCALL)
     return loaded
 
 

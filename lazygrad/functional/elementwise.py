@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 
-from lazygrad._core import graph, placement
+from lazygrad._core import context, graph, placement
 from lazygrad._core.context import (
     METHODS,
     TensorTypeError,
@@ -22,6 +22,7 @@ from lazygrad._core.context import (
     refused,
 )
 from lazygrad._core.folding import folded
+from lazygrad._core.recipes import remember
 from lazygrad._core.tensor import Tensor, node_of, shape_of, wrap
 from lazygrad.functional._operands import as_node, floating, pair, result_dtype, several
 from lazygrad_compiler.ir import dtypes, requirements
@@ -219,7 +220,13 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
     def broadcast(left: Tensor, right: Tensor) -> Tensor:
         return wrap(compute(*pair(name, left, right)))
 
+    recipes: list[Any] = []
+
     def apply(left: Any, right: Any) -> Any:
+        if recipes:
+            made = context.record_natively(recipes, left, right)
+            if made is not None:
+                return made
         outermost = not now.location
         if outermost:
             now.location = here()
@@ -231,9 +238,15 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
             if placing:
                 left, right = placement.operands(name, left, right)
             if right.__class__ is Tensor and shape_of(left) != shape_of(right):
-                return broadcast(left, right)
+                result = broadcast(left, right)
+                if outermost and not placing and not next(context.calls) % context.SAMPLED:
+                    remember(recipes, name, (left, right), result)
+                return result
             a, b = pair(name, right, left) if reflected else pair(name, left, right)
-            return wrap(compute(a, b))
+            result = wrap(compute(a, b))
+            if outermost and not placing and not next(context.calls) % context.SAMPLED:
+                remember(recipes, name, (left, right), result)
+            return result
         except IRError as error:
             raise refused(error, str(error)) from None
         finally:

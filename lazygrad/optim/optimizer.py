@@ -77,6 +77,10 @@ class Optimizer(Hooked):
     """Other 0-d states that parameters with a common step count share, and their first values; the
     name of a setting stands for its value."""
 
+    moved_by_replays = frozenset({"steps_taken"})
+    """Attributes that a replay of `step` changes just as a step does: no recording depends on them.
+    """
+
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         super().__init__()
         name = type(self).__name__

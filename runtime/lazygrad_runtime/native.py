@@ -38,8 +38,10 @@ API: dict[str, tuple[str, list[str]]] = {
     "PyObject_Vectorcall": ("ptr", ["ptr", "ptr", "i64", "ptr"]),
     "PyObject_VectorcallMethod": ("ptr", ["ptr", "ptr", "i64", "ptr"]),
     "PyObject_CallNoArgs": ("ptr", ["ptr"]),
+    "PyObject_SetAttr": ("i32", ["ptr", "ptr", "ptr"]),
     "PyIter_Next": ("ptr", ["ptr"]),
     "PyLong_AsVoidPtr": ("ptr", ["ptr"]),
+    "PyLong_FromLong": ("ptr", ["i64"]),
     "PyLong_FromVoidPtr": ("ptr", ["ptr"]),
     "PyList_New": ("ptr", ["i64"]),
     "PyList_Size": ("i64", ["ptr"]),
@@ -53,8 +55,15 @@ API: dict[str, tuple[str, list[str]]] = {
     "PyTuple_SetItem": ("i32", ["ptr", "i64", "ptr"]),
     "PyDict_Size": ("i64", ["ptr"]),
     "PyDict_GetItemWithError": ("ptr", ["ptr", "ptr"]),
+    "PyDict_SetItem": ("i32", ["ptr", "ptr", "ptr"]),
+    "PyDict_SetDefault": ("ptr", ["ptr", "ptr", "ptr"]),
     "PyDict_Next": ("i32", ["ptr", "ptr", "ptr", "ptr"]),
     "PyCell_Get": ("ptr", ["ptr"]),
+    "PyWeakref_NewRef": ("ptr", ["ptr", "ptr"]),
+    "PyEval_GetFrame": ("ptr", []),
+    "PyFrame_GetCode": ("ptr", ["ptr"]),
+    "PyFrame_GetBack": ("ptr", ["ptr"]),
+    "PyFrame_GetLineNumber": ("i32", ["ptr"]),
 }
 """Functions of the C API that native code may call, with their LLVM types."""
 

@@ -291,3 +291,16 @@ def test_clipped_gradients_and_functional_gradients():
         same(compiled(model, numbers(5, 3) + shift), step(twin, numbers(5, 3) + shift), 1e-6)
         same(model.weight, twin.weight, 1e-6)
     assert compiled.reasons == []
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_the_step_of_an_optimizer_by_itself_is_replayed(name, set_to_none):
+    compiled, eager = (Trainer(name, False, set_to_none=set_to_none) for _ in range(2))
+    step = compiled.optimizer.step = lg.compile(compiled.optimizer.step)
+    check_equal(compiled.run(8), eager.run(8))
+    assert step.recordings <= 2 and not step.reasons
+    for trainer in (compiled, eager):
+        trainer.optimizer.param_groups[0]["weight_decay"] = 0.3
+    check_equal(compiled.run(4), eager.run(4))
+    assert step.recordings <= 3
