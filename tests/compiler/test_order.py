@@ -28,7 +28,7 @@ def test_nothing_runs_before_what_it_needs(seed: int) -> None:
         for other in draw.sample(shuffled[:place], min(place, draw.randrange(4))):
             before[number] |= before[other] | 1 << other
             readers.setdefault(values[other], set()).add(number)
-    found = in_order([{value} for value in values], before, readers)
+    found = in_order([{value} for value in values], before, readers, {})
     assert sorted(found) == list(range(count))
     done = 0
     for number in found:
@@ -57,3 +57,15 @@ def test_gradients_of_weights_do_not_wait_for_those_of_all_activations(
     assert lower(graph, host()).plan.arena_bytes <= 3 * one
     monkeypatch.setattr(order, "SMALL", -(1 << 40))  # nothing gives back as much as it takes
     assert lower(graph, host()).plan.arena_bytes >= 8 * one
+
+
+def test_an_update_waits_for_the_other_readers_of_what_it_replaces() -> None:
+    """Else it could not be written over it: 0 makes, 1 replaces an input, 2 reads that input."""
+    made, old = leaf(0, 9_000), leaf(1, 9_000)
+    readers = {made: {1, 2}, old: {1, 2}}
+    written = [{made}, set(), {leaf(2, 90_000)}]
+    assert in_order(written, [0, 1, 1], readers, {}) == [0, 1, 2]
+    assert in_order(written, [0, 1, 1], readers, {1: {old}})[0] == 0
+    last = in_order([{made}, {leaf(2, 90_000)}, set()], [0, 1, 1], {made: {1, 2}, old: {1, 2}},
+                    {2: {old}})
+    assert last == [0, 1, 2], "the update, which gives back most, still waits"

@@ -542,6 +542,21 @@ def partition(graph: Graph, columns: bool = True) -> Partition:
         }
         group.placed = {root: placed[root] for root in group.roots if root in placed}
     ordered = [merger.groups[number] for number in in_order(
-        [group.outputs - outputs for group in merger.groups], merger.ancestors, used_by)]
+        [group.outputs - outputs for group in merger.groups], merger.ancestors, used_by,
+        _replaced(merger.groups, outputs, used_by))]
     stored = set().union(*(group.outputs for group in ordered)) if ordered else set()
     return Partition(ordered, stored, merger.refused, again)
+
+
+def _replaced(
+    groups: list[Group], outputs: set[Node], used_by: dict[Node, set[int]]
+) -> dict[int, set[Node]]:
+    """The inputs that a group reads and that an output of the program it writes is like."""
+    like = [{(value.dtype, value.shape) for value in group.outputs & outputs} for group in groups]
+    found: dict[int, set[Node]] = {}
+    for value, numbers in used_by.items():
+        if value.op == "input":
+            for number in numbers:
+                if (value.dtype, value.shape) in like[number]:
+                    found.setdefault(number, set()).add(value)
+    return found
