@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.loops.operands import (
     CACHE_LINE,
@@ -212,6 +213,8 @@ FROM_MEMORY, EDGE_LINES = 12.0, 2
 """Cycles to wait for a line out of a long row, half of the times that it is in no cache; and lines
 more than its bytes fill that a piece of a row costs.
 """
+BEYOND_CACHES = 16
+"""An operand of so many times L2 comes from memory each time that it is gone through."""
 FAR = 0.12
 """Part of a tile's time that goes to reading a panel where it lies, when it falls out of L2."""
 
@@ -446,6 +449,12 @@ class _Planner:
             and is_plain(self.kernel, self.right)
         )
 
+    def _far_lines(self, operand: Operand, dtype: DType) -> float:
+        """Cache lines of an operand that no cache holds, of one batch."""
+        nbytes = operand.free.extent * self.kernel.k.extent * dtype.itemsize
+        far = nbytes * self.kernel.batch.extent > BEYOND_CACHES * self.target.l2_bytes
+        return nbytes / CACHE_LINE if far else 0.0
+
     def _plan(self, left: _Way, right: _Way, block: int, panels: int) -> Plan | None:
         strips, kc, nc = self.tiling.strips, right.kc, panels * self.nr
         parts = ceil_div(self.k, kc)
@@ -466,6 +475,10 @@ class _Planner:
             lines = ceil_div(rows * self.form.left.itemsize, CACHE_LINE) + EDGE_LINES
             lines *= self.k * self.group * self.sources * m_parts * n_parts
             each += FROM_MEMORY * lines / parts
+        each += FROM_MEMORY * self._far_lines(self.right, self.form.right) * m_parts
+        inside = rows * kc * self.itemsize <= self.target.l2_bytes or left.how != "direct"
+        passes = n_parts if inside else n_parts * panels
+        each += FROM_MEMORY * self._far_lines(self.left, self.form.left) * passes
         batch = self.kernel.batch.extent
         tail, blocks = block, m_parts
         long = each / (m_parts * n_parts) >= 4 * SHORTEST_TAIL
