@@ -66,7 +66,8 @@ class Parts:
         self.has_partial_vector = bool(
             self.k.extent % self.along or (not self.single and schedule.kc % self.along)
         )
-        # tiles ask for the strips of the next part of k (`contraction_ahead.py`)
+        # tiles ask for the strips of the next part of k, or for the one beside their own
+        # (`contraction_ahead.py`)
         self.fetches_strips = bool(
             schedule.ahead and schedule.left == "columns" and not self.single
             and long_rows(kernel, self.left)
@@ -74,6 +75,8 @@ class Parts:
         self.left_place = self.right_place = None
         if schedule.left == "direct":
             self.left_place = direct(kernel, self.left, self.form.left, self.group)
+        place = self.left_place
+        self.fetches_in_place = schedule.ahead and place is not None and place.free_step == 1
         if schedule.right == "direct":
             self.right_place = direct(kernel, self.right, self.form.right, self.group)
 

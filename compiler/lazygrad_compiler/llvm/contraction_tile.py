@@ -176,6 +176,9 @@ class _Tile:
                     f.prefetch(line, level=2)
                     line = f.offset(line, ahead_step, "i8")
                 f.origin(right_line)
+                if parts.fetches_in_place:
+                    beside = f.offset(left, shape.rows + step * k_step, self.left_element)
+                    f.prefetch(beside, level=2)
                 row_of_panel = f.offset(right, step * self.right_step, parts.word)
                 columns = [
                     self._column(

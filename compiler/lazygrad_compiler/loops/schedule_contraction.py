@@ -213,8 +213,12 @@ FROM_MEMORY, EDGE_LINES = 12.0, 2
 """Cycles to wait for a line out of a long row, half of the times that it is in no cache; and lines
 more than its bytes fill that a piece of a row costs.
 """
-BEYOND_CACHES = 16
-"""An operand of so many times L2 comes from memory each time that it is gone through."""
+BEYOND_L2, BEYOND_CACHES = 2, 16
+"""An operand of so many times L2 is not there when it is wanted; or comes from memory each time
+that it is gone through.
+"""
+LONG_ROW = 256
+"""Bytes of a row from which on the strips next in it are fetched ahead, where it lies."""
 FAR = 0.12
 """Part of a tile's time that goes to reading a panel where it lies, when it falls out of L2."""
 
@@ -348,6 +352,13 @@ class _Planner:
         self.kc = max(tiling.kc // self.run * self.run, self.run)
         self.parts = ceil_div(self.k, self.kc)
         self.sources = len(long_rows(kernel, left))
+        # rows out of which a strip takes a small part, and that are in no cache
+        self.long_rows = (
+            self.sources > 0
+            and self.group == 1
+            and self.m * self.itemsize >= LONG_ROW
+            and self._size(left, form.left) > BEYOND_L2
+        )
 
     def plans(self) -> Iterator[Plan]:
         for left in self._left_ways():
@@ -449,11 +460,17 @@ class _Planner:
             and is_plain(self.kernel, self.right)
         )
 
-    def _far_lines(self, operand: Operand, dtype: DType) -> float:
-        """Cache lines of an operand that no cache holds, of one batch."""
-        nbytes = operand.free.extent * self.kernel.k.extent * dtype.itemsize
-        far = nbytes * self.kernel.batch.extent > BEYOND_CACHES * self.target.l2_bytes
-        return nbytes / CACHE_LINE if far else 0.0
+    def _size(self, operand: Operand, dtype: DType) -> float:
+        """Of all of an operand, in sizes of L2."""
+        elements = self.kernel.batch.extent * operand.free.extent * self.kernel.k.extent
+        return elements * dtype.itemsize / self.target.l2_bytes
+
+    def _from_memory(self, operand: Operand, dtype: DType) -> float:
+        """Cycles to read one batch of an operand, if no cache can hold it."""
+        if self._size(operand, dtype) <= BEYOND_CACHES:
+            return 0.0
+        lines = operand.free.extent * self.kernel.k.extent * dtype.itemsize / CACHE_LINE
+        return FROM_MEMORY * lines
 
     def _plan(self, left: _Way, right: _Way, block: int, panels: int) -> Plan | None:
         strips, kc, nc = self.tiling.strips, right.kc, panels * self.nr
@@ -470,15 +487,16 @@ class _Planner:
         tiles = self.tiling.cycles * (1 + right.far) + rests
         each = tiles + right.cycles * m_parts + left.cycles * n_parts
         fetching = left.how == "columns" and parts > 1 and self.sources > 0
+        fetching |= left.how == "direct" and self.long_rows
         if left.how == "columns":
             # only the first part's strips have not been asked for before
             lines = ceil_div(rows * self.form.left.itemsize, CACHE_LINE) + EDGE_LINES
             lines *= self.k * self.group * self.sources * m_parts * n_parts
             each += FROM_MEMORY * lines / parts
-        each += FROM_MEMORY * self._far_lines(self.right, self.form.right) * m_parts
         inside = rows * kc * self.itemsize <= self.target.l2_bytes or left.how != "direct"
-        passes = n_parts if inside else n_parts * panels
-        each += FROM_MEMORY * self._far_lines(self.left, self.form.left) * passes
+        reads = n_parts if inside else n_parts * panels
+        each += self._from_memory(self.left, self.form.left) * reads
+        each += self._from_memory(self.right, self.form.right) * m_parts
         batch = self.kernel.batch.extent
         tail, blocks = block, m_parts
         long = each / (m_parts * n_parts) >= 4 * SHORTEST_TAIL
