@@ -14,13 +14,16 @@ from types import TracebackType
 from lazygrad.cli import ReaderGone
 
 
-def run_script(script: str, arguments: list[str]) -> bool:
-    """Runs a file as `__main__`.  False where it raised (the traceback is shown) or failed."""
+def run_script(script: str, arguments: list[str],
+               passed: tuple[type[BaseException], ...] = ()) -> bool:
+    """Runs a file as `__main__`.  False where it raised (the traceback is shown) or failed.
+    passed: exceptions that are the caller's.
+    """
     path = os.path.abspath(script)  # as Python does it, so that cache and errors name it alike
     with _as_main(script, arguments):
         try:
             runpy.run_path(path, run_name="__main__")
-        except ReaderGone:
+        except (ReaderGone, *passed):
             raise
         except SystemExit as end:
             if isinstance(end.code, str):

@@ -92,11 +92,14 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def run_watched(options: argparse.Namespace, watch: Watch) -> bool:
-    """Runs the script, what it prints going to standard error.  False where it failed."""
+def run_watched(options: argparse.Namespace, watch: Watch,
+                passed: tuple[type[BaseException], ...] = ()) -> bool:
+    """Runs the script, what it prints going to standard error.  False where it failed.  passed:
+    exceptions of the script that are the caller's.
+    """
     check_script(options.script)
     with watch, contextlib.redirect_stdout(sys.stderr):
-        return run_script(str(options.script), options.script_arguments)
+        return run_script(str(options.script), options.script_arguments, passed)
 
 
 def write_text(path: str, text: str) -> None:

@@ -61,10 +61,12 @@ def run(options: argparse.Namespace) -> int:
     progress = tuning.Progress()
     tuner = tuning.Tuner(progress, options.again, options.seconds)
     try:
-        succeeded = run_watched(options, Watch(on_run=tuner))
+        succeeded = run_watched(options, Watch(on_run=tuner), passed=(KeyboardInterrupt,))
+    except KeyboardInterrupt:  # between two programs
+        succeeded, tuner.interrupted = False, True
     finally:
         progress.clear()
-    if not tuner.reports and not tuner.left:
+    if not (tuner.reports or tuner.left or tuner.interrupted):
         no_program("tune", succeeded)
         return OK if succeeded else FINDING
     if options.json:

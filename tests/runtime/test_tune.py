@@ -343,7 +343,7 @@ def test_ctrl_c_ends_the_command_and_leaves_a_sound_cache(tmp_path: Path) -> Non
         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     entries = tmp_path / "c"
     while process.poll() is None and not list(entries.rglob("*.json")):
-        time.sleep(0.01)  # until the first program was compiled, which tuning comes after
+        time.sleep(0.01)  # until the script runs: Ctrl-C before, in and after tuning is the same
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in err, err
