@@ -15,15 +15,15 @@ from lazygrad.cli import ReaderGone
 
 
 def run_script(script: str, arguments: list[str],
-               passed: tuple[type[BaseException], ...] = ()) -> bool:
+               passed: type[BaseException] = ReaderGone) -> bool:
     """Runs a file as `__main__`.  False where it raised (the traceback is shown) or failed.
-    passed: exceptions that are the caller's.
+    passed: an exception that is the caller's.
     """
     path = os.path.abspath(script)  # as Python does it, so that cache and errors name it alike
     with _as_main(script, arguments):
         try:
             runpy.run_path(path, run_name="__main__")
-        except (ReaderGone, *passed):
+        except (ReaderGone, passed):
             raise
         except SystemExit as end:
             if isinstance(end.code, str):

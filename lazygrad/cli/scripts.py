@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lazygrad.cli import UsageError
+from lazygrad.cli import ReaderGone, UsageError
 from lazygrad.cli.running import run_script, why_no_program
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def whole_number(text: str) -> int:
 
 
 def run_watched(options: argparse.Namespace, watch: Watch,
-                passed: tuple[type[BaseException], ...] = ()) -> bool:
-    """Runs the script, what it prints going to standard error.  False where it failed.  passed:
-    exceptions of the script that are the caller's.
+                passed: type[BaseException] = ReaderGone) -> bool:
+    """Runs the script, what it prints going to standard error.  False where it failed.  passed: an
+    exception of the script that is the caller's.
     """
     check_script(options.script)
     with watch, contextlib.redirect_stdout(sys.stderr):

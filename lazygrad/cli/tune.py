@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     progress = tuning.Progress()
     tuner = tuning.Tuner(progress, options.again, options.seconds)
     try:
-        succeeded = run_watched(options, Watch(on_run=tuner), passed=(KeyboardInterrupt,))
+        succeeded = run_watched(options, Watch(on_run=tuner), passed=KeyboardInterrupt)
     except KeyboardInterrupt:  # between two programs
         succeeded, tuner.interrupted = False, True
     finally:
