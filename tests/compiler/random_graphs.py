@@ -297,6 +297,8 @@ def _binary(maker: _Maker) -> Node | None:
             ratio = numpy.abs(wide(maker.values[x]) / wide(maker.values[y]))
         if ratio[numpy.isfinite(ratio)].max(initial=0) > 1000:
             return None
+    if op == "copysign" and any(numpy.isnan(wide(maker.values[each])).any() for each in (x, y)):
+        return None  # the sign of a computed NaN is nobody's promise
     return maker.add(op, x, y) if maker.rng.random() < 0.8 else maker.add(op, y, x)
 
 
