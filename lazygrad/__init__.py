@@ -206,7 +206,7 @@ _attach.attach(_elementwise.INPLACE)
 
 _LAZY = {"nn", "optim", "utils", "serialization", "cuda", "backends", "debug", "array_api",
          "linalg", "fft", "func", "special", "random", "signal", "amp", "jit", "distributions",
-         "accelerator", "mps", "distributed", "testing", "version"}
+         "accelerator", "mps", "distributed", "multiprocessing", "testing", "version"}
 _ELSEWHERE = {"vmap": "func", "save": "serialization", "load": "serialization", "dump_ir": "debug",
               **dict.fromkeys(("autocast", "is_autocast_enabled", "get_autocast_dtype",
                                "is_autocast_available", "GradScaler"), "amp")}
