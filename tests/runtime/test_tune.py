@@ -319,9 +319,12 @@ def test_a_program_of_another_graph_finds_the_same_winner(cache: CompileCache) -
 # ---- processes
 
 SCRIPT = """\
+import sys, time
 import lazygrad as lg
 lg.manual_seed(0)
 print(lg.softmax(lg.rand(500, 300), dim=1).square().sum().item())
+if "wait" in sys.argv:
+    time.sleep(60)
 """
 
 
@@ -339,11 +342,11 @@ def environment(folder: Path) -> dict[str, str]:
 
 def test_ctrl_c_ends_the_command_and_leaves_a_sound_cache(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        command(tmp_path, "-m", "lazygrad", "tune"), env=environment(tmp_path), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        [*command(tmp_path, "-m", "lazygrad", "tune"), "wait"], env=environment(tmp_path),
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     entries = tmp_path / "c"
     while process.poll() is None and not list(entries.rglob("*.json")):
-        time.sleep(0.01)  # until the script runs: Ctrl-C before, in and after tuning is the same
+        time.sleep(0.01)  # until the script runs: Ctrl-C before, in and after tuning is alike
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in err, err
