@@ -69,7 +69,7 @@ def _enter(fn: Callable[..., Any], index: int, arguments: tuple[Any, ...], repor
         fn(index, *arguments)
     except KeyboardInterrupt:
         pass  # the parent was interrupted as well, and says so
-    except Exception:
+    except Exception:  # whatever it is: the parent raises it
         report.send(traceback.format_exc()[-LONGEST_REPORT:])
         sys.exit(1)
     finally:

@@ -183,10 +183,7 @@ def _computed(module: NativeModule) -> None:
     f.start_block(back)
     f.drop(made)
     f.branch(no)
-    f.start_block(clear)
-    f.api("PyErr_Clear")
-    f.branch(no)
-    f.start_block(no)
+    f.start_refusal(clear, no)
     f.stop(None)
 
 
@@ -261,10 +258,7 @@ def _flushed(module: NativeModule) -> None:
     f.start_block(back)
     _release_lock(f, lock)
     f.branch(no)
-    f.start_block(clear)
-    f.api("PyErr_Clear")
-    f.branch(no)
-    f.start_block(no)
+    f.start_refusal(clear, no)
     f.ret(f.own(f.given("False")))
 
 

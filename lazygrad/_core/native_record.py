@@ -12,7 +12,7 @@ as in Python, gets the user's line, and a cell and handle of its own.
 from __future__ import annotations
 
 from lazygrad_compiler.llvm.builder import Value, const
-from lazygrad_runtime.native import PY_EQ, WORD, NativeFunction, NativeModule
+from lazygrad_runtime.native import WORD, NativeFunction, NativeModule
 from lazygrad_runtime.native_memory import NULL
 
 MOST_ARGUMENTS = 8
@@ -81,10 +81,7 @@ def _node_of(module: NativeModule) -> None:
     f.ret(node)
     f.start_block(plain)
     f.ret(node)
-    f.start_block(clear)
-    f.api("PyErr_Clear")
-    f.branch(no)
-    f.start_block(no)
+    f.start_refusal(clear, no)
     f.stop(None)
 
 
@@ -114,22 +111,12 @@ def _signature_fits(module: NativeModule) -> None:
         f.unless(f.same(f.slot(node, "Node", "dtype"), f.word("ptr", record, 2)), no)
         f.unless(f.same(f.slot(node, "Node", "differentiable"), f.word("ptr", record, 4)), no)
         shape, expected = f.slot(node, "Node", "shape"), f.word("ptr", record, 3)
-        equal, differs = f.new_block("equal"), f.new_block("other.tuple")
-        f.branch_if(f.same(shape, expected), equal, differs)
-        f.start_block(differs)
-        compared = f.api("PyObject_RichCompareBool", shape, expected, const("i32", PY_EQ))
-        f.where(f.icmp("slt", compared, 0), clear)
-        f.where(f.icmp("eq", compared, 0), no)
-        f.branch(equal)
-        f.start_block(equal)
+        f.unless_equal(shape, expected, no, clear)
         f.put(node, nodes, loop.index)
         f.branch(after)
         f.start_block(after)
     f.stop(True)
-    f.start_block(clear)
-    f.api("PyErr_Clear")
-    f.branch(no)
-    f.start_block(no)
+    f.start_refusal(clear, no)
     f.stop(False)
 
 
@@ -442,8 +429,5 @@ def _recorded(module: NativeModule) -> None:
     f.start_block(failed)
     f.drop(item)
     f.branch(clear)
-    f.start_block(clear)
-    f.api("PyErr_Clear")
-    f.branch(no)
-    f.start_block(no)
+    f.start_refusal(clear, no)
     f.ret(f.own(f.none()))

@@ -18,7 +18,7 @@ let go of the interpreter's lock, in Python.
 from __future__ import annotations
 
 from lazygrad_compiler.llvm.builder import Value, const
-from lazygrad_runtime.native import PY_EQ, WORD, NativeFunction, NativeModule
+from lazygrad_runtime.native import WORD, NativeFunction, NativeModule
 from lazygrad_runtime.native_memory import NULL, RUN_INPUTS, RUN_LISTS, RUN_OUTPUTS, RUN_TABLE
 
 MOST_ARGUMENTS = 16
@@ -184,10 +184,7 @@ def _leaf_holds(module: NativeModule) -> None:
     f.start_block(other)
     f.drop(tensor)
     f.branch(no)
-    f.start_block(clear)
-    f.api("PyErr_Clear")
-    f.branch(no)
-    f.start_block(no)
+    f.start_refusal(clear, no)
     f.stop(False)
 
 
@@ -238,10 +235,7 @@ def _check_holds(module: NativeModule) -> None:
     f.ret(f.call("leaf_holds", "i1", thing, first, NULL))
     f.start_block(others)
     f.ret(f.call("leaf_holds", "i1", thing, first, second))
-    f.start_block(clear)
-    f.api("PyErr_Clear")
-    f.branch(no)
-    f.start_block(no)
+    f.start_refusal(clear, no)
     f.stop(False)
 
 
@@ -273,24 +267,14 @@ def _arguments_fit(module: NativeModule) -> None:
         node = f.slot(cell, "Cell", "node")
         f.unless(f.same(f.slot(node, "Node", "dtype"), first), no)
         shape, expected = f.slot(node, "Node", "shape"), f.word("ptr", record, 2)
-        equal, differs = f.new_block("equal"), f.new_block("other.tuple")
-        f.branch_if(f.same(shape, expected), equal, differs)
-        f.start_block(differs)
-        compared = f.api("PyObject_RichCompareBool", shape, expected, const("i32", PY_EQ))
-        f.where(f.icmp("slt", compared, 0), clear)
-        f.where(f.icmp("eq", compared, 0), no)
-        f.branch(equal)
-        f.start_block(equal)
+        f.unless_equal(shape, expected, no, clear)
         with f.loop(const("i64", 0), loop.index) as earlier:
             f.where(f.same(f.word("ptr", cells, earlier.index), cell), no)
         f.put(cell, cells, loop.index)
         f.branch(after)
         f.start_block(after)
     f.stop(True)
-    f.start_block(clear)
-    f.api("PyErr_Clear")
-    f.branch(no)
-    f.start_block(no)
+    f.start_refusal(clear, no)
     f.stop(False)
 
 

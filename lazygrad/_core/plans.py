@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import sys
 import time
 import warnings
@@ -89,28 +88,9 @@ def module() -> NativeModule:
 
 def _object_code(text: str) -> bytes:
     """From the compile cache where it is there."""
-    import llvmlite.binding as llvm
-
-    from lazygrad_compiler.llvm.compile import compile_text
-    from lazygrad_compiler.target import host
     from lazygrad_runtime import store
 
-    target = host()
-    fields = {
-        "kind": "native functions",
-        "text": hashlib.sha256(text.encode()).hexdigest(),
-        "python": sys.version,
-        "triple": target.triple,
-        "cpu": target.cpu,
-        "features": target.features,
-        "llvm": ".".join(map(str, llvm.llvm_version_info)),
-    }
-    entry = store.disk().lookup(fields, store.fits)
-    if entry is not None:
-        return entry.read("object")
-    code = compile_text(text, target).object_code
-    store.disk().store(fields, {"object": code}, {"needs": sorted(store.machine_features())})
-    return code
+    return store.native_code("native functions", text, python=sys.version)
 
 
 @functools.cache

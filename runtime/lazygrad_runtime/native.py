@@ -224,6 +224,28 @@ class NativeFunction(Function):
         self.branch_if(condition, label, after)
         self.start_block(after)
 
+    def unless_equal(self, one: Value, other: Value, label: str, failed: str) -> None:
+        """Goes on where the objects are equal, else to the label; where comparing raises, to the
+        other one, with the error set.
+        """
+        equal, differs = self.new_block("equal"), self.new_block("another")
+        self.branch_if(self.same(one, other), equal, differs)
+        self.start_block(differs)
+        compared = self.api("PyObject_RichCompareBool", one, other, const("i32", PY_EQ))
+        self.where(self.icmp("slt", compared, 0), failed)
+        self.where(self.icmp("eq", compared, 0), label)
+        self.branch(equal)
+        self.start_block(equal)
+
+    def start_refusal(self, clear: str, no: str) -> None:
+        """The end of a function that may refuse: at `clear` the error is cleared, then, and from
+        `no`, goes on what follows.
+        """
+        self.start_block(clear)
+        self.api("PyErr_Clear")
+        self.branch(no)
+        self.start_block(no)
+
     def attribute(self, thing: Value, name: str, failed: str) -> Value:
         """An attribute that lives on in `thing` or its class: borrowed.  Where there is none, the
         error is cleared.

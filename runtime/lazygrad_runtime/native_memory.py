@@ -139,10 +139,7 @@ def _enter(module: NativeModule) -> None:
     reported = f.word("i64", error, 0)
     f.put(const("i64", 0), error, 0)
     f.ret(f.icmp("eq", reported, 0))
-    f.start_block(clear)
-    f.api("PyErr_Clear")
-    f.branch(no)
-    f.start_block(no)
+    f.start_refusal(clear, no)
     f.stop(False)
 
 

@@ -68,6 +68,32 @@ def disk() -> CompileCache:
     return CompileCache()
 
 
+def native_code(kind: str, text: str, **fields: str) -> bytes:
+    """Object code of LLVM text that is no program's, from the compile cache where it is there.
+    fields: what else the key is made of.
+    """
+    import llvmlite.binding as llvm
+
+    target = host()
+    key = {
+        "kind": kind,
+        "text": hashlib.sha256(text.encode()).hexdigest(),
+        **fields,
+        "triple": target.triple,
+        "cpu": target.cpu,
+        "features": target.features,
+        "llvm": ".".join(map(str, llvm.llvm_version_info)),
+    }
+    entry = disk().lookup(key, fits)
+    if entry is not None:
+        return entry.read("object")
+    from lazygrad_compiler.llvm.compile import compile_text
+
+    code = compile_text(text, target).object_code
+    disk().store(key, {"object": code}, {"needs": sorted(machine_features())})
+    return code
+
+
 @functools.cache
 def source_hash() -> str:
     """SHA-256 over the compiler's source files, so that a changed compiler misses."""

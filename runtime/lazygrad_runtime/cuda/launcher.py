@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
 from typing import Any
@@ -105,28 +104,7 @@ _Loop = ctypes.CFUNCTYPE(c_int64, c_void_p, c_void_p, c_int64, c_void_p, c_int64
 @functools.cache
 def _loaded() -> tuple[LoadedCode, Any]:
     """The loop, from the compile cache where it is there."""
-    import llvmlite.binding as llvm
-
-    from lazygrad_compiler.target import host
-
-    target = host()
-    fields = {
-        "kind": "launcher",
-        "text": hashlib.sha256(LOOP.encode()).hexdigest(),
-        "triple": target.triple,
-        "cpu": target.cpu,
-        "features": target.features,
-        "llvm": ".".join(map(str, llvm.llvm_version_info)),
-    }
-    entry = store.disk().lookup(fields, store.fits)
-    if entry is not None:
-        code = entry.read("object")
-    else:
-        from lazygrad_compiler.llvm.compile import compile_text
-
-        code = compile_text(LOOP, target).object_code
-        store.disk().store(fields, {"object": code}, {"needs": sorted(store.machine_features())})
-    loaded = load_object(code)
+    loaded = load_object(store.native_code("launcher", LOOP))
     return loaded, _Loop(loaded.address(NAME))
 
 
