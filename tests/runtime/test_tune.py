@@ -343,7 +343,8 @@ def environment(folder: Path) -> dict[str, str]:
 def test_ctrl_c_ends_the_command_and_leaves_a_sound_cache(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*command(tmp_path, "-m", "lazygrad", "tune"), "wait"], env=environment(tmp_path),
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's job ignores it
     entries = tmp_path / "c"
     while process.poll() is None and not list(entries.rglob("*.json")):
         time.sleep(0.01)  # until the script runs: Ctrl-C before, in and after tuning is alike
