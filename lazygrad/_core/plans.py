@@ -239,9 +239,12 @@ def remember_single(node: Node) -> None:
         key = (node.call.template, node.part)
     value, node.payload = node.payload, None  # as it was before, to find the program again
     try:
-        program, leaves = programs.program_for([node])
+        found = programs.program_in_memory([node])
     finally:
         node.payload = value
+    if found is None:
+        return
+    program, leaves = found
     buffers = [leaf.payload for leaf in leaves]
     if not _is_short(program, lambda: program.run(buffers)) or native_functions() is None:
         return

@@ -296,6 +296,20 @@ _kept_code = 0
 """Bytes of machine code of `_programs`, about."""
 
 
+def program_in_memory(outputs: Sequence[Node]) -> tuple[Any, list[Node]] | None:
+    """The program that computes the nodes and the leaves that it reads, if a flush has made it."""
+    key, leaves, _ = pending_key(outputs)
+    found = _programs.get(key)
+    return None if found is None else _with_read(found, leaves)
+
+
+def _with_read(kept: _Kept, leaves: list[Node]) -> tuple[Any, list[Node]]:
+    """A kept program and those of the leaves that it reads."""
+    read = kept.read
+    return (kept.program,
+            leaves if len(read) == len(leaves) else [leaves[place] for place in read])
+
+
 def program_for(outputs: Sequence[Node]) -> tuple[Any, list[Node]]:
     """The program that computes the nodes, compiled if need be, and the leaves that it reads."""
     key, leaves, _ = pending_key(outputs)
@@ -303,9 +317,7 @@ def program_for(outputs: Sequence[Node]) -> tuple[Any, list[Node]]:
     if found is not None:
         store.counters.memory_hits += 1
         found.stamp = next(_stamps)
-        read = found.read
-        return (found.program,
-                leaves if len(read) == len(leaves) else [leaves[place] for place in read])
+        return _with_read(found, leaves)
     prepare()
     with no_collections():
         graph, used = pruned(canonical_graph(outputs, leaves), leaves)

@@ -18,6 +18,7 @@ import numpy
 import pytest
 
 import lazygrad as lg
+from lazygrad._core import cell
 from lazygrad_compiler.ir import library
 from lazygrad_compiler.llvm import entry
 from lazygrad_runtime import library_calls, program, store
@@ -287,7 +288,9 @@ def test_after_fork() -> None:
     assert child.exitcode == 0
 
 
-def test_programs_with_calls_can_be_forgotten() -> None:
+@pytest.mark.parametrize("sampled", [2**60, 1])  # native code learns of none, or of each
+def test_programs_with_calls_can_be_forgotten(monkeypatch, sampled) -> None:
+    monkeypatch.setattr(cell, "_SAMPLED", sampled)
     for _ in range(3):
         inverse_is_right()
         program.forget_programs()
