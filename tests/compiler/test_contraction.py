@@ -284,31 +284,6 @@ def test_long_sums_rest_between_parts_of_k() -> None:
     )
 
 
-def test_strips_out_of_long_rows_are_fetched_ahead() -> None:
-    """Of a weight's gradient: strips are cut out of rows of 768; packed, and asked for before."""
-    graph = Graph((matmul(1, 768, 192, 1576, layout=(True, False)),))
-    kernel, target = kernel_of(graph), TARGETS["avx512"]
-    schedule = schedule_contraction(kernel, target)
-    assert schedule.left == "columns" and schedule.ahead and schedule.kc < 1576
-
-    def fetches(schedule: ContractionSchedule, kernel: ContractionKernel = kernel) -> int:
-        module = Module()
-        contraction.emit_contraction(module, "kernel", kernel, schedule, "")
-        return module.text().count("call void @llvm.prefetch")
-
-    assert fetches(schedule) > 0
-    assert fetches(replace(schedule, ahead=False)) == 0
-    assert fetches(replace(schedule, kc=round_up(1576, schedule.lanes))) == 0  # no part is next
-    # rows of 576 are read where they lie: each tile fetches of the strip beside its own
-    beside = kernel_of(Graph((matmul(1, 576, 192, 1576, layout=(True, False)),)))
-    in_place = schedule_contraction(beside, target)
-    assert in_place.left == "direct" and in_place.ahead
-    assert fetches(in_place, beside) > 0 and fetches(replace(in_place, ahead=False), beside) == 0
-    # along k, rows are streams by themselves
-    along_k = kernel_of(Graph((matmul(1, 768, 192, 1576),)))
-    assert not schedule_contraction(along_k, target).ahead
-
-
 # ---- dtypes
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lazygrad_compiler.llvm.builder import Function, Value, const
-from lazygrad_compiler.llvm.contraction_parts import I64, Parts
+from lazygrad_compiler.llvm.contraction_parts import I64, Parts, least
 from lazygrad_compiler.loops.operands import CACHE_LINE, Rows, long_rows
 from lazygrad_compiler.loops.schedule_contraction import ceil_div
 
@@ -61,12 +61,15 @@ class Ahead:
         line = f.add(f.mul(panel, self.strips), f.sub(strip, self.s0))
         first, k = parts.row_of(f, self.s0), f.add(k0, s.kc)
         line = f.select(f.icmp("slt", k, parts.k.extent), line, const(I64, -1))
+        k = least(f, k, parts.k.extent - s.kc)  # as many rows as this part has, to the last of all
         place, step = nothing, const(I64, 0)
         for source in self.sources:
             rows = source.rows
             inside = f.and_(f.icmp("sge", line, 0), f.icmp("slt", line, source.lines))
-            index = f.mul(f.add(first, f.mul(k, rows.k_step)), rows.itemsize)
-            address = f.offset(source.base, f.add(index, f.mul(line, CACHE_LINE)), "i8")
+            in_row = f.add(f.mul(first, rows.itemsize), f.mul(line, CACHE_LINE))
+            in_row = least(f, in_row, (parts.m.extent - 1) * rows.itemsize)
+            row = f.mul(k, rows.k_step * rows.itemsize)
+            address = f.offset(source.base, f.add(row, in_row), "i8")
             place = f.select(inside, address, place)
             each = const(I64, rows.k_step * rows.itemsize * parts.group)
             step = f.select(inside, each, step)
