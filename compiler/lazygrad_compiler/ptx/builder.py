@@ -23,7 +23,7 @@ from lazygrad_compiler.llvm.builder import (
 
 GLOBAL = "ptr addrspace(1)"
 SHARED = "ptr addrspace(3)"
-TENSOR_MAP = 'ptr byval([128 x i8]) align 64 "nvvm.grid_constant"'
+TENSOR_MAP = 'ptr byval([128 x i8]) align 128 "nvvm.grid_constant"'
 """Of a parameter that stays where the launch has put it."""
 WARP = 32
 STATIC_SHARED_BYTES = 48 * 1024

@@ -61,6 +61,8 @@ def mapped(kernel: ContractionKernel, side: Side, rows: int) -> MappedOperand | 
         return None
     if index.constant * size % GRAIN:
         return None
+    if outer.extent > 1 and second < inner.extent:
+        return None  # rows that overlap, as windows do, are no tensor to the driver
     sizes = (inner.extent, outer.extent, kernel.batch.extent if batched else 1)
     return MappedOperand(
         side,

@@ -68,6 +68,7 @@ class Device:
         self._process = os.getpid()
         self._lock = forks.rlock()
         self._context: int | None = None
+        self._make_current = driver.raw("cuCtxSetCurrent")
         self._clear()
 
     def _clear(self) -> None:
@@ -138,16 +139,18 @@ class Device:
     # ---- the context
 
     def activate(self) -> None:
-        """Makes the context the thread's.  DeviceLost where it is gone."""
+        """Makes the context the thread's, each time: another library (or `reset` in another thread)
+        may have put something else in its place.  DeviceLost where it is gone.
+        """
         if self.lost:
             raise DeviceLost(
                 f"[cuda] {self.label} was lost: {self.lost}. Values on it are gone; those on the "
                 "CPU are not. lazygrad.cuda.reset() gives the device a new context."
             )
-        current = self.driver.current
-        if current.device is not self:
-            self.driver.cuCtxSetCurrent(self.context)
-            current.device = self
+        code = self._make_current(self._context or self.context)
+        if code:
+            raise self.driver.error("cuCtxSetCurrent", code)
+        self.driver.current.device = self
 
     @property
     def context(self) -> int:

@@ -39,9 +39,10 @@ ADVICE = {
 """Driver code -> what to do."""
 
 LOSING = frozenset(
-    {214, 219, 220, 226, 700, 702, 710, 713, 714, 715, 716, 717, 718, 719, 721, 910, 999}
+    {214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999}
 )
-"""Codes after which the context is of no use any more: memory on the device is lost."""
+"""Codes after which the context is of no use any more: memory on the device is lost.  999 (unknown)
+is taken for one of them."""
 
 
 class CudaError(RuntimeError):

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Table = ctypes.Array[c_int64]
 """A program's table of addresses, by slot."""
-BYTES, ALIGNMENT = 128, 64
+BYTES, ALIGNMENT = 128, 128
+"""Of a CUtensorMap: 64 would do for the driver, cuda.h of CUDA 13 asks for 128."""
 # CUtensorMapDataType, CUtensorMapSwizzle, CUtensorMapL2promotion
 DATA_TYPES = {"float16": 6, "float32": 7, "float64": 8, "bfloat16": 9}
 SWIZZLE_128, PROMOTE_256 = 3, 3

@@ -8,6 +8,8 @@ import gc
 import os
 import subprocess
 import sys
+import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from lazygrad_runtime.cuda.transfer import page_locked
 from lazygrad_runtime.memory import Buffer
 from tests.cuda_fake import ERRORS, fake_cuda, first_device
 from tests.ptx.driver import FakeDriver
+from tests.ptx.driver_state import FUNCTIONS, INVALID_CONTEXT
 
 SIZE = 6
 
@@ -271,3 +274,31 @@ assert os.waitpid(child, 0)[1] == 0
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_after_a_fork() -> None:
     subprocess.run([sys.executable, "-c", FORKED], check=True)
+
+
+def test_a_context_that_something_else_has_made_current_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As torch on another device, or `reset` in another thread: launches need our context."""
+    with fake_cuda() as fake:
+        device = first_device()
+        current = threading.local()
+        launch = FUNCTIONS["cuLaunchKernel"]
+
+        def set_current(driver: FakeDriver, context: int | None) -> int:
+            current.context = context
+            return 0
+
+        def launched(driver: FakeDriver, *arguments: Any) -> int:
+            if getattr(current, "context", None) != device.context:
+                return INVALID_CONTEXT
+            return launch(driver, *arguments)
+
+        monkeypatch.setitem(FUNCTIONS, "cuCtxSetCurrent", set_current)
+        monkeypatch.setitem(FUNCTIONS, "cuLaunchKernel", launched)
+        program = CudaProgram(compiled(device.target), device)
+        inputs = [Buffer.from_numpy(np.ones(size, np.float32)) for size in (SIZE, SIZE + 1)]
+        program.run(inputs)
+        fake.table["cuCtxSetCurrent"](None)
+        result, _ = program.run(inputs)
+        assert np.allclose(result.as_numpy(np.float32, (SIZE,)), np.e)
