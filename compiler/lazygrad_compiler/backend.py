@@ -18,7 +18,7 @@ from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.loops.kernel import Launch
 from lazygrad_compiler.loops.lower import Group
-from lazygrad_compiler.loops.scatter import scatter_parts
+from lazygrad_compiler.loops.scatter import Ordered, in_turn, scatter_parts
 from lazygrad_compiler.passes.optimize import Pass
 from lazygrad_compiler.target import Target
 
@@ -68,7 +68,8 @@ class Backend:
     which a launch binds its buffers.  row_buffers: whether row kernels keep values in memory
     (`loops/row_buffers.py`).  columns: whether they reduce over rows, too (`loops/columns.py`).
     scatter_parts: into how many parts the updates of a scatter are cut, each with a copy of the
-    target; 1: without a copy.
+    target; 1: without a copy.  order_updates: launches that take the updates in another way
+    (`loops/scatter.py`).
     attends: whether there are kernels of attention for heads of that dtype and width, and with
     dropout where asked for.
     """
@@ -85,6 +86,7 @@ class Backend:
     row_buffers: bool = False
     columns: bool = False
     scatter_parts: Callable[[Node], int] = scatter_parts
+    order_updates: Ordered = in_turn
     attends: Callable[[DType, int, bool], bool] = lambda dtype, width, dropout: True
 
 

@@ -250,7 +250,7 @@ def _lowered(parts: Partition, backend: Backend) -> Iterator[list[Launch]]:
             yield lower_loop(group, partial(lower_body, parts, group, backend))
             continue
         if group.kind == "scatter":
-            made = lower_scatter(group, stored, backend.scatter_parts)
+            made = lower_scatter(group, stored, backend.scatter_parts, backend.order_updates)
         elif group.kind in ARRAY_KINDS:
             made = lower_array(group, backend.lowerings)
         elif comes_in_pieces(group):

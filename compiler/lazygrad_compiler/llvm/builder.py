@@ -11,7 +11,7 @@ be had from here with the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 from lazygrad_compiler.llvm.values import (
@@ -403,8 +403,10 @@ class Function:
         step: int = 1,
         carried: Sequence[Value] = (),
         hint: str = "loop",
+        while_: Callable[[Value], Value] | None = None,
     ):
-        """`for index in range(begin, end, step)`, zero trips allowed.
+        """`for index in range(begin, end, step)`, zero trips allowed.  while_: a condition on the
+        index that ends the loop, too; it is asked with `end` as well.
 
         Yields a `Loop`: `.index`, `.carried` (the values carried round, inside the body), and after
         the body set `.next` to their new values; after the with-block `.results` holds what came
@@ -426,6 +428,8 @@ class Function:
                 f'{index.name} = call {index.type} asm "", "=r,0"({counter}) nounwind memory(none)'
             )
         more = self.icmp("slt", index, end)
+        if while_ is not None:
+            more = self.and_(more, while_(index))
         self.branch_if(more, body, after)
         self.start_block(body)
         state = Loop(index, carried_in)

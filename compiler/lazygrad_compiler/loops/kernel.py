@@ -158,7 +158,8 @@ class ScatterKernel:
     one place: tasks are split over them.  block: where it is not 0, the last outer axis is such an
     axis, too, and a task takes so many of its values, neighbours in memory.  parts: into how many
     pieces the positions are cut, each of which combines into a copy of its own; the target holds
-    the copies.
+    the copies.  order: the buffers with the positions, stably ordered by the number of their place,
+    and with those numbers in that order; None: positions are taken as they come.
     """
 
     outer: tuple[Var, ...]
@@ -173,6 +174,7 @@ class ScatterKernel:
     apart: tuple[Var, ...] = ()
     block: int = 0
     parts: int = 1
+    order: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +315,10 @@ def text(kernel: Kernel) -> str:
         indent = "  "
         if kernel.parts > 1:
             lines.append(f"{indent}parallel for {kernel.parts} parts, each into a copy:")
+            indent += "  "
+        if kernel.order is not None:
+            positions, places = (f"b{number}" for number in kernel.order)
+            lines.append(f"{indent}positions in the order of {positions}, by place in {places}:")
             indent += "  "
         if kernel.block:
             lines.append(f"{indent}parallel for {kernel.block} of {kernel.outer[-1].name} each:")

@@ -156,11 +156,21 @@ def _counted_by(index: Instr, axes: Sequence[Var]) -> Var | None:
     return next((axis for axis in axes if index.data[0] == variable(axis)), None)
 
 
+Ordered = Callable[[Node, Launch, Callable[[Node], bool]], list[Launch]]
+"""(scatter, the launch of its updates, what is stored) -> launches that do the same."""
+
+
+def in_turn(scatter: Node, updates: Launch, stored: Callable[[Node], bool]) -> list[Launch]:
+    """Positions are taken as they come."""
+    return [updates]
+
+
 def lower_scatter(
-    group: Group, stored: Callable[[Node], bool], parts_of: Callable[[Node], int] = scatter_parts
+    group: Group, stored: Callable[[Node], bool], parts_of: Callable[[Node], int] = scatter_parts,
+    ordered: Ordered = in_turn,
 ) -> list[Launch]:
     """A copy of the base, then the updates; or, where these come in parts, each part into a copy
-    of its own, then all together.
+    of its own, then all together.  ordered: gives the launches for the updates of one launch.
     """
     target = group.anchor
     assert target is not None
@@ -174,7 +184,7 @@ def lower_scatter(
     arguments = tuple(target if argument is copy else argument for argument in filled.arguments)
     result = [replace(filled, arguments=arguments, about="scatter base")]
     if target.inputs[1].size:
-        result.append(lower_updates(target, stored))
+        result += ordered(target, lower_updates(target, stored), stored)
     return result
 
 

@@ -18,6 +18,7 @@ from lazygrad_compiler.ptx.loops import emit_loops
 from lazygrad_compiler.ptx.points import WIDEST
 from lazygrad_compiler.ptx.scan import emit_scan, lower_scan
 from lazygrad_compiler.ptx.scatter import emit_scatter
+from lazygrad_compiler.ptx.scatter_ordered import lower_ordered
 from lazygrad_compiler.ptx.scatter_private import scatter_parts
 from lazygrad_compiler.ptx.sort import emit_sort, lower_sort
 
@@ -55,4 +56,5 @@ BACKEND = Backend(
     compile=lambda text, target: compile_ptx(text, target).encode(),
     alignment=WIDEST,
     scatter_parts=scatter_parts,
+    order_updates=lower_ordered,
 )

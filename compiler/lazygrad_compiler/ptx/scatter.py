@@ -1,12 +1,13 @@
 """Emission of scatter kernels for a GPU: updates onto a buffer that already holds the base.
 
-Five ways, each with one result whatever the number of blocks:
+Six ways, each with one result whatever the number of blocks:
 
 - `private`: many updates to few places (`scatter_private.py`).
 - `apart`: no two positions meet (the index tells): every update by a thread of its own.
 - `atomic`: integers that are added or compared: their order does not matter.
 - `columns`: axes along which no two positions meet make columns; a thread applies the updates of
   its column in row-major order.
+- `ordered`: the positions come sorted by their places (`scatter_ordered.py`).
 - `owners`: else every place belongs to one team of threads, which applies the updates to it in
   row-major order, as the CPU does: the last `set` stays, sums have that one order.  Each block goes
   through all positions, as many at a time as it has threads; it notes those whose place is its own
@@ -24,23 +25,16 @@ from lazygrad_compiler.cuda_target import CudaTarget
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_compiler.llvm.points import I64, dependences
-from lazygrad_compiler.llvm.scatter import COMBINE
 from lazygrad_compiler.loops.index import Affine
 from lazygrad_compiler.loops.kernel import ScatterKernel, needed
 from lazygrad_compiler.ptx.builder import WARP, KernelFunction, KernelModule
 from lazygrad_compiler.ptx.loops import digits, make_points
 from lazygrad_compiler.ptx.points import ThreadPoints
+from lazygrad_compiler.ptx.scatter_ordered import ATOMIC, combined, emit_ordered
 from lazygrad_compiler.ptx.scatter_private import emit_private
 
 MAP_THREADS = 256
 OWNER_THREADS = 128
-ATOMIC = {
-    ("add", "signed"): "add", ("add", "unsigned"): "add",
-    ("max", "signed"): "max", ("max", "unsigned"): "umax",
-    ("min", "signed"): "min", ("min", "unsigned"): "umin",
-}  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
 class ScatterGrid:
     """way: "apart", "atomic", "columns" or "owners".  threads: of a block; team: threads that a
@@ -78,6 +72,8 @@ def emit_scatter(
 ) -> Emitted:
     if kernel.parts > 1:
         return emit_private(module, name, kernel)
+    if kernel.order is not None:
+        return emit_ordered(module, name, kernel)
     if kernel.block:  # of the last axis no two positions meet; how many a CPU's task takes is moot
         apart, outer = (*kernel.apart, kernel.outer[-1]), kernel.outer[:-1]
         kernel = replace(kernel, apart=apart, outer=outer, block=0)
@@ -139,11 +135,7 @@ def apply(points: ThreadPoints, kernel: ScatterKernel) -> None:
     pointer, place = points.pointers[kernel.target], points.place(kernel.place)
     value = points.computed[kernel.update]
     if kernel.mode != "set":
-        old = points.load(dtype, pointer, place, None)
-        if kernel.mode == "add" and dtype.kind == "bool":
-            value = f.or_(old, value)
-        else:
-            value = scalar.emit_op(f, COMBINE[kernel.mode], [old, value], dtype, dtype)
+        value = combined(f, kernel, points.load(dtype, pointer, place, None), value)
     points.store(dtype, pointer, place, value)
 
 

@@ -46,12 +46,12 @@ def lower_sort(group: Group) -> list[Launch]:
     if anchor.op == "argsort":
         writes = [r for r in group.roots if r.op == "sort_values" and r in group.outputs]
         writes += [anchor] if anchor in group.outputs else []
-        return _lower_order(anchor, writes, [root.op == "sort_values" for root in writes])
+        return lower_order(anchor, writes, [root.op == "sort_values" for root in writes])
     if anchor.op == "top_k" and anchor.inputs[0].shape[-1] > TILE >= 2 * anchor.shape[-1]:
         return _lower_best(anchor, anchor.shape[-1])  # a round leaves half of a row or less
     if anchor.op in ("top_k", "select_rank"):
         order = temporary(dtypes.int64, anchor.inputs[0].shape)
-        launches = _lower_order(anchor, [order], [False])
+        launches = lower_order(anchor, [order], [False])
         reads = [order, *anchor.inputs[1:]]
         return [*launches, _launch(anchor, reads, [anchor], "pick")]
     return [_launch(anchor, list(anchor.inputs), [anchor], anchor.op)]
@@ -68,7 +68,7 @@ def item_dtypes(dtype: DType) -> tuple[DType, ...]:
     return (dtypes.uint64, dtypes.uint32) if dtype.itemsize == 8 else (dtypes.uint64,)
 
 
-def _lower_order(anchor: Node, writes: list[Node], are_values: list[bool]) -> list[Launch]:
+def lower_order(anchor: Node, writes: list[Node], are_values: list[bool]) -> list[Launch]:
     """writes: what to store, of which some are the values and the others positions."""
     source = anchor.inputs[0]
     length = source.shape[-1]
