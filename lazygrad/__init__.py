@@ -190,18 +190,6 @@ def is_tensor(obj: Any) -> builtins.bool:
     return isinstance(obj, Tensor)
 
 
-def is_floating_point(input: Tensor) -> builtins.bool:
-    return input.is_floating_point()
-
-
-def is_complex(input: Tensor) -> builtins.bool:
-    return input.is_complex()
-
-
-def numel(input: Tensor) -> builtins.int:
-    return input.numel()
-
-
 _attach.attach(_elementwise.INPLACE)
 
 _LAZY = {"nn", "optim", "utils", "serialization", "cuda", "backends", "debug", "array_api",

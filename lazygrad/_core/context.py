@@ -20,6 +20,7 @@ import numpy
 import lazygrad_compiler
 import lazygrad_runtime
 from lazygrad._core.autocast import POLICY, casting
+from lazygrad._core.flags import strict
 from lazygrad._core.folded import FOLDED, SINGLE
 from lazygrad._core.keywords import parameters_of
 from lazygrad_compiler.ir.node import IRError, IRTypeError, Location
@@ -134,6 +135,15 @@ def refused(error: IRError, message: str) -> TensorError:
 
 
 _PLAIN_ERRORS = (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError)
+_TOLD = (IRError, AttributeError, MemoryError, *_PLAIN_ERRORS)
+
+
+def _plain_kind(error: Exception) -> type[Exception] | None:
+    """What to raise an error of Python's or NumPy's as; None for those of others, and ours."""
+    kind = type(error)
+    if kind.__module__.startswith("numpy"):
+        return next(each for each in _PLAIN_ERRORS if isinstance(error, each))
+    return kind if kind in _PLAIN_ERRORS else None
 
 
 def _named(name: str, error: IRError) -> str:
@@ -161,19 +171,64 @@ def _misused(value: Any, arguments: tuple, keywords: dict[str, Any]) -> Any:
     """The argument (or element of one) that is no tensor where one was needed, found by what
     lacked an attribute: itself, a value of its type, or a NumPy value that it led to.
     """
-    if type(value).__module__.startswith("lazygrad"):
-        return _missing
+    module = type(value).__module__
     given = [*arguments, *keywords.values()]
-    given += [each for nest in given if isinstance(nest, (list, tuple)) for each in nest]
-    from_numpy = type(value).__module__.startswith("numpy")
+    given += [each for nest in given if isinstance(nest, _NESTS) for each in nest]
     for each in given:
-        if each is value or type(each) is type(value) or (
-                from_numpy and type(each).__module__.startswith("numpy")):
+        if each is value or (type(each) is type(value) and not module.startswith("lazygrad")) or (
+                module.startswith("numpy") and type(each).__module__.startswith("numpy")):
             return each
     return _missing
 
 
+_NESTS = (list, tuple, range, str, bytes, dict, set)
+
+
 _missing = object()
+
+
+def told(name: str, error: Exception, arguments: tuple, keywords: dict[str, Any]
+         ) -> Exception | None:
+    """An error that names the operation and the user's line, to be raised instead; None where the
+    error does, or is not ours.
+    """
+    if isinstance(error, IRError):
+        return refused(error, _named(name, error))
+    if isinstance(error, AttributeError):
+        wrong = _misused(error.obj, arguments, keywords)
+        if wrong is _missing or _from_user(error):
+            return None
+        return fail(name, f"takes no {type(wrong).__name__} here",
+                    "Tensors are made with lazygrad.tensor(...).", TypeError)
+    text = str(error)
+    if text.startswith("["):
+        return None
+    if isinstance(error, MemoryError):
+        return MemoryError(f"[{name}] {text or 'there is not enough memory for it'} ({line()})")
+    kind = _plain_kind(error)
+    if kind is None or _from_user(error):
+        return None
+    better = kind(f"[{name}] {text.removeprefix(f'{name}: ')} ({line()})")
+    better.__cause__ = error
+    return better
+
+
+def _in_python_numbers(arguments: tuple, keywords: dict[str, Any]
+                       ) -> tuple[tuple, dict[str, Any]] | None:
+    """The arguments with Python's integers in place of NumPy's; None where there are none."""
+    found = False
+
+    def plain(value: Any) -> Any:
+        nonlocal found
+        if isinstance(value, numpy.integer):
+            found = True
+            return int(value)
+        if value.__class__ is list or value.__class__ is tuple:
+            return value.__class__(plain(each) for each in value)
+        return value
+
+    again = tuple(map(plain, arguments)), {name: plain(value) for name, value in keywords.items()}
+    return again if found else None
 
 
 def operation(function: Function) -> Function:
@@ -181,6 +236,7 @@ def operation(function: Function) -> Function:
     PyTorch's names of arguments are understood.
     """
     parameters = parameters_of(function)
+    function = strict(function, parameters)
     if function.__name__ in FOLDED:
         from lazygrad._core.folding import folded
         function = folded(function)
@@ -216,23 +272,15 @@ def operation(function: Function) -> Function:
                 from lazygrad._core.recipes import remember
                 remember(recipes, name, arguments, result)
             return result
-        except IRError as error:
-            raise refused(error, _named(name, error)) from None
-        except AttributeError as error:
-            wrong = _misused(error.obj, arguments, keywords)
-            if wrong is _missing or _from_user(error):
+        except _TOLD as error:
+            again = _in_python_numbers(arguments, keywords)
+            if again is not None:
+                now.location = ()
+                return call(*again[0], **again[1])
+            better = told(name, error, arguments, keywords)
+            if better is None:
                 raise
-            raise fail(name, f"takes no {type(wrong).__name__} here",
-                       "Tensors are made with lazygrad.tensor(...).", TypeError) from None
-        except MemoryError as error:
-            if str(error).startswith("["):
-                raise
-            what = str(error) or "there is not enough memory for it"
-            raise MemoryError(f"[{name}] {what} ({line()})") from None
-        except _PLAIN_ERRORS as error:
-            if type(error) not in _PLAIN_ERRORS or str(error).startswith("[") or _from_user(error):
-                raise
-            raise type(error)(f"[{name}] {error} ({line()})") from error
+            raise better from better.__cause__
         finally:
             now.location = ()
             if placing:

@@ -56,6 +56,9 @@ PROMOTED: dict[DType, dict[DType, DType | None]] = {
 
 def promote_types(type1: DType, type2: DType) -> DType:
     """The smallest dtype that both fit, by PyTorch's table."""
+    if type1.__class__ is not DType or type2.__class__ is not DType:
+        wrong = type2 if type1.__class__ is DType else type1
+        raise fail("promote_types", f"takes two dtypes, not {type(wrong).__name__}", kind=TypeError)
     found = PROMOTED[type1][type2]
     if found is None:
         raise fail("promote_types", f"{type1.name} and {type2.name} have no common dtype",

@@ -8,6 +8,7 @@ from typing import Any
 import lazygrad as lg
 from lazygrad._core import graph
 from lazygrad._core.context import fail, now, operation
+from lazygrad._core.entries import Entry
 from lazygrad._core.tensor import node_of, wrap
 from lazygrad._core.values import Size
 from lazygrad_compiler.ir import requirements
@@ -45,7 +46,7 @@ def positive(owner: str, value: lg.Tensor, validate_args: bool | None) -> lg.Ten
     return checked(owner, value, value > 0, validate_args)
 
 
-class Distribution:
+class Distribution(Entry):
     """A batch of distributions.  Subclasses give `_draw` (or `rsample`), `log_prob` and moments."""
 
     has_rsample = False

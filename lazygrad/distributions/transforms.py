@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 import lazygrad as lg
+from lazygrad._core.entries import Entry
 from lazygrad.nn import functional as F
 
 
-class Transform:
+class Transform(Entry):
     """Called as a function; `inv` is the way back."""
 
     def __init__(self, cache_size: int = 0) -> None:

@@ -111,6 +111,8 @@ def floating(node: Node) -> Node:
 def axis_of(name: str, dim: int, ndim: int) -> int:
     """An axis, counted from the end where negative; IndexError where there is none."""
     try:
+        if dim.__class__ is bool:
+            raise AttributeError
         dim = dim.__index__()
     except AttributeError:
         raise fail(
@@ -132,6 +134,8 @@ def axes_of(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
         return (axis,) if ndim else ()
     if not hasattr(dim, "__len__") or (isinstance(dim, Tensor) and not dim.ndim):
         return axes_of(name, whole_number(dim), ndim)  # of a generator, too: it may be used up
+    if isinstance(dim, (str, bytes, dict, set)):
+        raise fail(name, f"dim is a whole number or a tuple of them, not {dim!r}", kind=TypeError)
     axes = [axis_of(name, each, ndim) for each in dim]
     if not axes:
         return tuple(range(ndim))
@@ -144,11 +148,16 @@ def sizes_of(name: str, arguments: tuple) -> tuple[int, ...]:
     """Sizes given one by one or as one sequence."""
     if len(arguments) == 1 and not isinstance(arguments[0], (int, numpy.integer)) \
             and hasattr(arguments[0], "__len__") and not (
-                isinstance(arguments[0], Tensor) and not arguments[0].ndim):
+                isinstance(arguments[0], (Tensor, str, bytes)) and not _has_axes(arguments[0])):
         arguments = tuple(arguments[0])
     try:
+        if any(size.__class__ is bool for size in arguments):
+            raise TypeError
         return tuple(size.__index__() for size in arguments)
     except (AttributeError, TypeError):
         raise fail(name, f"sizes are whole numbers, not {arguments!r}", kind=TypeError) from None
 
 
+def _has_axes(value: Any) -> bool:
+    """Whether it is a tensor that can be a sequence; text and bytes are no sizes."""
+    return isinstance(value, Tensor) and bool(value.ndim)

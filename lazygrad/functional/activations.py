@@ -186,6 +186,9 @@ def _between(x: Node, low: float, high: float) -> Node:
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0,
              inplace: bool = False) -> Tensor:
     """clamp to min_val..max_val."""
+    if min_val > max_val:
+        raise fail("hardtanh", f"min_val {min_val} is greater than max_val {max_val}",
+                   kind=ValueError)
     return _finish(
         input, "hardtanh", _between(as_node("hardtanh", input), min_val, max_val), inplace
     )

@@ -21,6 +21,7 @@ from lazygrad._core.values import Size
 from lazygrad.functional import strided, views
 from lazygrad.functional._operands import as_node, axis_of, sizes_of
 from lazygrad.functional.joining import diag_embed, meshgrid, vstack
+from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.ops import listed
 
 __all__ = ["diagflat", "cartesian_prod", "combinations", "adjoint", "broadcast_shapes", "row_stack",
@@ -187,12 +188,16 @@ def is_nonzero(input: Tensor) -> bool:
     return bool(input)
 
 
+@operation
 def is_signed(input: Tensor) -> bool:
     return input.dtype.is_signed
 
 
 def can_cast(from_: Any, to: Any) -> bool:
     """Whether in-place operations may put a result of dtype `from_` into a tensor of `to`."""
+    for given in (from_, to):
+        if not isinstance(given, DType):
+            raise fail("can_cast", f"takes two dtypes, not {type(given).__name__}", kind=TypeError)
     return _can_cast(from_, to)
 
 

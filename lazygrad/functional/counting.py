@@ -17,7 +17,7 @@ from lazygrad._core import graph
 from lazygrad._core.context import TensorTypeError, fail, method, operation
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node
-from lazygrad_compiler.ir import dtypes
+from lazygrad_compiler.ir import dtypes, requirements
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed
 
@@ -86,10 +86,16 @@ def _ends(name: str, values: Node, low: float, high: float, given: bool, widen: 
     if not values.size:
         return graph.const(0.0, values.dtype), graph.const(1.0, values.dtype)
     axes = builtins.range(values.ndim)
-    first, last = (graph.reduce(which, values, axes) for which in ("min", "max"))
+    first, last = (_finite(graph.reduce(which, values, axes)) for which in ("min", "max"))
     same = graph.binary("eq", first, last)
     return (graph.where(same, graph.sub(first, widen), first),
             graph.where(same, graph.add(last, widen), last))
+
+
+def _finite(end: Node) -> Node:
+    """An end of a range, with an error where it is infinite or NaN."""
+    return graph.required(end, (graph.binary("lt", graph.unary("abs", end), math.inf),
+                                requirements.RANGE))
 
 
 def _inside(values: Node, low: Node, high: Node) -> Node:
@@ -133,8 +139,8 @@ def _floats(name: str, input: Any) -> Node:
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     """How many values fall into each of `bins` equal parts of the range from min to max.
 
-    Values outside count nowhere.  Where min and max are equal, the range is that of the values;
-    if it is not finite, nothing is counted.
+    Values outside count nowhere, nor does NaN.  Where min and max are equal, the range is that of
+    the values, which has to be finite.
     """
     values = _floats("histc", input)
     bins = _bins_given("histc", bins)

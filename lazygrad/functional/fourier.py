@@ -85,16 +85,19 @@ def _whole(name: str, size: Any) -> int:
 def _many_axes(name: str, node: Node, s: Any, dim: Any) -> tuple[tuple[int, ...], list[int]]:
     """Axes in the order given, and a size for each (-1: as it is)."""
     if dim is None:
+        if hasattr(s, "__index__"):
+            s = (s,)
         count = node.ndim if s is None else len(s)
         if count > node.ndim:
             raise fail(name, f"{count} sizes for {listed(node.shape)}")
         axes: Sequence[int] = range(node.ndim - count, node.ndim)
     else:
-        axes = [axis_of(name, each, node.ndim) for each in ([dim] if isinstance(dim, int) else dim)]
+        axes = [axis_of(name, each, node.ndim)
+                for each in ([dim] if hasattr(dim, "__index__") else dim)]
         if len(set(axes)) != len(axes):
             raise fail(name, f"dim {dim} names an axis twice")
     sizes = [-1] * len(axes) if s is None else [
-        _whole(name, each) for each in ([s] if isinstance(s, int) else s)]
+        _whole(name, each) for each in ([s] if hasattr(s, "__index__") else s)]
     if len(sizes) != len(axes):
         raise fail(name, f"{len(sizes)} sizes for {len(axes)} axes")
     return tuple(axes), sizes

@@ -365,6 +365,9 @@ def _scattered(view: Tensor, advanced: list[tuple[int, Tensor]], new: Node, mode
 def index_put_(input: Tensor, indices: tuple[Tensor, ...], values: Any,
                accumulate: bool = False) -> Tensor:
     """x[indices] = values, or += with accumulate, where equal positions add up."""
+    if not isinstance(indices, (tuple, list)):
+        raise fail("index_put_", f"indices are a tuple of tensors, not {type(indices).__name__}",
+                   "Of one axis: (indices,).", TypeError)
     view, advanced = _basic(input, _masks_to_indices(_prepare(tuple(indices))))
     write(view, "index_put_", _scattered(view, advanced, _value_node(values, input),
                                          "add" if accumulate else "set"))

@@ -165,9 +165,9 @@ def ormqr(input: Tensor, input2: Tensor, input3: Tensor, left: bool = True,
 
 @method
 def lu(A: Tensor, pivot: bool = True, get_infos: bool = False) -> Any:
-    """(LU, pivots), and info with `get_infos`: `linalg.lu_factor`."""
+    """(LU, pivots), and info with `get_infos`: `linalg.lu_factor`, of singular matrices, too."""
     node = matrix("lu", A)
-    options = (int(pivot), int(not get_infos))
+    options = (int(pivot), 0)
     parts = [result("linalg.lu_factor", node, options=options, part=part) for part in range(3)]
     return lu_result(*parts) if get_infos else tuple(parts[:2])
 

@@ -131,6 +131,9 @@ def norm(input: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False,
             raise fail(name, f"with an order and no dim it takes 1 or 2 axes, not "
                        f"{listed(node.shape)}")
         dim = 0 if node.ndim == 1 else (0, 1)
+    if isinstance(dim, (tuple, list)) and len(dim) > 2:
+        raise fail(name, f"with an order dim is one axis or two, not {dim!r}",
+                   "Of more axes: linalg.vector_norm.")
     if isinstance(dim, (tuple, list)) and len(dim) == 2:
         return wrap(matrix_norm_node(name, node, ord, _pair_of_axes(name, dim, node), keepdim))
     return vector_norm(wrap(node), ord, dim, keepdim)

@@ -30,7 +30,8 @@ from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.ops import listed
 from lazygrad_runtime.memory import Buffer
 
-__all__ = ["detach", "detach_", "fill", "get_device", "is_inference", "is_storage"]
+__all__ = ["detach", "detach_", "fill", "get_device", "is_complex", "is_floating_point",
+           "is_inference", "is_storage", "numel"]
 
 
 # ---- memory
@@ -306,6 +307,22 @@ setattr(Tensor, "output_nr", property(lambda self: 0))  # noqa: B010
 
 
 # ---- functions that are methods elsewhere
+
+
+@operation
+def is_floating_point(input: Tensor) -> bool:
+    return bool(input.dtype.is_floating)
+
+
+@operation
+def is_complex(input: Tensor) -> bool:
+    return bool(input.dtype.is_complex)
+
+
+@operation
+def numel(input: Tensor) -> int:
+    """How many elements there are."""
+    return math.prod(input.shape)
 
 
 @operation

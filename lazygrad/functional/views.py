@@ -351,7 +351,7 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
             raise fail("split", f"pieces of size {step}")
         sizes = [min(step, size - start) for start in range(0, size, step)] if size else [0]
     else:
-        sizes = list(split_size_or_sections)
+        sizes = list(sizes_of("split", (split_size_or_sections,)))
         if sum(sizes) != size or min(sizes, default=0) < 0:
             raise fail("split", f"sizes {sizes} add up to {sum(sizes)}, axis {dim} has {size}",
                        "They must be at least 0 and add up to the axis.")

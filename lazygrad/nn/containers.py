@@ -13,6 +13,9 @@ import lazygrad as lg
 from lazygrad.nn.module import Module
 from lazygrad.nn.parameter import Parameter
 
+MOST_LAYERS = 1 << 16
+"""Of one stack: a number beyond it is a mistake, and making so many would take for ever."""
+
 
 def _position(index: Any, length: int, what: str) -> int:
     index = operator.index(index)

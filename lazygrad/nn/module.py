@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import lazygrad as lg
 from lazygrad._core.context import now
+from lazygrad._core.entries import Entry
 from lazygrad.nn.module_hooks import (
     EVERY,
     HookHandle,
@@ -45,7 +46,7 @@ from lazygrad.nn.parameter import Buffer, Parameter
 Self = TypeVar("Self", bound="Module")
 
 
-class Module(ModuleState):
+class Module(ModuleState, Entry):
     """Base class of all layers and models.  Subclasses call `super().__init__()` first and define
     `forward`.
     """

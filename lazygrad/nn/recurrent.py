@@ -18,6 +18,7 @@ from lazygrad._core.context import fail, operation
 from lazygrad._core.tensor import shape_of
 from lazygrad.nn import functional as F
 from lazygrad.nn import init
+from lazygrad.nn.containers import MOST_LAYERS
 from lazygrad.nn.module import Module
 from lazygrad.nn.parameter import Parameter
 from lazygrad.nn.utils.rnn import PackedSequence
@@ -100,6 +101,8 @@ class RNNBase(Module):
             raise ValueError(f"dropout should be a number in range [0, 1], not {dropout}")
         if hidden_size <= 0 or num_layers <= 0:
             raise ValueError("hidden_size and num_layers must be greater than zero")
+        if num_layers > MOST_LAYERS:
+            raise ValueError(f"num_layers is at most {MOST_LAYERS}, not {num_layers}")
         if proj_size and mode != "LSTM":
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
         if not 0 <= proj_size < hidden_size:

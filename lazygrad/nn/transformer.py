@@ -11,7 +11,7 @@ from lazygrad._core.context import fail
 from lazygrad.nn import functional as F
 from lazygrad.nn import init
 from lazygrad.nn.attention import MultiheadAttention
-from lazygrad.nn.containers import ModuleList
+from lazygrad.nn.containers import MOST_LAYERS, ModuleList
 from lazygrad.nn.dropout import Dropout
 from lazygrad.nn.linear import Linear
 from lazygrad.nn.module import Module
@@ -124,13 +124,20 @@ class TransformerDecoderLayer(_Layer):
         return self.norm3(x + self.dropout3(self._feed_forward(x)))
 
 
+def _copies(layer: Module, num_layers: int) -> ModuleList:
+    """So many layers, each with parameters of its own."""
+    if num_layers > MOST_LAYERS:
+        raise ValueError(f"num_layers is at most {MOST_LAYERS}, not {num_layers}")
+    return ModuleList([copy.deepcopy(layer) for _ in range(num_layers)])
+
+
 class TransformerEncoder(Module):
     """`num_layers` copies of a layer, and a norm at the end where one is given."""
 
     def __init__(self, encoder_layer: Module, num_layers: int, norm: Module | None = None,
                  enable_nested_tensor: bool = True, mask_check: bool = True) -> None:
         super().__init__()
-        self.layers = ModuleList([copy.deepcopy(encoder_layer) for _ in range(num_layers)])
+        self.layers = _copies(encoder_layer, num_layers)
         self.num_layers = num_layers
         self.norm = norm
 
@@ -149,7 +156,7 @@ class TransformerDecoder(Module):
 
     def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None) -> None:
         super().__init__()
-        self.layers = ModuleList([copy.deepcopy(decoder_layer) for _ in range(num_layers)])
+        self.layers = _copies(decoder_layer, num_layers)
         self.num_layers = num_layers
         self.norm = norm
 

@@ -30,6 +30,7 @@ from lazygrad._core import cell as cells
 from lazygrad._core import graph
 from lazygrad._core.composite import Composite
 from lazygrad._core.context import now, operation
+from lazygrad._core.entries import Entry
 from lazygrad._core.tensor import raw_node, write
 from lazygrad.optim.arithmetic import compute_dtype
 from lazygrad.optim.optimizer_hooks import GLOBAL_POST_HOOKS, GLOBAL_PRE_HOOKS, Hooked
@@ -67,7 +68,7 @@ def _scalar(value: float, dtype: DType, device: Any = "cpu") -> lg.Tensor:
     return made if device == "cpu" else made.to(device)
 
 
-class Optimizer(Hooked):
+class Optimizer(Hooked, Entry):
     """Base class.  A subclass passes `defaults` on and defines `_update_group`."""
 
     step_is_counted = False
@@ -125,6 +126,9 @@ class Optimizer(Hooked):
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group).__name__}")
+        if "params" not in param_group:
+            raise ValueError('a parameter group needs its tensors under "params", and has '
+                             f"{', '.join(map(repr, param_group)) or 'nothing'}")
         given = param_group["params"]
         if isinstance(given, (set, frozenset)):
             raise TypeError("optimizer parameters need to be organized in ordered collections, "

@@ -19,6 +19,9 @@ Inference = Callable[["OpDef", tuple[Node, ...], tuple], tuple[DType, Shape]]
 MAX_ELEMENTS = 2**47
 """More elements than any address space holds: a size beyond it is a mistake, reported as such."""
 
+MAX_EMPTY = 2**58
+"""Of the other axes, where one is empty: NumPy counts their bytes in 63 bits."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpDef:
@@ -52,13 +55,13 @@ def check_shape(definition: OpDef, shape: Shape) -> None:
     elements = 1
     for size in shape:
         if type(size) is int and size >= 0:
-            elements *= size
+            elements *= size or 1
         elif not isinstance(size, Dim):
             raise fail(
                 definition,
                 f"sizes are whole numbers of at least 0, and {listed(shape)} has {size!r}",
             )
-    if elements > MAX_ELEMENTS:
+    if elements > MAX_ELEMENTS and (0 not in shape or elements > MAX_EMPTY):
         raise fail(
             definition,
             f"shape {listed(shape)} has {elements} elements, more than memory can hold",

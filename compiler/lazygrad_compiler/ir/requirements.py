@@ -23,10 +23,11 @@ VARIANCES = "a variance is negative."
 DIVISORS = "an integer is divided by zero."
 OFFSETS = "the first offset is not 0."
 PARAMETERS = "a parameter is none that the distribution takes."
+RANGE = "the range of the values is not finite. Give a range, or take NaN and infinity out."
 
 REQUIREMENTS = (
     WEIGHTS, SUM, PROBABILITIES, RATES, DEVIATIONS, INPUTS, TARGETS, VARIANCES, DIVISORS, OFFSETS,
-    PARAMETERS,
+    PARAMETERS, RANGE,
 )
 """What may be wrong, and the way out, as sentences after the operation's name.  New ones go to the
 end: their numbers are in programs on disk.

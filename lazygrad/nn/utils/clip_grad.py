@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import lazygrad as lg
+from lazygrad._core.entries import entry
 
 Tensors = Any
 """A tensor or an iterable of them."""
@@ -15,6 +16,7 @@ def _listed(tensors: Tensors) -> list[lg.Tensor]:
     return [tensors] if isinstance(tensors, lg.Tensor) else list(tensors)
 
 
+@entry
 def get_total_norm(tensors: Iterable[lg.Tensor], norm_type: float = 2.0,
                    error_if_nonfinite: bool = False, foreach: bool | None = None) -> lg.Tensor:
     """The norm of all tensors together, as if they were one vector: a 0-d tensor."""
@@ -23,16 +25,17 @@ def get_total_norm(tensors: Iterable[lg.Tensor], norm_type: float = 2.0,
     if not parts:
         return lg.tensor(0.0)
     with lg.no_grad():
+        parts = [part.abs() if part.is_complex() else part.detach() for part in parts]
         if norm_type == float("inf"):
-            total = lg.stack([part.detach().abs().max() for part in parts]).max()
+            total = lg.stack([part.abs().max() for part in parts]).max()
         elif norm_type == float("-inf"):
-            total = lg.stack([part.detach().abs().min() for part in parts]).min()
+            total = lg.stack([part.abs().min() for part in parts]).min()
         elif norm_type == 2.0:
-            total = _sum([(part.detach() * part.detach()).sum() for part in parts]).sqrt()
+            total = _sum([(part * part).sum() for part in parts]).sqrt()
         elif norm_type == 0.0:
-            total = _sum([part.detach().ne(0).any().to(part.dtype) for part in parts])
+            total = _sum([part.ne(0).any().to(part.dtype) for part in parts])
         else:
-            total = _sum([(part.detach().abs() ** norm_type).sum() for part in parts])
+            total = _sum([(part.abs() ** norm_type).sum() for part in parts])
             total = total ** (1.0 / norm_type)
     if error_if_nonfinite and not bool(lg.isfinite(total)):
         raise RuntimeError(f"The total norm of order {norm_type} for gradients from `parameters` "
@@ -45,6 +48,7 @@ def _sum(values: list[lg.Tensor]) -> lg.Tensor:
     return lg.stack(values).sum() if len(values) > 1 else values[0]
 
 
+@entry
 def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: lg.Tensor,
                           foreach: bool | None = None) -> None:
     """Scales gradients by max_norm / total_norm where that is below 1."""
@@ -55,6 +59,7 @@ def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: lg.T
                 parameter.grad.mul_(scale)
 
 
+@entry
 def clip_grad_norm_(parameters: Tensors, max_norm: float, norm_type: float = 2.0,
                     error_if_nonfinite: bool = False, foreach: bool | None = None) -> lg.Tensor:
     """Scales all gradients so that their common norm is at most max_norm; returns the norm
@@ -67,6 +72,7 @@ def clip_grad_norm_(parameters: Tensors, max_norm: float, norm_type: float = 2.0
     return total_norm
 
 
+@entry
 def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | None = None) -> None:
     """Cuts every gradient element off to [-clip_value, clip_value]."""
     clip_value = float(clip_value)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import lazygrad as lg
+from lazygrad._core.entries import entry
 
 
+@entry
 def parameters_to_vector(parameters: Iterable[lg.Tensor]) -> lg.Tensor:
     """All parameters flattened, one after the other."""
     return lg.cat([parameter.reshape(-1) for parameter in parameters])
 
 
+@entry
 def vector_to_parameters(vec: lg.Tensor, parameters: Iterable[lg.Tensor]) -> None:
     """Writes the pieces of a vector into the parameters."""
     if not isinstance(vec, lg.Tensor):

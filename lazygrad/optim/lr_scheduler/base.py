@@ -13,6 +13,7 @@ from typing import Any
 
 import lazygrad as lg
 from lazygrad._core.context import now
+from lazygrad._core.entries import Entry
 from lazygrad.optim.optimizer import Optimizer
 
 
@@ -22,7 +23,7 @@ def not_in_recordings() -> None:
                              "compiled function")
 
 
-class LRScheduler:
+class LRScheduler(Entry):
     """Base class: counts epochs (or steps) in `last_epoch` and writes the rates of all groups."""
 
     _get_lr_called_within_step = True

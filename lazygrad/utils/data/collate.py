@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 
 import lazygrad as lg
+from lazygrad._core.entries import entry
 
 
 class Handed:
@@ -87,6 +88,7 @@ def default_convert(data: Any) -> Any:
     return data
 
 
+@entry
 def default_collate(batch: Sequence[Any]) -> Any:
     """A batch of items: arrays, tensors and numbers stacked along a new first axis, within dicts,
     tuples and lists.

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import lazygrad as lg
+from lazygrad._core.entries import Entry
 from lazygrad.utils.data.collate import (
     default_collate,
     default_convert,
@@ -39,7 +40,7 @@ class _Endless(Sampler[None]):
         return itertools.repeat(None)
 
 
-class DataLoader:
+class DataLoader(Entry):
     """Iterates over a dataset in batches.
 
     batch_size None: items one by one, as they are.  num_workers: 0 makes batches in this process;

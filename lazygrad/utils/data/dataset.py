@@ -12,12 +12,13 @@ from typing import Any, Generic, TypeVar
 import numpy
 
 import lazygrad as lg
+from lazygrad._core.entries import Entry, entry
 from lazygrad.utils.data.randomness import numpy_generator
 
 Item = TypeVar("Item", covariant=True)
 
 
-class Dataset(Generic[Item]):
+class Dataset(Entry, Generic[Item]):
     """Items by index: subclasses define `__getitem__`, and `__len__` for most samplers."""
 
     def __getitem__(self, index: Any) -> Item:
@@ -185,6 +186,7 @@ def items_at(dataset: Any, indices: Sequence[Any]) -> Sequence[Any]:
     return items
 
 
+@entry
 def random_split(dataset: Dataset[Any], lengths: Sequence[int | float],
                  generator: Any = None) -> list[Subset]:
     """Shuffled, non-overlapping subsets of given lengths, or of given shares that sum to 1."""

@@ -7,12 +7,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy
 
+from lazygrad._core.entries import Entry
 from lazygrad.utils.data.randomness import numpy_generator
 
 Item = TypeVar("Item", covariant=True)
 
 
-class Sampler(Generic[Item]):
+class Sampler(Entry, Generic[Item]):
     """Base class: an iterable of indices."""
 
     def __iter__(self) -> Iterator[Item]:
