@@ -9,9 +9,12 @@ their positions are one number of 64 bits.
   merge    runs of some length two by two: each item finds its place by bisection of the other run
   best     the first k of each tile of a longer row, and of those again, until one tile is left
 
-`select_rank`, and `top_k` of more than half a tile, pick from the whole order.  Counted for the 50
-largest of rows of 50,000 float32: `best` reads each element once and writes 1,250 items a row,
-where sorting takes 25 tiles and five merges, which move 88 bytes for each element.
+Some ranks of a longer row are selected without a sort (`select.py`).  `select_rank` of more of
+them, and `top_k` of more than half a tile, pick from the whole order.
+
+Counted for the 50 largest of rows of 50,000 float32: `best` reads each element once and writes
+1,250 items a row, where sorting takes 25 tiles and five merges, which move 88 bytes for each
+element.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from lazygrad_compiler.llvm.sort_keys import Keys
 from lazygrad_compiler.loops.arrays import array_launch, temporary
 from lazygrad_compiler.loops.kernel import ArrayKernel, Launch
 from lazygrad_compiler.loops.lower import Group
+from lazygrad_compiler.ptx import select
 from lazygrad_compiler.ptx.arrays import Row, Step, emit_step, one_thread_each
 from lazygrad_compiler.ptx.builder import KernelFunction, KernelModule
 
@@ -49,6 +53,9 @@ def lower_sort(group: Group) -> list[Launch]:
         return lower_order(anchor, writes, [root.op == "sort_values" for root in writes])
     if anchor.op == "top_k" and anchor.inputs[0].shape[-1] > TILE >= 2 * anchor.shape[-1]:
         return _lower_best(anchor, anchor.shape[-1])  # a round leaves half of a row or less
+    if anchor.op == "select_rank" and anchor.inputs[0].shape[-1] > TILE \
+            and anchor.shape[-1] <= select.MOST_RANKS:
+        return select.lower_select(anchor, _launch)
     if anchor.op in ("top_k", "select_rank"):
         order = temporary(dtypes.int64, anchor.inputs[0].shape)
         launches = lower_order(anchor, [order], [False])
@@ -448,4 +455,5 @@ STEPS = {
     "sort_values": Row(THREADS, _take),
     "pick": Row(THREADS, _pick),
     "searchsorted": Row(THREADS, _search),
+    **select.STEPS,
 }
