@@ -14,7 +14,7 @@ from typing import Any
 
 from lazygrad._core.context import METHODS as _METHODS
 from lazygrad._core.context import TensorError
-from lazygrad._core.interop import from_dlpack, to_dlpack
+from lazygrad._core.interop import from_cuda_array, from_dlpack, to_dlpack
 from lazygrad._core.modes import (
     enable_grad,
     inference_mode,

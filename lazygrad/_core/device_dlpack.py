@@ -1,4 +1,5 @@
-"""DLPack for memory of a GPU: capsules made and read by hand, since NumPy's know the CPU alone.
+"""DLPack and `__cuda_array_interface__` for memory of a GPU.  Capsules are made and read by hand,
+since NumPy's know the CPU alone.
 
 Out: a capsule over the value's memory, for which the consumer's stream is made to wait; it holds
 the memory until its deleter is called.  In: a tensor over another library's memory, on the stream
@@ -24,6 +25,8 @@ from ctypes import (
     c_void_p,
 )
 from typing import Any
+
+import numpy
 
 from lazygrad._core import cell as cells
 from lazygrad._core import placement
@@ -220,12 +223,7 @@ def _struct(capsule: Any) -> tuple[bytes, Any] | None:
 
 
 def from_capsule(capsule: Any, copy: bool | None) -> Tensor:
-    """A tensor over the memory of a capsule, which is used up.  Memory that kernels cannot read as
-    it lies is copied; BufferError where it must not be (copy=False).
-    """
-    from lazygrad_runtime.cuda.memory import DeviceBuffer
-    from lazygrad_runtime.cuda.stream import current_handle
-
+    """A tensor over the memory of a capsule, which is used up: see `_over`."""
     found = _struct(capsule)
     assert found is not None
     name, managed = found
@@ -236,18 +234,34 @@ def from_capsule(capsule: Any, copy: bool | None) -> Tensor:
         _row_major(shape)
     device = placement.runtime_device(described.device_id, "from_dlpack")
     address = (described.data or 0) + described.byte_offset
-    if min(strides, default=0) < 0:
-        raise fail("from_dlpack", f"strides {strides} are negative", "Make it contiguous first.",
-                   BufferError)
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    reach = 0 if 0 in shape else reach
+    _no_negative("from_dlpack", strides)
     _rename(capsule, USED[name])
     owner = _Foreign(ctypes.addressof(managed), managed.deleter)
+    return _over("from_dlpack", device, address, dtype, shape, strides, owner, copy)
+
+
+def _no_negative(name: str, strides: tuple[int, ...]) -> None:
+    if min(strides, default=0) < 0:
+        raise fail(name, f"strides {strides} are negative", "Make it contiguous first.",
+                   BufferError)
+
+
+def _over(name: str, device: Any, address: int, dtype: DType, shape: tuple[int, ...],
+          strides: tuple[int, ...], owner: Any, copy: bool | None) -> Tensor:
+    """A tensor over foreign memory (strides in elements), for which the current stream waits
+    already.  What kernels cannot read as it lies is copied; BufferError where it must not be
+    (copy=False).
+    """
+    from lazygrad_runtime.cuda.memory import DeviceBuffer
+    from lazygrad_runtime.cuda.stream import current_handle
+
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    reach = 0 if 0 in shape else reach
     handle = current_handle(device)
     buffer: Any = DeviceBuffer(device, address, reach * dtype.itemsize, handle, owner)
     aligned = address % ALIGNMENT == 0
     if copy is False and not aligned:
-        raise fail("from_dlpack", f"memory at {address:#x} is not aligned to {ALIGNMENT} bytes",
+        raise fail(name, f"memory at {address:#x} is not aligned to {ALIGNMENT} bytes",
                    "Pass copy=True.", BufferError)
     if copy or not aligned or not reach:
         own = device.pool.allocate(buffer.nbytes, handle)
@@ -260,6 +274,62 @@ def from_capsule(capsule: Any, copy: bool | None) -> Tensor:
         return wrap(cells.leaf(buffer, dtype, shape))
     from lazygrad.functional.strided import as_strided
     return as_strided(wrap(cells.leaf(buffer, dtype, (reach,))), shape, strides, 0)
+
+
+class _Borrowed:
+    """An array of another library.  When nobody here needs it any more, its stream waits for ours,
+    so that its memory is not written while it is still being read.
+    """
+
+    def __init__(self, array: Any, device: Any, ours: int, theirs: int) -> None:
+        self._array, self._device, self._era = array, device, device.era
+        self._ours, self._theirs = ours, theirs
+
+    def __del__(self) -> None:
+        if self._ours != self._theirs and self._device.holds(self._era):
+            self._device.pool.order(self._ours, self._theirs)
+
+
+def from_array_interface(array: Any, copy: bool | None, name: str) -> Tensor:
+    """A tensor over the memory of an array that has `__cuda_array_interface__` (versions 2 and 3):
+    see `_over`.  The current stream waits for that of the array, where it names one.
+    """
+    from lazygrad_runtime.cuda.context import device_of_address
+    from lazygrad_runtime.cuda.stream import current_handle
+
+    described = array.__cuda_array_interface__
+    version, shape = described.get("version", 0), tuple(described["shape"])
+    if version < 2:
+        raise fail(name, f"__cuda_array_interface__ of version {version} is not known", "Use an "
+                   "array library that speaks version 2 or 3.", BufferError)
+    if described.get("mask") is not None:
+        raise fail(name, "the array has a mask", "Fill it first.", BufferError)
+    try:
+        dtype = dtypes.dtype_of_numpy(numpy.dtype(described["typestr"]))
+    except TypeError as error:
+        raise fail(name, f"type {described['typestr']!r} is no dtype here", "Convert the array "
+                   "first.", BufferError) from error
+    size, steps = dtype.itemsize, described.get("strides")
+    strides = _row_major(shape) if steps is None else tuple(step // size for step in steps)
+    _no_negative(name, strides)
+    if steps is not None and any(step % size for step in steps):
+        raise fail(name, f"strides {tuple(steps)} are no multiples of {size} bytes", "Make it "
+                   "contiguous first.", BufferError)
+    address = described["data"][0] or 0
+    number = device_of_address(address) if 0 not in shape else None
+    if number is None and 0 not in shape:
+        raise fail(name, f"there is no memory of a CUDA device at {address:#x}",
+                   kind=BufferError)
+    device = placement.runtime_device(number, name)
+    ours, stream = current_handle(device), described.get("stream")
+    if stream is not None and (not isinstance(stream, int) or stream <= 0):
+        raise fail(name, f"stream {stream!r} is none of CUDA's", "It is None, 1, 2, or the handle "
+                   "of a stream.", BufferError)
+    theirs = ours if stream is None else 0 if stream == 1 else stream
+    if theirs != ours:
+        device.pool.order(theirs, ours)
+    owner = _Borrowed(array, device, ours, theirs)
+    return _over(name, device, address, dtype, shape, strides, owner, copy)
 
 
 def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

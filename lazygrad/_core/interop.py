@@ -136,6 +136,24 @@ def cuda_array_interface(self: Tensor) -> dict[str, Any]:
 
 
 @operation
+def from_cuda_array(array: Any, *, copy: bool | None = None) -> Tensor:
+    """A tensor over the memory of an array on a GPU that has `__cuda_array_interface__` (CuPy,
+    Numba, PyTorch), ready for the current stream.
+
+    Shares memory (do not change it afterwards: a tensor takes its value for fixed), but with
+    `copy=True`, and where its address is no multiple of 16 bytes; `copy=False` raises BufferError
+    there.  BufferError, too, for masks, negative strides, and memory that is none of CUDA's.
+    """
+    if isinstance(array, Tensor):
+        return from_dlpack(array, copy=copy)
+    if not hasattr(array, "__cuda_array_interface__"):
+        raise fail("from_cuda_array", f"takes an array with __cuda_array_interface__, not "
+                   f"{type(array).__name__}", kind=TypeError)
+    from lazygrad._core.device_dlpack import from_array_interface
+    return from_array_interface(array, copy, "from_cuda_array")
+
+
+@operation
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor over the memory of another library's array, or of a DLPack capsule.
 

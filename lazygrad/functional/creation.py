@@ -10,6 +10,7 @@ import numpy
 from lazygrad._core import cell as cells
 from lazygrad._core import graph
 from lazygrad._core.context import fail, method, operation
+from lazygrad._core.interop import from_cuda_array
 from lazygrad._core.tensor import Tensor, array_of, node_of, wrap
 from lazygrad._core.types import as_dtype, complex_default, default, promote_types, scalar_dtype
 from lazygrad._core.values import check_device
@@ -150,10 +151,25 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     """A tensor with a copy of the data: numbers, nested lists, arrays."""
     check_device(device, "tensor")
     target = None if dtype is None else as_dtype(dtype)
+    if _on_a_gpu(data):
+        made = _over_gpu(data, target, device, True)
+        return made.requires_grad_() if requires_grad else made
     array = _array_of(data, target, "tensor")
     if array.base is not None or isinstance(data, (Tensor, numpy.ndarray)):
         array = array.copy()
     return finish(_leaf(array), requires_grad)
+
+
+def _on_a_gpu(data: Any) -> bool:
+    """Whether it is another library's array in memory of a GPU."""
+    return not isinstance(data, (list, tuple, float, int, numpy.ndarray, Tensor)) and hasattr(
+        data, "__cuda_array_interface__")
+
+
+def _over_gpu(data: Any, dtype: DType | None, device: Any, copy: bool | None) -> Tensor:
+    made = from_cuda_array(data, copy=copy)
+    made = made if device is None else made.to(device)
+    return made if dtype is None else made.to(dtype)
 
 
 @operation
@@ -178,6 +194,8 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     check_device(device, "as_tensor")
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(as_dtype(dtype))
+    if _on_a_gpu(data):
+        return _over_gpu(data, None if dtype is None else as_dtype(dtype), device, None)
     return wrap(_leaf(_array_of(data, None if dtype is None else as_dtype(dtype), "as_tensor")))
 
 

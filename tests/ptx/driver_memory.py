@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_size_t, c_uint, c_uint64, c_void_p
+from ctypes import c_int, c_size_t, c_uint, c_uint64, c_void_p
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,15 @@ class MemoryCalls(DriverState):
     @call(c_uint64, ctypes.c_ubyte, c_size_t)
     def cuMemsetD8_v2(self, target: int, value: int, count: int) -> int:
         return MemoryCalls.cuMemsetD8Async(self, target, value, count, None)
+
+    @call(c_void_p, c_int, c_uint64)
+    def cuPointerGetAttribute(self, data: int, attribute: int, pointer: int) -> int:
+        try:
+            self.memory.read(pointer, 1)
+        except Exception:
+            return INVALID_VALUE
+        put(data, 0, c_int)
+        return SUCCESS
 
     @call(c_uint64, c_uint, c_size_t, c_void_p)
     def cuMemsetD32Async(self, target: int, value: int, count: int, stream: int | None) -> int:

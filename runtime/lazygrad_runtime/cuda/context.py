@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazygrad_compiler import forks
 from lazygrad_compiler.ir.node import Location
-from lazygrad_runtime.cuda.errors import CudaError, DeviceLost, NoDevice
+from lazygrad_runtime.cuda.errors import INVALID_VALUE, CudaError, DeviceLost, NoDevice
 from lazygrad_runtime.precision import precision
 
 if TYPE_CHECKING:
@@ -249,4 +249,21 @@ def device_at(label: str) -> Device:
     return devices[number]
 
 
-__all__ = ["CudaError", "Device", "DeviceLost", "NoDevice", "blocking", "device_at"]
+DEVICE_OF_POINTER = 9  # CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+
+
+def device_of_address(address: int) -> int | None:
+    """The number of the device whose memory lies there; None for memory that is none of CUDA's."""
+    from lazygrad_runtime.cuda.driver import driver
+
+    found, known = c_int(), driver()
+    code = known.raw("cuPointerGetAttribute")(ctypes.byref(found), DEVICE_OF_POINTER, address)
+    if code == INVALID_VALUE:
+        return None
+    if code:
+        raise known.error("cuPointerGetAttribute", code)
+    return found.value
+
+
+__all__ = ["CudaError", "Device", "DeviceLost", "NoDevice", "blocking", "device_at",
+           "device_of_address"]

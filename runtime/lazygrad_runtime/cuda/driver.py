@@ -54,6 +54,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuMemcpyDtoDAsync_v2": (c_uint64, c_uint64, c_size_t, c_void_p),
     "cuMemcpyPeerAsync": (c_uint64, c_void_p, c_uint64, c_void_p, c_size_t, c_void_p),
     "cuMemsetD8Async": (c_uint64, c_ubyte, c_size_t, c_void_p),
+    "cuPointerGetAttribute": (c_void_p, c_int, c_uint64),
     # code
     "cuLinkCreate_v2": (c_uint, c_void_p, c_void_p, c_void_p),
     "cuLinkAddData_v2": (

@@ -15,6 +15,7 @@ from lazygrad_runtime.program import LaunchError
 if TYPE_CHECKING:
     from lazygrad_compiler.loops.kernel import Launch
 
+INVALID_VALUE = 1
 OUT_OF_MEMORY = 2
 NOT_READY = 600
 

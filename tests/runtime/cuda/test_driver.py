@@ -78,7 +78,7 @@ def work(device: Device) -> None:
 NEVER_MADE = {
     "cuMemcpyDtoDAsync_v2", "cuMemcpyPeerAsync", "cuTensorMapEncodeTiled", "cuFuncSetAttribute",
     "cuModuleUnload", "cuDevicePrimaryCtxReset_v2", "cuGetErrorName", "cuGetErrorString", "cuInit",
-    "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet",
+    "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuPointerGetAttribute",
 }  # fmt: skip
 """By `work`: covered by tests of their own."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lazygrad_compiler.ptx.builder import TENSOR_MAP
-from lazygrad_runtime.cuda import errors, module, stream, tensor_maps
+from lazygrad_runtime.cuda import context, errors, module, stream, tensor_maps
 from lazygrad_runtime.cuda.context import ATTRIBUTES
 from lazygrad_runtime.cuda.driver import SIGNATURES
 from lazygrad_runtime.cuda.graph import KernelNode
@@ -126,6 +126,8 @@ NUMBERS = {
     "CU_TARGET_COMPUTE_90A": module.ACCELERATED + 90,
     "CU_TARGET_COMPUTE_100A": module.ACCELERATED + 100,
     "CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES": module.MAX_DYNAMIC_SHARED,
+    "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL": context.DEVICE_OF_POINTER,
+    "CUDA_ERROR_INVALID_VALUE": errors.INVALID_VALUE,
     "CU_EVENT_DISABLE_TIMING": stream.DISABLE_TIMING,
     "CU_TENSOR_MAP_DATA_TYPE_FLOAT16": tensor_maps.DATA_TYPES["float16"],
     "CU_TENSOR_MAP_DATA_TYPE_FLOAT32": tensor_maps.DATA_TYPES["float32"],
