@@ -12,6 +12,7 @@ from typing import Any
 
 from lazygrad._core import placement
 from lazygrad._core.context import fail
+from lazygrad.cuda.graphs import CUDAGraph, graph, graph_pool_handle, make_graphed_callables
 from lazygrad.cuda.memory import (
     OutOfMemoryError,
     empty_cache,
@@ -39,13 +40,15 @@ from lazygrad.cuda.streams import (
 )
 
 __all__ = [
-    "DeviceProperties", "Event", "ExternalStream", "OutOfMemoryError", "Stream", "StreamContext",
+    "CUDAGraph", "DeviceProperties", "Event", "ExternalStream", "OutOfMemoryError", "Stream",
+    "StreamContext",
     "can_device_access_peer", "current_device", "current_stream", "default_stream",
     "device", "device_count", "device_of", "empty_cache", "get_arch_list", "get_device_capability",
     "get_device_name", "get_device_properties", "get_per_process_memory_fraction",
-    "get_rng_state", "init", "initial_seed",
+    "get_rng_state", "graph", "graph_pool_handle", "init", "initial_seed",
     "ipc_collect", "is_available", "is_bf16_supported", "is_current_stream_capturing",
-    "is_initialized", "is_tf32_supported", "manual_seed", "manual_seed_all",
+    "is_initialized", "is_tf32_supported", "make_graphed_callables", "manual_seed",
+    "manual_seed_all",
     "max_memory_allocated", "max_memory_reserved", "mem_get_info", "memory_allocated",
     "memory_reserved", "memory_stats", "memory_summary", "reset",
     "reset_accumulated_memory_stats", "reset_max_memory_allocated", "reset_peak_memory_stats",

@@ -181,3 +181,33 @@ def test_threads_share_a_device() -> None:
         for thread in threads:
             thread.join()
         assert not wrong
+
+
+def test_graphed_callables(fake: FakeDriver) -> None:
+    """Recorded once, replayed with other values, with gradients; a module stays itself."""
+    model = lg.nn.Linear(3, 2, device="cuda")
+    sample = lg.ones(4, 3, device="cuda")
+    step, double = lg.cuda.make_graphed_callables(
+        (model, lambda x: 2 * x), ((sample,), (lg.ones(2, device="cuda"),))
+    )
+    assert step is model
+    for factor in (1.0, 3.0):
+        x = sample * factor
+        assert lg.allclose(step(x), x @ model.weight.T + model.bias)
+        assert double(x).tolist() == (x + x).tolist()
+    assert double.recordings == 1
+    model.zero_grad()
+    step(sample).sum().backward()
+    assert model.weight.grad.tolist() == [[4.0] * 3] * 2
+    alone = lg.cuda.make_graphed_callables(lambda x: x + 1, (sample,))
+    assert alone(sample).tolist() == [[2.0] * 3] * 4
+    with pytest.raises(TypeError, match="are a tuple of its arguments, not Tensor"):
+        lg.cuda.make_graphed_callables(model, sample)
+    with pytest.raises(lg.TensorError, match="2 callables need a tuple of as many"):
+        lg.cuda.make_graphed_callables((model, model), ((sample,),))
+
+
+@pytest.mark.parametrize("name, arguments", [("CUDAGraph", ()), ("graph", (None,))])
+def test_captures_of_streams_name_the_way_out(name: str, arguments: tuple) -> None:
+    with pytest.raises(lg.TensorError, match=rf"\[cuda.{name}\].*Decorate the step with"):
+        getattr(lg.cuda, name)(*arguments)
