@@ -1,6 +1,7 @@
 """Contractions on a GPU: which template, by what the target can do and what is multiplied.
 
-  wgmma      16-bit floats, both operands arrays in steps of 16 bytes, on Hopper (sm_90a)
+  wgmma      16-bit floats on Hopper (sm_90a), operands in steps of 16 bytes, one of which may be
+             computed
   mma.sync   16-bit floats, on the tensor cores of sm_80 and up, and float32 where tf32 was asked
              for by name
   ffma       all else, strictly in the dtype's own arithmetic

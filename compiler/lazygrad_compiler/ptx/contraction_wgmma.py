@@ -6,14 +6,17 @@ has landed (`wgmma`, 64 rows each), and pass a buffer back when their products w
 Producer and consumers meet at two barriers a buffer, *full* and *empty*, and nowhere else, so the
 slices of the next tile arrive while a tile's results are being stored.
 
-Operands must be plain loads that a tensor map describes (`tensor_map.py`); `contraction_mma.py`
-takes all others.  Speed on a GPU: not measured.
+An operand that is a plain load which a tensor map describes (`tensor_map.py`) is copied; one of
+the two may be computed instead, in vectors of 16 bytes and cheaply: then all threads of the
+producer write its tiles (`computed_operand.py`), and keep more registers.  `contraction_mma.py`
+takes what is left.  Speed on a GPU: not measured.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lazygrad_compiler.artifact import TensorMap
 from lazygrad_compiler.backend import Emitted, Grid
 from lazygrad_compiler.cuda_target import CudaTarget
 from lazygrad_compiler.ir import dtypes
@@ -22,6 +25,7 @@ from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.ptx import warpgroup
 from lazygrad_compiler.ptx.builder import WARP, KernelFunction, KernelModule
+from lazygrad_compiler.ptx.computed_operand import ComputedOperand, TileWriter, computed
 from lazygrad_compiler.ptx.epilogue import Epilogue
 from lazygrad_compiler.ptx.operands import Side, tile_at
 from lazygrad_compiler.ptx.tensor_map import MappedOperand, mapped
@@ -31,6 +35,8 @@ BYTES = 2
 GROUP_ROWS = 64
 PRODUCER_REGISTERS, CONSUMER_REGISTERS = 40, 232
 """Of a thread, after the warpgroups have traded; three warpgroups start with 168 each."""
+COMPUTING_REGISTERS = 104, 200
+"""The same where the producer computes."""
 STRIP = 64
 """Columns that a warp stores at a time."""
 PITCH = STRIP + 4
@@ -95,8 +101,17 @@ class Plan:
 
     tile: WgmmaTile
     dtype: DType
-    left: MappedOperand
-    right: MappedOperand
+    left: MappedOperand | ComputedOperand
+    right: MappedOperand | ComputedOperand
+
+    @property
+    def maps(self) -> tuple[TensorMap, ...]:
+        operands = (self.left, self.right)
+        return tuple(each.map for each in operands if isinstance(each, MappedOperand))
+
+    @property
+    def computes(self) -> bool:
+        return len(self.maps) < 2
 
 
 def plan_for(
@@ -109,12 +124,20 @@ def plan_for(
     if min(kernel.m.extent, kernel.n.extent, kernel.k.extent) < FEWEST:
         return f"fewer than {FEWEST} rows, columns or terms"
     tile = choose_tile(kernel, target)
-    first, second = mapped(kernel, left, tile.m), mapped(kernel, right, tile.n)
+    first: MappedOperand | ComputedOperand | None = mapped(kernel, left, tile.m)
+    second: MappedOperand | ComputedOperand | None = mapped(kernel, right, tile.n)
+    if first is None and second is None:
+        return "no operand is a plain array in steps of 16 bytes"
+    by = "both operands by tensor maps"
     if first is None or second is None:
-        which = "left" if first is None else "right"
-        return f"the {which} operand is no plain array in steps of 16 bytes"
-    tile = replace(tile, why=f"{dtype.name}, both operands by tensor maps")
-    return Plan(tile, dtype, first, second)
+        which, side = ("left", left) if first is None else ("right", right)
+        other = computed(kernel, side)
+        if other is None:
+            return f"the {which} operand does not come in steps of 16 bytes, or costs too much"
+        first, second = first or other, second or other
+        by = f"the {which} operand computed by the producer"
+    assert first is not None and second is not None
+    return Plan(replace(tile, why=f"{dtype.name}, {by}"), dtype, first, second)
 
 
 def choose_tile(kernel: ContractionKernel, target: CudaTarget) -> WgmmaTile:
@@ -134,12 +157,12 @@ def emit_wgmma(
     module: KernelModule, name: str, kernel: ContractionKernel, target: CudaTarget, plan: Plan
 ) -> Emitted:
     tile = plan.tile
-    f = module.kernel(name, len(kernel.buffers), tile.threads, maps=2)
+    f = module.kernel(name, len(kernel.buffers), tile.threads, maps=len(plan.maps))
     tiles = _Wgmma(f, kernel, plan).run()
     f.ret()
     blocks = min(tiles, target.multiprocessors)
     grid = Grid(
-        (blocks, 1, 1), (tile.threads, 1, 1), module.dynamic_bytes, (plan.left.map, plan.right.map)
+        (blocks, 1, 1), (tile.threads, 1, 1), module.dynamic_bytes, plan.maps
     )
     return Emitted(tile, grid=grid)
 
@@ -151,12 +174,16 @@ class _Wgmma:
         start = f.module.shared(s.shared_bytes, EIGHT_ROWS)
         staging = start + s.stages * s.slice_bytes
         warps = s.consumers * GROUP // WARP
-        self.ring = warpgroup.shared_word(f, f.shared_address(start))
+        self.ring_address = f.shared_address(start)
+        self.ring = warpgroup.shared_word(f, self.ring_address)
         self.staging = staging
         self.full = staging + warps * s.staging_bytes
         self.empty = self.full + s.stages * BARRIER_BYTES
         self.slices = -(-kernel.k.extent // s.depth)
         self.left_bytes = s.m * s.depth * BYTES
+        self.registers = (
+            COMPUTING_REGISTERS if plan.computes else (PRODUCER_REGISTERS, CONSUMER_REGISTERS)
+        )
 
     def run(self) -> int:
         f, s, kernel = self.f, self.s, self.kernel
@@ -164,7 +191,9 @@ class _Wgmma:
         with f.when(f.icmp("eq", thread, 0), "start"):
             for number in range(s.stages):
                 place = const("i32", number)
-                warpgroup.start_barrier(f, self._barrier(self.full, place), 1)
+                # of whoever asks for copies, and of all who have written
+                arrivals = 1 + (GROUP if self.plan.computes else 0)
+                warpgroup.start_barrier(f, self._barrier(self.full, place), arrivals)
                 arrivals = s.consumers * GROUP // WARP
                 warpgroup.start_barrier(f, self._barrier(self.empty, place), arrivals)
             warpgroup.show_barriers(f)
@@ -209,21 +238,66 @@ class _Wgmma:
     # ---- the producer
 
     def _produce(self, thread: Value, count: Value) -> None:
-        f, s, plan = self.f, self.s, self.plan
-        warpgroup.take_registers(f, PRODUCER_REGISTERS, more=False)
-        tensors = [f.convert("ptrtoint", each, "i64") for each in f.maps]
+        f, s = self.f, self.s
+        warpgroup.take_registers(f, self.registers[0], more=False)
+        if self.plan.computes:
+            self._compute(thread, count)
+            return
         with f.when(f.icmp("eq", thread, 0), "ask"), f.loop(const("i32", 0), count, 1) as tile:
-            batch, row, column = self._tile(tile.index)
+            at = self._tile(tile.index)
             with f.loop(const("i32", 0), const("i32", self.slices), 1, hint="k") as loop:
                 stage, parity = self._stage(tile.index, loop.index)
                 warpgroup.wait(f, self._barrier(self.empty, stage), f.xor(parity, 1))
-                full = self._barrier(self.full, stage)
-                warpgroup.arrive_expecting(f, full, s.slice_bytes)
+                self._ask(stage, at, f.mul(loop.index, s.depth))
+
+    def _ask(self, stage: Value, at: tuple[Value, Value, Value], k: Value) -> None:
+        """Asks for the copied operands of a slice; done by one thread."""
+        f, s, plan = self.f, self.s, self.plan
+        full = self._barrier(self.full, stage)
+        buffer = f.add(self.ring, f.mul(stage, s.slice_bytes))
+        batch, row, column = at
+        tensors = iter(f.maps)
+        asked = [
+            (operand, place, rows, first)
+            for operand, place, rows, first in (
+                (plan.left, buffer, s.m, row),
+                (plan.right, f.add(buffer, self.left_bytes), s.n, column),
+            )
+            if isinstance(operand, MappedOperand)
+        ]
+        nbytes = sum(rows * s.depth * BYTES for _, _, rows, _ in asked)
+        warpgroup.arrive_expecting(f, full, nbytes)
+        for operand, place, rows, first in asked:
+            tensor = f.convert("ptrtoint", next(tensors), "i64")
+            self._copy(operand, tensor, place, rows, first, k, batch, full)
+
+    def _compute(self, thread: Value, count: Value) -> None:
+        """All threads write the operand that is computed; the first asks for the other one.  Loads
+        of a slice are under way while its buffer is waited for.
+        """
+        f, s, plan = self.f, self.s, self.plan
+        is_left = isinstance(plan.left, ComputedOperand)
+        operand = plan.left if is_left else plan.right
+        assert isinstance(operand, ComputedOperand)
+        writer = TileWriter(f, self.kernel, operand, s.m if is_left else s.n, plan.dtype)
+        place = 0 if is_left else self.left_bytes
+        with f.loop(const("i32", 0), count, 1, hint="tile") as tile:
+            at = self._tile(tile.index)
+            writer.start(f.wide(at[0]), f.wide(at[1] if is_left else at[2]))
+            with f.loop(const("i32", 0), const("i32", self.slices), 1, hint="k") as loop:
+                stage, parity = self._stage(tile.index, loop.index)
                 k = f.mul(loop.index, s.depth)
-                buffer = f.add(self.ring, f.mul(stage, s.slice_bytes))
-                self._copy(plan.left, tensors[0], buffer, s.m, row, k, batch, full)
-                buffer = f.add(buffer, self.left_bytes)
-                self._copy(plan.right, tensors[1], buffer, s.n, column, k, batch, full)
+                vectors = writer.fetch(0, f.wide(k))
+                warpgroup.wait(f, self._barrier(self.empty, stage), f.xor(parity, 1))
+                with f.when(f.icmp("eq", thread, 0), "ask"):
+                    self._ask(stage, at, k)
+                start = f.mul(stage, s.slice_bytes)
+                buffer = f.offset(self.ring_address, f.add(start, place) if place else start, "i8")
+                writer.put(0, buffer, vectors)
+                for number in range(1, len(writer.parts)):
+                    writer.put(number, buffer, writer.fetch(number, f.wide(k)))
+                warpgroup.show_to_products(f)
+                warpgroup.arrive(f, self._barrier(self.full, stage))
 
     def _copy(
         self, operand: MappedOperand, tensor: Value, buffer: Value, rows: int, first: Value,
@@ -244,7 +318,7 @@ class _Wgmma:
 
     def _consume(self, thread: Value, count: Value) -> None:
         f, s, kernel = self.f, self.s, self.kernel
-        warpgroup.take_registers(f, CONSUMER_REGISTERS, more=True)
+        warpgroup.take_registers(f, self.registers[1], more=True)
         lane = f.and_(thread, WARP - 1)
         warp = f.sub(f.lshr(thread, 5), GROUP // WARP)
         group = f.lshr(warp, 2)

@@ -85,6 +85,13 @@ def wait(f: KernelFunction, barrier: Value, parity: Value) -> None:
     f.start_block(after)
 
 
+def show_to_products(f: KernelFunction) -> None:
+    """What this thread has stored in shared memory may be read by products, once a barrier says
+    so.
+    """
+    _asm(f, "void", "fence.proxy.async.shared::cta;", "")
+
+
 # ---- registers
 
 
