@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 from collections.abc import Callable
 from ctypes import (
     POINTER,
@@ -182,17 +183,28 @@ def cuda_array_interface(self: Tensor) -> dict[str, Any]:
 
 
 class _Foreign:
-    """Memory of another library: its deleter is called when nobody needs it any more."""
+    """Memory of another library: its deleter is called when nobody needs it any more.  On a stream
+    of our own (which the library's allocator does not wait for) that is when it has been read.
+    """
 
-    def __init__(self, address: int, deleter: int | None) -> None:
+    def __init__(self, address: int, deleter: int | None, device: Any, stream: int) -> None:
         self._delete: Callable[[], Any] | None = None
+        self._device, self._era, self._stream = device, device.era, stream
         if deleter:
             function = _Deleter(deleter)
             self._delete = lambda: function(address)
 
     def __del__(self) -> None:
-        if self._delete is not None:
-            self._delete()
+        if self._delete is None:
+            return
+        if self._stream and _still_there(self._device, self._era):
+            self._device.pool.settle(self._stream)
+        self._delete()
+
+
+def _still_there(device: Any, era: int) -> bool:
+    """Whether work on a device has to be thought of, rather than the end of the process."""
+    return not sys.is_finalizing() and device.holds(era)
 
 
 def from_producer(producer: Any, number: int, copy: bool | None) -> Tensor:
@@ -224,6 +236,8 @@ def _struct(capsule: Any) -> tuple[bytes, Any] | None:
 
 def from_capsule(capsule: Any, copy: bool | None) -> Tensor:
     """A tensor over the memory of a capsule, which is used up: see `_over`."""
+    from lazygrad_runtime.cuda.stream import current_handle
+
     found = _struct(capsule)
     assert found is not None
     name, managed = found
@@ -236,7 +250,8 @@ def from_capsule(capsule: Any, copy: bool | None) -> Tensor:
     address = (described.data or 0) + described.byte_offset
     _no_negative("from_dlpack", strides)
     _rename(capsule, USED[name])
-    owner = _Foreign(ctypes.addressof(managed), managed.deleter)
+    handle = current_handle(device)
+    owner = _Foreign(ctypes.addressof(managed), managed.deleter, device, handle)
     return _over("from_dlpack", device, address, dtype, shape, strides, owner, copy)
 
 
@@ -286,7 +301,7 @@ class _Borrowed:
         self._ours, self._theirs = ours, theirs
 
     def __del__(self) -> None:
-        if self._ours != self._theirs and self._device.holds(self._era):
+        if self._ours != self._theirs and _still_there(self._device, self._era):
             self._device.pool.order(self._ours, self._theirs)
 
 

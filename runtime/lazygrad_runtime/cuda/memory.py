@@ -241,6 +241,11 @@ class Pool:
             + ". Use smaller batches or a smaller dtype, free tensors with `del`, or checkpoint."
         )
 
+    def settle(self, stream: int) -> None:
+        """Waits for the work on a stream, if it is there still; what fails shows elsewhere."""
+        if stream not in self._gone:
+            self.device.driver.raw("cuStreamSynchronize")(stream)
+
     def empty_cache(self) -> int:
         """Gives free memory back to the driver; returns how many bytes that were."""
         before = self.reserved

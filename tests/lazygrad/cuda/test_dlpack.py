@@ -147,6 +147,23 @@ def test_memory_is_held_until_nobody_needs_it(fake: FakeDriver) -> None:
     assert lg.cuda.memory_allocated() < in_use and len(held) == before
 
 
+def test_memory_that_another_stream_reads_is_given_back_when_it_has_been_read(
+    fake: FakeDriver,
+) -> None:
+    def waits() -> int:
+        x = lg.arange(10.0, device="cuda")
+        taken = lg.from_dlpack(Producer(x))
+        (taken + 1).data_ptr()
+        before = fake.calls.count("cuStreamSynchronize")
+        del taken
+        gc.collect(1)
+        return fake.calls.count("cuStreamSynchronize") - before
+
+    assert waits() == 0  # the default stream waits for all, and is waited for
+    with lg.cuda.stream(lg.cuda.Stream()):
+        assert waits() == 1
+
+
 def test_foreign_memory_is_not_written_over(fake: FakeDriver) -> None:
     """A replay writes results over arguments that nobody else has: these somebody has."""
     x = lg.zeros(64, device="cuda") + 1
