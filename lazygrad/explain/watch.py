@@ -1,7 +1,8 @@
 """Watching a process: each program that is new to it with its graph, and each run of one.
 
-While a `Watch` is entered, `Program.run` is replaced by a method that tells it of each run; before
-and after, runs are what they always are and cost nothing more.
+While a `Watch` is entered, `Program.run` is replaced by a method that tells it of each run, and
+native code, which runs programs without it, leaves all of them to Python; before and after, runs
+are what they always are and cost nothing more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from lazygrad.dump.options import find_target
 from lazygrad_compiler.artifact import Artifact
 from lazygrad_compiler.ir.node import Graph
 from lazygrad_compiler.pipeline import Stages, lower
+from lazygrad_runtime import program as programs
 from lazygrad_runtime import store
 from lazygrad_runtime.memory import Buffer
 from lazygrad_runtime.placed import target_of
@@ -67,6 +69,7 @@ class Watch:
     def __enter__(self) -> Watch:
         forget_programs()  # those of an earlier run in this process count, too
         store.compile_callbacks.append(self._compiled)
+        programs.run_callbacks.append(_left_to_python)
         ordinary = self._ordinary = Program.run
 
         def run(program: Program, inputs: Sequence[Buffer],
@@ -86,6 +89,7 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         Program.run = self._ordinary  # type: ignore[method-assign]
+        programs.run_callbacks.remove(_left_to_python)
         store.compile_callbacks.remove(self._compiled)
 
     def _compiled(self, graph: Graph, stages: Stages | None, artifact: Artifact) -> None:
@@ -97,3 +101,7 @@ class Watch:
         self._by_artifact[id(artifact)] = seen
         if self.on_program is not None:
             self.on_program(seen)
+
+
+def _left_to_python(program: Any) -> None:
+    """Native code runs nothing by itself while anybody listens to runs."""

@@ -28,7 +28,7 @@ from lazygrad_compiler.loops.cost import cost_of
 from lazygrad_compiler.loops.lower import Group
 from lazygrad_compiler.pipeline import lower, optimized
 from lazygrad_compiler.target import host
-from lazygrad_runtime import peak, store
+from lazygrad_runtime import peak, program, store
 from lazygrad_runtime.program import Program
 from tests.compiler.random_graphs import random_graph
 from tests.lazygrad.cli_tools import Call, caller
@@ -423,12 +423,12 @@ def test_the_clock_of_the_entry_is_python_s(tmp_path: Path) -> None:
 
 
 def test_watching_leaves_no_trace() -> None:
-    ordinary, callbacks = Program.run, list(store.compile_callbacks)
+    ordinary, callbacks = Program.run, [*store.compile_callbacks, *program.run_callbacks]
     with Watch() as watch:
         assert Program.run is not ordinary
         (lg.rand(5) + 1).numpy()
     assert Program.run is ordinary
-    assert store.compile_callbacks == callbacks
+    assert [*store.compile_callbacks, *program.run_callbacks] == callbacks
     assert sum(seen.runs for seen in watch.programs) >= 1
 
 

@@ -14,6 +14,7 @@ import pytest
 import lazygrad as lg
 from lazygrad import nn, optim
 from lazygrad._core import capture, cell, context, plans
+from lazygrad.explain.watch import Watch
 from lazygrad.nn import functional
 from lazygrad_compiler.ir.node import topological
 from lazygrad_runtime import native, native_memory, program
@@ -274,6 +275,15 @@ def test_who_watches_programs_sees_all_of_them(monkeypatch):
     finally:
         program.run_callbacks.remove(seen.append)
     assert len(seen) == 6
+
+
+def test_tools_that_watch_see_all_runs():
+    with Watch() as watch:
+        made = compiled(lambda x: x * 3, numbers(4))  # three runs
+        for _ in range(3):
+            made(numbers(4))
+            lg.relu(numbers(4)).numpy()
+    assert sum(seen.runs for seen in watch.programs) == 9
 
 
 # ---- one operation at a time
