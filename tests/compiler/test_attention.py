@@ -98,6 +98,15 @@ def test_mask_and_causal_together() -> None:
           mask=numpy.random.default_rng(3).random((1, 1, 45, 45)) < 0.7)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_row_without_keys_reaches_the_gradient_of_all_values(dtype: str) -> None:
+    """Its weights are NaN: those of keys that causality leaves out for it, too."""
+    mask = numpy.random.default_rng(3).random((1, 2, 46, 190)) < 0.7
+    mask[:, :, 3] = False
+    check(Shape(1, 2, 2, 46, 190, 16, 8), dtype, causal=True, mask=mask, zero=False)
+    check(Shape(1, 2, 2, 46, 190, 16, 8), dtype, causal=True, mask=mask, zero=True)
+
+
 def test_nan_stays_in_its_row() -> None:
     def change(arrays: list[numpy.ndarray]) -> None:
         arrays[0][1, 2, 17, 3] = numpy.nan

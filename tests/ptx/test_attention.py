@@ -89,6 +89,10 @@ def test_masks(name: str, kind: str, zero: bool) -> None:
     check_mask(name, kind, zero, "bfloat16", SMALL)
 
 
+def test_a_row_without_keys_reaches_the_gradient_of_all_values() -> None:
+    check_mask("full", "bool", False, "bfloat16", Shape(1, 2, 1, 20, 150, 16, 16), causal=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("kind", ["bool", "added"])

@@ -71,10 +71,8 @@ def _over_planes(conv: Node) -> Node:
     kernel, space = weight.shape[2:], conv.shape[2:]
     if max(left_dilation) > 1 or not conv.size or not weight.size or not value.size:
         return conv
-    if conv.shape[1] // groups < FEWEST_ROWS:
-        return conv
     sizes = list(zip(value.shape[2:], padding, kernel, space, strict=True))
-    if _gains(strides, kernel, right_dilation):
+    if conv.shape[1] // groups >= FEWEST_ROWS and _gains(strides, kernel, right_dilation):
         axes = [
             _Axis(size, low, stride, taps, results)
             for (size, (low, _), taps, results), stride in zip(sizes, strides, strict=True)

@@ -196,6 +196,10 @@ class _Backward:
             tiles.clear(self.query_sums, sizes.width * cut.strip)
         rows = self._statistics(own, first)
         end = tiles.visible_keys(first)
+        if "v" in self.results and self.mask is not None and not sizes.empty_is_zero:
+            # a row where nothing is allowed has NaN for weights, also of keys that causality
+            # leaves out
+            end = const(I64, sizes.keys)
         with f.loop(0, end, cut.block, hint="block") as loop:
             begin = loop.index
             stop = tiles.least(f.add(begin, cut.block), end)

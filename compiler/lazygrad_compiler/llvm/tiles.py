@@ -37,6 +37,11 @@ MOST_EARLY = 12
 already.
 """
 
+MOST_SHORT = 4
+"""Vectors along a row of the innermost loop that are written out one by one, so that the masks of
+each are constants.
+"""
+
 Accumulators = list[list[list[Value]]]  # by row of the tile, by reduction
 
 
@@ -210,7 +215,12 @@ class _Emitter:
             vector = axis if last else None
             whole = axis.extent // lanes * lanes if last else axis.extent
             flat = _flat(held)
-            if whole:
+            if last and whole <= MOST_SHORT * lanes:
+                for begin in range(0, whole, lanes):
+                    inside = self._child(code, outside, vector)
+                    inside.bindings[axis] = const(I64, begin)
+                    flat = _flat(nest(inside, depth + 1, _like(flat, held)))
+            elif whole:
                 with self.f.loop(0, whole, lanes if last else 1, flat, axis.name) as loop:
                     inside = self._child(code, outside, vector)
                     inside.bindings[axis] = loop.index

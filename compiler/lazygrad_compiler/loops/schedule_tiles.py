@@ -60,7 +60,7 @@ def schedule_tiles(kernel: LoopKernel, target: Target) -> TileSchedule | None:
     if window > MOST_WINDOW or _reuse(kernel, stage) < LEAST_REUSE:
         return None
     vector = kernel.row_axes[loops.row_order[-1]] if loops.vector == "row" else None
-    most = 8 if target.registers >= 32 else 4
+    most = 9 if target.registers >= 32 else 4
     best: tuple[float, int, int] | None = None
     for position, axis in enumerate(kernel.row_axes):
         if axis == vector:
@@ -70,7 +70,10 @@ def schedule_tiles(kernel: LoopKernel, target: Target) -> TileSchedule | None:
                 continue
             cost = _loads(kernel, stage, axis, tile, unrolled=loops.vector == "row") / tile
             # sums of one row wait for each other: several rows hide that
-            cost += 0.5 * window * max(4 / tile, 1) + 0.01 * window * (axis.extent % tile > 0)
+            # the rows that are left over are computed one by one, each waiting for its own sums
+            alone = axis.extent % tile / axis.extent if tile > 1 else 0
+            cost += 0.5 * window * max(4 / tile, 1) * (1 - alone) + 2 * window * alone
+            cost += 0.01 * window * (alone > 0)
             if best is None or cost < best[0]:
                 best = cost, position, tile
     if best is None or (best[2] == 1 and loops.vector == "inner"):

@@ -159,7 +159,11 @@ class _OfKeys(_Gradient):
         steps = -(-sizes.queries // tile.columns)
         begin: Value = const(I32, 0)
         each: Value = const(I32, steps)
-        if sizes.causal:
+        # a row where nothing is allowed has NaN for weights, also of keys that causality leaves out
+        self.with_nan = (
+            "v" in self.results and self.reader is not None and not sizes.empty_is_zero
+        )
+        if sizes.causal and not self.with_nan:
             # keys that no query sees go through the last block all the same: their sums are zeros
             begin = f.udiv(first, tile.columns)
             begin = f.select(f.icmp("slt", begin, steps - 1), begin, const(I32, steps - 1))
@@ -186,7 +190,7 @@ class _OfKeys(_Gradient):
             )
             if with_v:
                 shown = weights
-                if not sizes.empty_is_zero and self.reader is not None:
+                if self.with_nan:
                     nan = const("float", math.nan)
                     inside = [f.icmp("slt", number, sizes.queries) for number in numbers]
                     lost = [f.and_(a, b[2]) for a, b in zip(inside, known, strict=True)]
