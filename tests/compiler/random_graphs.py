@@ -16,6 +16,7 @@ from typing import Any
 import numpy
 
 from lazygrad_compiler.ir.dtypes import DTYPES, DType
+from lazygrad_compiler.ir.inference_scan import SCAN_COMBINES
 from lazygrad_compiler.ir.node import Graph, IRError, Node, node, rebuild, topological
 from lazygrad_compiler.ir.ops import ELEMENTARY_UNARY, SCATTER_MODES
 from tests.compiler.error_bounds import (
@@ -32,6 +33,7 @@ from tests.compiler.error_bounds import (
 __all__ = ["KINDS", "REAL_DTYPES", "assert_close", "check", "random_array", "random_graph"]
 
 KINDS = ("elementwise", "movement", "reduction", "contraction", "indexed", "leaf", "marker")
+"""What is drawn where nothing else is asked for; there are scans, too."""
 REAL_DTYPES = tuple(name for name, dtype in DTYPES.items() if not dtype.is_complex)
 COMMON_DTYPES = ("float32", "float32", "float32", "float64", "int64", "int32", "bool")
 """What most of a graph is made of, so that its nodes fit together."""
@@ -227,9 +229,9 @@ def renumbered(graph: Graph) -> Graph:
 # ---- one function an op or family, by kind
 
 Make = Callable[[_Maker], Node | None]
-MAKERS: dict[str, list[Make]] = {kind: [] for kind in KINDS}
+MAKERS: dict[str, list[Make]] = {kind: [] for kind in (*KINDS, "scan")}
 WEIGHTS = {"elementwise": 18, "movement": 7, "reduction": 3, "contraction": 1.5, "indexed": 1.5,
-           "leaf": 1.5, "marker": 0.4}
+           "leaf": 1.5, "marker": 0.4, "scan": 4}
 
 UNARY = {
     "neg": "unsigned signed float complex", "abs": "unsigned signed float",
@@ -554,3 +556,16 @@ def _marker(maker: _Maker) -> Node | None:
     if maker.rng.random() < 0.5:
         return maker.add("stop_gradient", x)
     return maker.add("variable", x, uid=maker.rng.randrange(1000))
+
+
+@maker("scan")
+def _scan(maker: _Maker) -> Node | None:
+    combine = maker.rng.choice(list(SCAN_COMBINES))
+    x = maker.pick(lambda value: value.ndim > 0 and not value.dtype.is_complex
+                   and value.dtype.kind in SCAN_COMBINES[combine])
+    if x is None:
+        return None
+    if combine == "mul" and not numpy.isfinite(wide(maker.values[x])).all():
+        return None  # which products of infinities and zeros are NaN depends on the order
+    return maker.add("scan", x, axis=maker.rng.randrange(x.ndim), combine=combine,
+                     reverse=maker.rng.random() < 0.5)

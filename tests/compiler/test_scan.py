@@ -15,8 +15,7 @@ from lazygrad_compiler.ir.text import parse_graph, print_graph
 from lazygrad_compiler.loops.scan import ALIGNED_POSITIONS, COMPACT_CHUNK, LARGE, lines_of
 from lazygrad_compiler.loops.scatter import scatter_parts
 from tests.compiler.error_bounds import check as compare
-from tests.compiler.error_bounds import wide
-from tests.compiler.random_graphs import KINDS, MAKERS, WEIGHTS, random_graph
+from tests.compiler.random_graphs import KINDS, random_graph
 from tests.compiler.test_compiled import run_compiled
 
 Array = numpy.ndarray
@@ -139,22 +138,6 @@ def test_what_is_no_scan(attributes, message):
 
 
 # ---- among other ops
-
-
-def _drawn(maker):
-    combine = maker.rng.choice(list(SCAN_COMBINES))
-    x = maker.pick(lambda value: value.ndim > 0 and not value.dtype.is_complex
-                   and value.dtype.kind in SCAN_COMBINES[combine])
-    if x is None:
-        return None
-    if combine == "mul" and not numpy.isfinite(wide(maker.values[x])).all():
-        return None  # which products of infinities and zeros are NaN depends on the order
-    return maker.add("scan", x, axis=maker.rng.randrange(x.ndim), combine=combine,
-                     reverse=maker.rng.random() < 0.5)
-
-
-MAKERS["scan"] = [_drawn]
-WEIGHTS["scan"] = 4
 
 
 @pytest.mark.parametrize("first", range(0, 90, 30))

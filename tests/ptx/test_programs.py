@@ -98,6 +98,11 @@ def test_random_graphs_of_narrow_floats(first):
         check(*random_graph(seed, dtypes=("float16", "bfloat16", "float32", "bool", "int16")))
 
 
+def test_random_graphs_with_scans():
+    for seed in range(10):
+        check(*random_graph(seed, kinds=(*KINDS, "scan"), size=12))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(DEFAULT, ALL, 60))
 def test_many_random_graphs(first):
