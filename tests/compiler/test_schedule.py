@@ -349,17 +349,17 @@ def test_short_rows_go_in_one_vector() -> None:
     assert lanes == {"neg": [64, 8], "tanh": [16, 8]}  # 61 are 4 vectors, and 8
 
 
-def test_rows_in_short_pieces_are_fetched_ahead() -> None:
+def test_rows_beyond_the_second_cache_are_fetched_ahead() -> None:
     def fetching(count: int, side: int, channels: int = 64) -> int:
         value = leaf(0, count, channels, side, side)
         squares = node("sum", node("mul", value, value), axes=(0, 2, 3))
         (kernel, *_) = kernels_of(Graph((squares,)), LoopKernel)
         return schedule_loops(kernel, WIDE).prefetch
 
-    assert fetching(32, 16) == 0
-    assert fetching(1, 90) == -1  # a channel of one image lies in one piece
-    assert fetching(4, 60) == -1  # the pieces are longer than a page
+    assert fetching(32, 16) == 0  # pieces of 1 KiB
+    assert fetching(1, 120) == 0  # a channel of one image lies in one piece
     assert fetching(32, 16, 4) == -1  # all stays in the second cache
+    assert fetching(64, 40) == -1  # a row of 400 KiB is too long
 
 
 def test_row_reductions_vectorise_inside_and_column_sums_across() -> None:
