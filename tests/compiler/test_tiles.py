@@ -10,10 +10,10 @@ import pytest
 
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.node import Graph, Node, node
-from lazygrad_compiler.llvm import backend
+from lazygrad_compiler.llvm import backend, tiles
 from lazygrad_compiler.loops.index import Affine, Var, divide, variable
 from lazygrad_compiler.loops.kernel import Instr
-from lazygrad_compiler.loops.schedule_tiles import TileSchedule
+from lazygrad_compiler.loops.schedule_tiles import TileSchedule, schedule_tiles
 from lazygrad_compiler.loops.unroll import Unrolled
 from lazygrad_compiler.pipeline import lower
 from lazygrad_compiler.target import host
@@ -108,6 +108,38 @@ def test_no_tile_changes_a_bit(monkeypatch):
             dataclasses.replace(chosen, tile=tile)))
         results.append(run_compiled(graph, arrays)[0])
     assert all(result.tobytes() == results[0].tobytes() for result in results[1:])
+
+
+@pytest.mark.parametrize("width", [37, 83])
+def test_gradients_of_weights_take_a_row_of_taps(width, monkeypatch):
+    """Short rows of an image are written out vector by vector, long ones looped over; neither that
+    nor the tile changes a bit.
+    """
+    x = node("input", index=0, dtype=dtypes.float32, shape=(2, 3, 29, width))
+    w = node("input", index=1, dtype=dtypes.float32, shape=(3, 1, 5, 5))
+    conv = node("conv", x, w, strides=(1, 1), padding=((2, 2), (2, 2)), left_dilation=(1, 1),
+                right_dilation=(1, 1), groups=3)
+    whole = with_gradients(Graph((node("mul", conv, conv),)))
+    assert whole is not None
+    (gradient,) = (output for output in whole.outputs if output.shape == w.shape)
+    graph = Graph((gradient,))
+    generator = numpy.random.default_rng(0)
+    arrays = [generator.standard_normal(leaf.shape).astype("float32") for leaf in (x, w)]
+    chosen = next(schedule for schedule in schedules(graph) if schedule.vector == "inner")
+    assert chosen.tile == 5
+    check(graph, arrays)
+
+    def of(tile: int, written_out: int) -> bytes:
+        def schedule(kernel, target):
+            made = schedule_tiles(kernel, target)
+            inner = made is not None and made.vector == "inner"
+            return dataclasses.replace(made, tile=tile) if inner else made
+
+        monkeypatch.setattr(backend, "schedule_tiles", schedule)
+        monkeypatch.setattr(tiles, "MOST_SHORT", written_out)
+        return run_compiled(graph, arrays)[0].tobytes()
+
+    assert len({of(tile, most) for tile in (1, 3, 5, 8) for most in (0, 4)}) == 1
 
 
 def test_tiles_are_chosen_where_windows_overlap_only():

@@ -13,11 +13,13 @@ where shift = -low modulo S, that is element o + u // S - first of the plane u %
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lazygrad_compiler.fusion.prepare import padded, product_of_windows
 from lazygrad_compiler.ir.node import Graph, Node, node, rebuild, topological
+from lazygrad_compiler.loops.schedule_tiles import LEAST_REUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,16 @@ def _over_planes(conv: Node) -> Node:
     kernel, space = weight.shape[2:], conv.shape[2:]
     if max(left_dilation) > 1 or not conv.size or not weight.size or not value.size:
         return conv
+    depthwise = conv.shape[1] // groups < FEWEST_ROWS
     sizes = list(zip(value.shape[2:], padding, kernel, space, strict=True))
-    if conv.shape[1] // groups >= FEWEST_ROWS and _gains(strides, kernel, right_dilation):
+    if not depthwise and _gains(strides, kernel, right_dilation):
         axes = [
             _Axis(size, low, stride, taps, results)
             for (size, (low, _), taps, results), stride in zip(sizes, strides, strict=True)
         ]
         return product_of_windows(conv, _windows(conv, value, axes, results_first=False))
-    if _gains(right_dilation, space, strides):
+    reads = math.prod(space) / math.prod(right_dilation)
+    if _gains(right_dilation, space, strides) and (not depthwise or reads >= PLANES_FROM):
         axes = [
             _Axis(size, low, stride, results, taps)
             for (size, (low, _), taps, results), stride in zip(sizes, right_dilation, strict=True)
@@ -104,6 +108,11 @@ def _gains(far: Sequence[int], near: Sequence[int], others: Sequence[int]) -> bo
 FEWEST_ROWS = 4
 """Channels of results that share what they read; a depthwise convolution takes 1.5 ms as it is and
 2.8 over planes (3x3, 8x144x56x56).
+"""
+PLANES_FROM = LEAST_REUSE
+"""Times that the gradient of a depthwise convolution's weights reads an element, from which on it
+goes over planes: a tile of it then shares what it loads (5x5 at a stride of 2 over 8x144x28x28: 0.4
+ms instead of 1.0; 3x3 over 8x144x112x112, which reads elements twice, 13.7 instead of 9.7).
 """
 MOST_NEAR = 16
 """Taps along an axis; the gradient of weights has them as results, the atrous convolution, which
