@@ -111,6 +111,17 @@ def test_many_random_graphs(first):
         check(*random_graph(seed, kinds=(*KINDS, "scan"), size=12))
 
 
+@pytest.mark.parametrize("name", ["int8", "uint8", "int32", "uint32", "int64", "uint64"])
+def test_shifts_by_any_number(name):
+    """Counts past the width, negative ones, and such whose low 32 bits are small."""
+    dtype = dtypes.DTYPES[name]
+    counts = [0, 1, 7, 8, 31, 32, 63, 64, 127, -1, 2**32, 2**32 + 3, 2**62, -(2**63), 256]
+    y = np.array(counts, np.int64).astype(dtype.numpy)
+    x = np.full(len(counts), -77, np.int64).astype(dtype.numpy)
+    a, b = (leaf(number, dtype, len(counts)) for number in range(2))
+    check(Graph((node("shl", a, b), node("shr", a, b), node("shl", b, b))), [x, y])
+
+
 # ---- rows
 
 TEAMS = [1, 2, 7, 32, 100, 129, 1024, 1027, 9001]

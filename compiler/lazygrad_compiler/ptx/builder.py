@@ -95,6 +95,15 @@ class KernelModule(Module):
         return super().text()
 
 
+def _within_64(f: Function, count: Operand) -> Operand:
+    """A count of 64 bits by its low six.  Where a count beyond the width gives 0, LLVM writes the
+    machine's shift, which does so by itself, but gives it the low 32 bits of the count.
+    """
+    if isinstance(count, Value) and element_of(count.type) == "i64":
+        return f.and_(count, 63)
+    return count
+
+
 class KernelFunction(Function):
     """Adds threads, shared memory and shuffles.  Masked vectors become one access a lane."""
 
@@ -115,6 +124,14 @@ class KernelFunction(Function):
                 assert operation == "smax", name
                 total = self.select(self.icmp("sgt", total, lane), total, lane)
         return total
+
+    # ---- shifts
+
+    def shl(self, a: Operand, b: Operand) -> Value:
+        return super().shl(a, _within_64(self, b))
+
+    def lshr(self, a: Operand, b: Operand) -> Value:
+        return super().lshr(a, _within_64(self, b))
 
     # ---- threads
 
