@@ -139,7 +139,7 @@ def test_findings_are_found(operation, words):
     """Operations that misbehave (`operations/_misbehaving.py`); the cells after one are judged."""
     from tests.lazygrad.operations import _misbehaving, defects
     (record,) = [each for each in _misbehaving.RECORDS if each.identity == operation]
-    outcome = run_family("_misbehaving", 0, operation, limit=4.0)
+    outcome = run_family("_misbehaving", 0, operation, limit=1.5)
     assert outcome.judged == len(defects.cells(record)) > 20
     assert any(words in problem for _, problem in outcome.problems), outcome.problems
 

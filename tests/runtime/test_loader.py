@@ -160,6 +160,6 @@ cycle.append(cycle)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     result = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, timeout=30
+        [sys.executable, "-c", script], env=environment, capture_output=True, timeout=200
     )
     assert (result.returncode, result.stderr) == (0, b"")

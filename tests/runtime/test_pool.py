@@ -349,7 +349,7 @@ def run_python(script: str) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     return subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=200
     )
 
 
