@@ -37,6 +37,14 @@ def normal(*shape: int, seed: int = 0) -> numpy.ndarray:
     return numpy.random.default_rng(seed).standard_normal(shape)
 
 
+def test_products_with_an_infinity_that_is_repeated_are_summed_one_by_one() -> None:
+    once = numpy.full((1, 1), numpy.inf, numpy.float32)
+    found = run("dot", numpy.array([[1.0, -1.0, 2.0]], numpy.float32),
+                numpy.broadcast_to(once, (1, 3)), left_batch=(), right_batch=(),
+                left_contract=(1,), right_contract=(1,))
+    assert numpy.isnan(found).all()
+
+
 def test_every_operation_has_a_meaning() -> None:
     plain = {op for op, entry in OPS.items() if entry.kind != "composite"}
     assert set(REFERENCE) == plain - {"input"}

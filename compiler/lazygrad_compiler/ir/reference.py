@@ -430,6 +430,8 @@ def contract(left: Array, right: Array, attrs: tuple) -> Array:
         for axis, name in enumerate(right_names)
         if axis not in right_batch and axis not in right_contract
     ]
+    # of an operand with steps of zero NumPy takes the sum of the other first: inf - inf is lost
+    left, right = numpy.array(left, order="C"), numpy.array(right, order="C")
     return numpy.einsum(left, left_names, right, right_names, result)
 
 
