@@ -61,6 +61,15 @@ class Aim:
         read = result.benchmark.nbytes / peak.read / call
         return f"{read:.0%} of read", read >= self.read
 
+    def limit(self, result: Result) -> float | None:
+        """The seconds that meet an aim in seconds or in a ratio to the peers; None for others."""
+        if self.seconds is not None:
+            return self.seconds
+        best = best_peer(result)
+        if self.ratio is None or best is None or result.benchmark.in_bytes:
+            return None
+        return best / self.ratio
+
 
 AIMS = (
     Aim("record-one-op", seconds=5e-6),
@@ -116,7 +125,8 @@ def floor(result: Result, peak: Peak) -> float | None:
 def lines(results: Sequence[Result], peak: Peak, aims: Sequence[Aim] = AIMS) -> list[list[str]]:
     """The table's rows, HEADER first: one for each aim whose benchmark was run.
 
-    An aim in seconds below the floor of the run cannot be met in it, and says so.
+    A missed aim below the floor of the run cannot be met in it, and says so.  A missed ratio above
+    the floor says which part of the peak it asks for.
     """
     found = {result.benchmark.name: result for result in results}
     rows = [list(HEADER)]
@@ -128,8 +138,12 @@ def lines(results: Sequence[Result], peak: Peak, aims: Sequence[Aim] = AIMS) -> 
         show = show_bytes if result.benchmark.in_bytes else show_seconds
         best, least = best_peer(result), floor(result, peak)
         verdict = "met" if got[1] else "missed"
-        if not got[1] and aim.seconds is not None and least is not None and least > aim.seconds:
-            verdict = "missed; below the floor"
+        limit = aim.limit(result)
+        if not got[1] and limit is not None and least is not None:
+            if least > limit:
+                verdict += "; below the floor"
+            elif aim.ratio is not None:
+                verdict += f"; needs {least / limit:.0%} of the peak"
         rows.append([aim.row, aim.wanted(), got[0], "–" if best is None else show(best),
                      "–" if least is None else show(least), verdict])
     return rows

@@ -66,7 +66,8 @@ def test_aims_against_a_run():
                result("reading", {"lazygrad": 1e-3}, nbytes=9 * 10**6),
                result("failed", {"torch": 1.0})]
     wanted = [aims.Aim("products", seconds=1.5e-3), aims.Aim("products", seconds=0.5e-3),
-              aims.Aim("products", ratio=1.5), aims.Aim("products", share=0.6),
+              aims.Aim("products", ratio=1.5), aims.Aim("products", ratio=2.0),
+              aims.Aim("products", ratio=4.0), aims.Aim("products", share=0.6),
               aims.Aim("reading", read=0.8), aims.Aim("reading", ratio=1.0),
               aims.Aim("failed", seconds=1.0), aims.Aim("not run", seconds=1.0)]
     assert aims.lines(results, PEAK, wanted) == [
@@ -74,6 +75,10 @@ def test_aims_against_a_run():
         ["products", "1.50 ms", "2.00 ms", "3.00 ms", "1.00 ms", "missed"],
         ["products", "500 us", "2.00 ms", "3.00 ms", "1.00 ms", "missed; below the floor"],
         ["products", "1.5x the best peer", "1.50x", "3.00 ms", "1.00 ms", "met"],
+        ["products", "2.0x the best peer", "1.50x", "3.00 ms", "1.00 ms",
+         "missed; needs 67% of the peak"],
+        ["products", "4.0x the best peer", "1.50x", "3.00 ms", "1.00 ms",
+         "missed; below the floor"],
         ["products", "60% of FMA", "50% of FMA", "3.00 ms", "1.00 ms", "missed"],
         ["reading", "80% of read", "90% of read", "–", "450 us", "met"]]
 
