@@ -108,6 +108,19 @@ def sizes(seed: int) -> tuple[int, int, int, int]:
 # ---- invariants
 
 
+def test_the_epilogue_counts_as_work_for_a_second_thread() -> None:
+    def stretches(product: Node) -> list[int]:
+        kernel = kernel_of(Graph((product,)))
+        s = schedule_contraction(kernel, TARGETS["avx512"])
+        tasks, most = contraction.task_count(kernel, s), s.grain
+        return [min(most, tasks - first) for first in range(0, tasks, most)]
+
+    small = matmul(1, 64, 64, 64)
+    assert len(stretches(small)) == 1
+    first, *others = stretches(node("tanh", small))
+    assert others and max(first, *others) - min(first, *others) <= 1
+
+
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "int8"])
 def test_schedule_invariants(target: Target, dtype: str) -> None:

@@ -179,8 +179,17 @@ def has_quotients(kernel: ContractionKernel, operand: Operand) -> bool:
 
 def computing(kernel: ContractionKernel, operand: Operand) -> float:
     """Instructions that packing takes beside loads and index expressions: casts and a prologue."""
+    return _computing(kernel, operand.values)
+
+
+def finishing(kernel: ContractionKernel) -> float:
+    """Instructions of the epilogue for a vector, beside loads and index expressions."""
+    return _computing(kernel, kernel.epilogue.values)
+
+
+def _computing(kernel: ContractionKernel, numbers: Iterable[int]) -> float:
     reading = ("load", "index", "bounds", "divides", "dynamic", "checked")
-    ops = [kernel.values[number] for number in operand.values]
+    ops = [kernel.values[number] for number in numbers]
     return sum(instr_cost(instr) for instr in ops if instr.op not in reading)
 
 

@@ -27,6 +27,7 @@ from lazygrad_compiler.loops.operands import (
     computing,
     contiguous_stores,
     direct,
+    finishing,
     has_quotients,
     is_dear,
     is_plain,
@@ -351,6 +352,7 @@ class _Planner:
         self.nr = tiling.vectors * lanes
         self.kc = max(tiling.kc // self.run * self.run, self.run)
         self.parts = ceil_div(self.k, self.kc)
+        self.finishing = finishing(kernel) * INSTRUCTION * self.m * self.n / lanes
         self.sources = len(long_rows(kernel, left))
         # rows out of which a strip takes a small part, and that are in no cache
         self.long_rows = (
@@ -504,12 +506,13 @@ class _Planner:
             tail = max(block // 4, 1)
             blocks = strips * 3 // 4 // block
         tasks = batch * n_parts * m_parts
-        total = batch * each + TASK_OVERHEAD * tasks
+        total = batch * (each + self.finishing) + TASK_OVERHEAD * tasks
         cycles = 0.0
         for threads in THREADS:
             idle = max(-(-tasks // threads) * threads / tasks - 1, HELD_UP * threads / tasks)
             cycles += total * (1 + idle * tail / block) / len(THREADS)
         grain = max(1, int(GRAIN_CYCLES * tasks / total))
+        grain = ceil_div(tasks, ceil_div(tasks, grain))  # as much for each
         if total <= GRAIN_CYCLES:  # all of it, however small the tail's tasks are
             grain = batch * n_parts * (blocks + ceil_div(strips - blocks * block, tail))
         return Plan(
@@ -528,6 +531,10 @@ SHORTEST_TAIL = 5_000
 """
 GRAIN_CYCLES = 15_000
 """Work that is worth a thread's while."""
+INSTRUCTION = 1.5
+"""Cycles of an instruction of the epilogue.  (Two layers of 64 with tanh, over 64 rows: the work of
+a second thread, where the products alone are too short for one.)
+"""
 
 
 @functools.cache
