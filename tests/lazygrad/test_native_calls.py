@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import types
 from functools import partial
 from pathlib import Path
 
@@ -244,3 +245,19 @@ def test_without_native_code_everything_takes_python(monkeypatch):
     made = compiled(lambda x: x + 1, numbers(3))
     assert not made.plans
     same(made(numbers(3)), numbers(3) + 1)
+
+
+def test_objects_of_unknown_layout_leave_calls_in_python_with_a_warning(monkeypatch):
+    def unknown(kind):
+        raise native.LayoutUnknown(f"slot of {kind.__name__}")
+
+    monkeypatch.setattr(plans, "layout", unknown)
+    with pytest.warns(RuntimeWarning, match="calls stay in Python: slot of"):
+        assert plans.native_functions.__wrapped__() is None
+
+
+def test_another_python_than_cpython_has_no_native_code(monkeypatch):
+    other = types.SimpleNamespace(name="another")
+    monkeypatch.setattr(native.sys, "implementation", other)
+    assert not native.is_supported()
+    assert plans.native_functions.__wrapped__() is None
