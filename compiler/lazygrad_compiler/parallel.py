@@ -110,8 +110,14 @@ class Jobs(Generic[Result]):
                 self._drop()
 
     def _drop(self) -> None:
+        """Takes out the jobs that wait.  The helpers' ends stay: a job that fails while the others
+        are being told to end must not take their words away, or they would wait for ever.
+        """
+        ends = 0
         while True:
             try:
-                self._waiting.get(False)
+                ends += self._waiting.get(False) is None
             except queue.Empty:
-                return
+                break
+        for _ in range(ends):
+            self._waiting.put(None)

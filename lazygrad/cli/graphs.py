@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazygrad.cli import UsageError
@@ -32,6 +33,8 @@ def load_graph(path: str) -> Graph:
         raise UsageError(f"{path} is a Python file, and this takes a graph as text; "
                          f"`lazygrad dump-ir {path} --stage graph > graph.txt` makes one")
     try:
+        if path not in ("-", "/dev/stdin") and Path(path).is_char_device():
+            raise UsageError(f"{path} is a device; name a file, or - for standard input")
         return read_graph(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None

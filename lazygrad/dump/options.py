@@ -37,11 +37,15 @@ def find_target(name: str) -> AnyTarget:
     switched on.  Raises OptionError with those there are.
     """
     from lazygrad_compiler.cuda_target import UnknownArchitecture, cuda_target
+    from lazygrad_runtime.cuda.errors import NoDevice
     from lazygrad_runtime.placed import target_of
     from lazygrad_runtime.precision import precision
 
     if name in ("", "cpu", "cuda"):
-        return target_of(name or "cpu")
+        try:
+            return target_of(name or "cpu")
+        except NoDevice as error:
+            raise OptionError(f"--target: {error}") from None
     try:
         return dataclasses.replace(cuda_target(name), tf32=precision.tf32)
     except UnknownArchitecture as error:

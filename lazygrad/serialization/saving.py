@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy
 
 import lazygrad as lg
+from lazygrad._core.context import line
 from lazygrad.serialization.archive import FORMAT, MANIFEST, VERSION, File
 from lazygrad_compiler.ir.dtypes import DType
 
@@ -32,7 +33,7 @@ def save(obj: Any, f: File) -> None:
     if hasattr(f, "write"):
         _write_archive(f, root, encoder)  # type: ignore[arg-type]
         return
-    with replacing(os.fspath(f)) as file:  # type: ignore[arg-type]
+    with replacing(os.fspath(f), "save", line()) as file:  # type: ignore[arg-type]
         _write_archive(file, root, encoder)
 
 
@@ -55,16 +56,44 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 @contextlib.contextmanager
-def replacing(path: Any) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is complete and on disk."""
+def replacing(path: Any, operation: str, at: str) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` once it is complete and on disk.
+
+    What goes wrong with the disk is an OSError of the same number that names the operation, the
+    file, what became of the old one, and the user's line, `at`.
+    """
     target = os.path.realpath(path)
     old = None
     with contextlib.suppress(OSError):
         old = os.stat(target)
+    try:
+        if old is not None and not stat.S_ISREG(old.st_mode):
+            with open(target, "wb") as file:  # a pipe or a device cannot be replaced
+                yield file
+        else:
+            with _put_in_place(target, old) as file:
+                yield file
+    except OSError as error:
+        raise OSError(error.errno, f"[{operation}] {error.strerror or error}; "
+                      f"{_what_is_left(target, old)} ({at})", os.fspath(path)) from error
+
+
+def _what_is_left(target: str, old: os.stat_result | None) -> str:
+    """After a failure: the state of the file, and a way out."""
+    folder = os.path.dirname(target)
+    if old is not None and stat.S_ISDIR(old.st_mode):
+        return "that is a folder, so name a file in it"
+    if not os.path.isdir(folder):
+        return f"there is no folder {folder}, so make it first"
     if old is not None and not stat.S_ISREG(old.st_mode):
-        with open(target, "wb") as file:  # a pipe or a device cannot be replaced
-            yield file
-        return
+        return "that is no file that could be replaced"
+    what = "there is no file of that name as before" if old is None else "the old file is whole"
+    return f"{what}, so make room, or save elsewhere"
+
+
+@contextlib.contextmanager
+def _put_in_place(target: str, old: os.stat_result | None) -> Iterator[BinaryIO]:
+    """A temporary file beside the target, which is renamed to it when all is written."""
     folder, name = os.path.split(target)
     handle, temporary = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".tmp", dir=folder)
     try:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy
 
 import lazygrad as lg
+from lazygrad._core.context import line
 from lazygrad._core.values import check_device
 from lazygrad.serialization.archive import MOST_AXES, FileFormatError
 from lazygrad.serialization.saving import replacing
@@ -40,7 +41,7 @@ def save_file(tensors: Mapping[str, lg.Tensor], filename: str | os.PathLike,
     Tensors that share memory are written once each.  TypeError for anything but text and tensors.
     """
     parts = _encoded(tensors, metadata)
-    with replacing(os.fspath(filename)) as file:
+    with replacing(os.fspath(filename), "save_file", line()) as file:
         for part in parts:
             file.write(part)
 

@@ -87,6 +87,32 @@ def test_leaving_early_drops_what_has_not_begun():
     assert ran == []
 
 
+def test_a_failure_while_helpers_are_told_to_end():
+    """The job that fails drops those that wait, and not the words that end the helpers."""
+    jobs, begun = Jobs(2), threading.Event()
+
+    def fail_at_the_end():
+        begun.set()
+        while not jobs._waiting.qsize():  # until the caller tells the helpers to end
+            pass
+        raise OSError("no space")
+
+    jobs.add("first", fail_at_the_end)
+    assert begun.wait(60)
+    caught = []
+
+    def finish():
+        try:
+            jobs.finish()
+        except OSError as error:
+            caught.append(str(error))
+
+    waiting = threading.Thread(target=finish, daemon=True)
+    waiting.start()
+    waiting.join(30)
+    assert not waiting.is_alive() and caught == ["no space"]
+
+
 def test_without_threads_the_caller_does_all(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")

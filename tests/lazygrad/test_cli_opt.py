@@ -231,3 +231,9 @@ def test_wrong_command_lines(arguments: tuple[str, ...], call: Call) -> None:
     code, _, told = call(*arguments)
     assert code == 2
     assert told
+
+
+def test_a_device_without_end_is_no_graph(call: Call) -> None:
+    code, _, told = call("verify", "/dev/zero")
+    assert code == 2 and told == (
+        "lazygrad: /dev/zero is a device; name a file, or - for standard input\n")

@@ -15,6 +15,7 @@ import lazygrad as lg
 from lazygrad import serialization
 from lazygrad.serialization import FileFormatError
 from lazygrad.utils import safetensors
+from tests.lazygrad import processes
 
 
 def round_trip(value):
@@ -184,10 +185,48 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, failing):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, failing, full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"\[save\] No space.*the old file is whole.*make room, or "
+                       r"save elsewhere \(test_serialization.py:\d+\): '.*model.lg'") as caught:
         lg.save("new", path)
     monkeypatch.undo()
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(path)
     assert lg.load(path) == "old" and os.listdir(tmp_path) == ["model.lg"]
+
+
+def test_a_limit_on_the_size_of_files_leaves_the_old_file(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(LIMITED)
+    done = processes.python(script, folder=tmp_path,
+                            changes={"LAZYGRAD_CACHE_DIR": str(tmp_path / "cache")})
+    assert done.returncode == 0, done.stderr
+    first, second, value = done.stdout.splitlines()
+    assert "[save] File too large; the old file is whole" in first and "script.py:" in first
+    assert "[save] File too large; there is no file of that name" in second
+    assert value == "5000.0", "programs run where the cache cannot be written"
+    assert lg.load(tmp_path / "model.lg") == "old" and not (tmp_path / "new.lg").exists()
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+
+
+LIMITED = """\
+import resource
+import lazygrad as lg
+
+lg.save("old", "model.lg")
+resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+for name in ("model.lg", "new.lg"):
+    try:
+        lg.save(lg.zeros(1000), name)
+    except OSError as error:
+        print(error)
+print((lg.ones(1000).cos().acos() + 4).sum().round().item())
+"""
+
+
+def test_the_place_of_a_file_that_cannot_be_saved(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"\[save\].*there is no folder .*make it first"):
+        lg.save("new", tmp_path / "none" / "model.lg")
+    with pytest.raises(IsADirectoryError, match=r"\[save\].*name a file in it"):
+        lg.save("new", tmp_path)
 
 
 def saved_bytes(value):
