@@ -135,7 +135,8 @@ def refused(error: IRError, message: str) -> TensorError:
 
 
 _PLAIN_ERRORS = (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError)
-_TOLD = (IRError, AttributeError, MemoryError, *_PLAIN_ERRORS)
+TOLD = (IRError, AttributeError, MemoryError, *_PLAIN_ERRORS)
+"""Errors that are told with the operation and the line."""
 
 
 def _plain_kind(error: Exception) -> type[Exception] | None:
@@ -272,19 +273,18 @@ def operation(function: Function) -> Function:
                 from lazygrad._core.recipes import remember
                 remember(recipes, name, arguments, result)
             return result
-        except _TOLD as error:
-            again = _in_python_numbers(arguments, keywords)
-            if again is not None:
-                now.location = ()
-                return call(*again[0], **again[1])
-            better = told(name, error, arguments, keywords)
-            if better is None:
-                raise
-            raise better from better.__cause__
+        except TOLD as error:
+            again = None if _from_user(error) else _in_python_numbers(arguments, keywords)
+            if again is None:
+                better = told(name, error, arguments, keywords)
+                if better is None:
+                    raise
+                raise better from better.__cause__
         finally:
             now.location = ()
             if placing:
                 now.device = None
+        return call(*again[0], **again[1])
 
     return call  # type: ignore[return-value]
 

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from lazygrad._core.context import now, told
+from lazygrad._core.context import TOLD, now, told
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 OURS = "lazygrad."
@@ -24,7 +24,7 @@ def entry(function: Function) -> Function:
     def call(*arguments: Any, **keywords: Any) -> Any:
         try:
             return function(*arguments, **keywords)
-        except Exception as error:
+        except TOLD as error:
             better = None if now.location else told(function.__name__, error, arguments, keywords)
             if better is None:
                 raise
@@ -49,7 +49,7 @@ def _named(construct: Callable[..., None]) -> Callable[..., None]:
     def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
         try:
             construct(self, *arguments, **keywords)
-        except Exception as error:
+        except TOLD as error:
             better = told(_called(self), error, arguments, keywords)
             if better is None:
                 raise

@@ -5,6 +5,7 @@ numbers, dims that are flags, dtypes in place of tensors, NumPy's integers, cons
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 
 import lazygrad as lg
 from lazygrad import nn, optim
+from lazygrad._core.context import operation
+from lazygrad._core.entries import Entry
 from lazygrad.nn import functional as F
 from lazygrad.utils import data
 
@@ -101,6 +104,38 @@ def test_an_error_of_a_users_constructor_is_theirs() -> None:
 
     with pytest.raises(ValueError, match="^mine$"):
         Mine()
+
+
+def test_a_warning_of_numpy_that_is_an_error_stays_itself() -> None:
+    class Items(Entry):
+        __module__ = "lazygrad.items"
+
+        def __init__(self) -> None:
+            self.items = numpy.array([1j]).astype(float)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(numpy.exceptions.ComplexWarning):
+            Items()
+
+
+def test_a_mistake_with_numpy_s_integers_is_told_once() -> None:
+    with pytest.raises(IndexError, match=r"\[sum\] dim 7") as caught:
+        table().sum(numpy.int64(7))
+    assert caught.value.__context__ is None
+
+
+def test_a_user_s_function_that_fails_is_not_called_again() -> None:
+    calls = []
+
+    @operation
+    def calling_back(number: Any) -> Any:
+        calls.append(number)
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        calling_back(numpy.int64(3))
+    assert len(calls) == 1
 
 
 NUMPY_INTEGERS: dict[str, Callable[[Any], Any]] = {

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.ptx.driver_state import INVALID_VALUE, SUCCESS, DriverState, call, put
+from tests.ptx.memory import MemoryFault
 
 
 class MemoryCalls(DriverState):
@@ -104,7 +105,7 @@ class MemoryCalls(DriverState):
     def cuPointerGetAttribute(self, data: int, attribute: int, pointer: int) -> int:
         try:
             self.memory.read(pointer, 1)
-        except Exception:
+        except MemoryFault:
             return INVALID_VALUE
         put(data, 0, c_int)
         return SUCCESS
