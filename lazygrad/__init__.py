@@ -141,6 +141,7 @@ from lazygrad.functional.special_gamma import *
 from lazygrad.functional.spectrograms import *
 from lazygrad.functional.statistics import *
 from lazygrad.functional.strided import *
+from lazygrad.functional.ternary import *
 from lazygrad.functional.uniqueness import *
 from lazygrad.functional.views import *
 from lazygrad.functional.windows import *

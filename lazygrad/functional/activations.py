@@ -12,8 +12,9 @@ from lazygrad._core.context import TensorTypeError, fail, method, operation
 from lazygrad._core.tensor import Tensor, wrap, write
 from lazygrad._core.types import as_dtype
 from lazygrad.functional._operands import as_node, axes_of, axis_of
-from lazygrad.functional.elementwise import INPLACE, clamp_node, sigmoid_node
+from lazygrad.functional.elementwise import INPLACE, sigmoid_node
 from lazygrad.functional.norms import widened
+from lazygrad.functional.ternary import clamp_node
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed

@@ -10,8 +10,8 @@ from lazygrad._core.context import fail, operation, warn
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node, several
 from lazygrad.functional.activations import log_softmax_node, softplus_node
-from lazygrad.functional.elementwise import clamp_node
 from lazygrad.functional.gathering import index_node
+from lazygrad.functional.ternary import clamp_node
 from lazygrad_compiler.ir import dtypes, requirements
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import listed

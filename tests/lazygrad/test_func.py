@@ -10,7 +10,7 @@ import pytest
 
 import lazygrad as lg
 from lazygrad import func, nn
-from lazygrad.functional.elementwise import where  # noqa: F401  (the name that messages suggest)
+from lazygrad.functional.ternary import where  # noqa: F401  (the name that messages suggest)
 
 torch = pytest.importorskip("torch")
 
