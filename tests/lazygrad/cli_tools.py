@@ -17,6 +17,7 @@ from lazygrad_compiler.loops.kernel import Launch, LoopKernel
 from lazygrad_compiler.passes.optimize import Pass
 from lazygrad_compiler.passes.rewrite import Any as Anything
 from lazygrad_compiler.passes.rewrite import Op, RewriteRules, apply, make
+from lazygrad_runtime import peak
 
 GRAPH = """\
 graph()
@@ -51,6 +52,10 @@ def caller(capsys: pytest.CaptureFixture[str]) -> Call:
         return code, shown.out, shown.err
 
     return call
+
+
+def fake_peak(rounds: int = 1) -> peak.Peak:
+    return peak.Peak(flops=1e11, read=1e10, copy=2e10, threads=2)
 
 
 def graph_file(folder: Path, text: str = GRAPH) -> Path:

@@ -1,24 +1,17 @@
-"""What tests of native calls share: native code that takes over at once, compiled functions, and
-results by parts.
-"""
+"""What tests of native calls share: their marks, compiled functions, and results by parts."""
 
 from __future__ import annotations
 
 import pytest
 
 import lazygrad as lg
-from lazygrad._core import capture, cell, context
 from lazygrad_runtime import native
 
-SUPPORTED = pytest.mark.skipif(not native.is_supported(), reason="native calls are for CPython")
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """Native code takes over from the first replay, flush or call of an operation on."""
-    monkeypatch.setattr(capture, "MANY_REPLAYS", 1)
-    monkeypatch.setattr(cell, "_SAMPLED", 1)
-    monkeypatch.setattr(context, "SAMPLED", 1)
+NATIVE = [
+    pytest.mark.skipif(not native.is_supported(), reason="native calls are for CPython"),
+    pytest.mark.usefixtures("native_at_once"),
+]
+"""Marks of tests of native code: it takes over at once."""
 
 
 def compiled(function, *arguments):

@@ -33,7 +33,6 @@ from tests.lazygrad import cli_tools
 from tests.lazygrad.cli_tools import (
     GRAPH,
     Call,
-    caller,
     graph_file,
     plant_in_kernels,
     plant_in_pass,
@@ -64,11 +63,6 @@ def no_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     store.disk.cache_clear()
     store.forget_kernels()
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    return caller(capsys)
 
 
 def most_compiles(candidates: int) -> int:

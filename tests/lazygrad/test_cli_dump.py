@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,13 +35,7 @@ print(lg.exp(w.detach()).sum().item())
 Run = Callable[..., subprocess.CompletedProcess]
 
 
-@pytest.fixture(autouse=True)
-def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("LAZYGRAD_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("LAZYGRAD_CACHE", raising=False)
-    store.disk.cache_clear()
-    yield
-    store.disk.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 @pytest.fixture

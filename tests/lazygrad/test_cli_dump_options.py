@@ -6,7 +6,6 @@ import filecmp
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -23,7 +22,6 @@ from lazygrad_compiler.ir.text import parse_graph, print_graph
 from lazygrad_compiler.passes import optimize
 from lazygrad_compiler.pipeline import lower, optimized
 from lazygrad_compiler.target import host
-from lazygrad_runtime import store
 from tests.lazygrad.processes import python
 
 SCRIPT = """\
@@ -39,13 +37,7 @@ print(lg.sort(w.detach().reshape(3)).values.sum().item())
 """
 
 
-@pytest.fixture(autouse=True)
-def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("LAZYGRAD_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("LAZYGRAD_CACHE", raising=False)
-    store.disk.cache_clear()
-    yield
-    store.disk.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 @pytest.fixture

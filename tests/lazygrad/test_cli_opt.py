@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -16,9 +15,8 @@ from lazygrad_compiler.ir.interpret import interpret
 from lazygrad_compiler.ir.node import Graph, Node
 from lazygrad_compiler.ir.text import parse_graph, print_graph
 from lazygrad_compiler.passes.optimize import PASSES, optimize
-from lazygrad_runtime import store
 from tests.compiler.random_graphs import random_graph
-from tests.lazygrad.cli_tools import GRAPH, Call, caller, graph_file, plant_rewrite, replace_passes
+from tests.lazygrad.cli_tools import GRAPH, Call, graph_file, plant_rewrite, replace_passes
 
 SCRIPT = """\
 import numpy
@@ -32,18 +30,7 @@ numpy.savez("live.npz", loss=loss.detach().numpy(), grad=x.grad.numpy(),
 """
 
 
-@pytest.fixture(autouse=True)
-def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("LAZYGRAD_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("LAZYGRAD_CACHE", raising=False)
-    store.disk.cache_clear()
-    yield
-    store.disk.cache_clear()
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    return caller(capsys)
+pytestmark = pytest.mark.usefixtures("fresh_cache")
 
 
 # ---- opt

@@ -20,9 +20,9 @@ from lazygrad_runtime.memory import Allocator, Buffer, FreeList, memory_stats
 from lazygrad_runtime.pool import get_pool
 from tests.lazygrad import processes
 from tests.lazygrad.compiling import numbers, same
-from tests.lazygrad.native_calls import SUPPORTED, at_once, compiled  # noqa: F401
+from tests.lazygrad.native_calls import NATIVE, compiled
 
-pytestmark = SUPPORTED
+pytestmark = NATIVE
 
 
 # ---- memory

@@ -9,9 +9,9 @@ import lazygrad as lg
 from lazygrad._core import cell
 from lazygrad_runtime import program
 from tests.lazygrad.compiling import numbers, same
-from tests.lazygrad.native_calls import SUPPORTED, at_once, parts  # noqa: F401
+from tests.lazygrad.native_calls import NATIVE, parts
 
-pytestmark = SUPPORTED
+pytestmark = NATIVE
 
 
 OPERATIONS = {

@@ -13,9 +13,9 @@ from lazygrad._core import cell, context, plans
 from lazygrad.nn import functional
 from lazygrad_compiler.ir.node import topological
 from tests.lazygrad.compiling import numbers, same
-from tests.lazygrad.native_calls import SUPPORTED, at_once  # noqa: F401
+from tests.lazygrad.native_calls import NATIVE
 
-pytestmark = SUPPORTED
+pytestmark = NATIVE
 
 
 class Calls:

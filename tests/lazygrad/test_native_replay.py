@@ -12,9 +12,9 @@ from lazygrad.explain.watch import Watch
 from lazygrad.nn import functional
 from lazygrad_runtime import program
 from tests.lazygrad.compiling import numbers, same
-from tests.lazygrad.native_calls import SUPPORTED, at_once, compiled, parts  # noqa: F401
+from tests.lazygrad.native_calls import NATIVE, compiled, parts
 
-pytestmark = SUPPORTED
+pytestmark = NATIVE
 
 
 @pytest.fixture
