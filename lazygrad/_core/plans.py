@@ -60,6 +60,8 @@ SHORT = 50_000
 """Nanoseconds that a program may take to be run with the interpreter's lock held; Python itself
 holds it for 5 ms before it lets another thread have it.
 """
+SURELY_LONG = 4 * SHORT
+"""No mishap makes a short run so long often enough to try again at once."""
 
 CHECKS = {"item": words.CHECK_ITEM, "enclosed": words.CHECK_ENCLOSED,
           "handle": words.CHECK_HANDLE, "values": words.CHECK_VALUES, "list": words.CHECK_LIST,
@@ -135,7 +137,8 @@ def plan_of(entry: Entry, arguments: Sequence[Any], tensors: Sequence[Tensor]) -
     if entry.effects or entry.before or entry.after or entry.tuning_seconds or entry.conflicting \
             or len(arguments) > words.MOST_ARGUMENTS or len(entry.kinds) > words.MOST_OUTPUTS:
         return None
-    if not _is_short(program, lambda: entry._run(entry._inputs(tensors), None)):
+    if not _only_computes(program) \
+            or not _is_short(lambda: entry._run(entry._inputs(tensors), None)):
         return None
     positions = [place for place, value in enumerate(arguments) if isinstance(value, Tensor)]
     if len(positions) != len(tensors) or len({id(each._cell) for each in tensors}) < len(tensors):
@@ -196,19 +199,23 @@ def plan_of(entry: Entry, arguments: Sequence[Any], tensors: Sequence[Tensor]) -
     return plan
 
 
-def _is_short(program: Any, run: Callable[[], Any]) -> bool:
-    """Whether a program can be run with the interpreter's lock held: nothing calls Python, and it
-    is over soon.  It is run to find that out, unless somebody watches.
-    """
-    if programs.run_callbacks or not isinstance(program, programs.Program) \
-            or program.places is not None or program._library is not None \
-            or (program._arena_bytes and program._kept_arena is None):
-        return False
+def _only_computes(program: Any) -> bool:
+    """Whether native code may run a program: nothing of it calls Python, and nobody watches."""
+    return isinstance(program, programs.Program) and not programs.run_callbacks \
+        and program.places is None and program._library is None \
+        and not (program._arena_bytes and program._kept_arena is None)
+
+
+def _is_short(run: Callable[[], Any]) -> bool:
+    """Whether a program can be run with the interpreter's lock held: it is run to find that out."""
     for _ in range(3):
         begin = time.perf_counter_ns()
         run()
-        if time.perf_counter_ns() - begin < SHORT:
+        spent = time.perf_counter_ns() - begin
+        if spent < SHORT:
             return True
+        if spent > SURELY_LONG:
+            break
     return False
 
 
@@ -245,8 +252,17 @@ def remember_single(node: Node) -> None:
     if found is None:
         return
     program, leaves = found
+    if not _only_computes(program):
+        return
+    if program.found_long:  # runs to find out are a loss then: ever fewer
+        program.found_long += 1
+        if program.found_long & (program.found_long - 1):
+            return
     buffers = [leaf.payload for leaf in leaves]
-    if not _is_short(program, lambda: program.run(buffers)) or native_functions() is None:
+    if not _is_short(lambda: program.run(buffers)):
+        program.found_long = max(program.found_long, 1)
+        return
+    if native_functions() is None:
         return
     places = [inputs.index(leaf) for leaf in leaves]
     run = NativeRun(program)

@@ -68,10 +68,12 @@ run_callbacks: list[Callable[[Any], None]] = []
 
 class Program:
     """A compiled graph, loaded and ready to run.  places: the devices of the inputs, where the
-    graph was compiled for several (`placed.py`).
+    graph was compiled for several (`placed.py`).  found_long: how often the flush of one operation
+    was looked at since the program was found too long for native code to run (`remember_single`).
     """
 
     places: Sequence[str | None] | None = None
+    found_long = 0
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact

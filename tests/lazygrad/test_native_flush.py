@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 import lazygrad as lg
-from lazygrad._core import cell
+from lazygrad._core import cell, plans
 from lazygrad_runtime import program
 from tests.lazygrad.compiling import numbers, same
 from tests.lazygrad.native_calls import NATIVE, parts
@@ -59,6 +59,18 @@ def test_a_flush_of_one_operation_is_native(monkeypatch):
     again = x @ y
     assert (again.numpy() == expected).all()
     assert not cell._pending
+
+
+def test_a_long_program_is_run_to_find_that_out_ever_more_rarely(monkeypatch):
+    monkeypatch.setattr(cell, "_SAMPLED", 1)
+    x = numbers(7, 5)
+    for expected in (1, 1, 0, 1, 0, 0, 0, 1):
+        runs = []
+        with monkeypatch.context() as patch:
+            patch.setattr(plans, "_is_short", lambda run, runs=runs: bool(runs.append(run)))
+            x.expm1().numpy()
+        assert len(runs) == expected
+    assert not any("expm1" in str(key) for key in program.singles)
 
 
 def test_pending_work_beside_it_is_computed_as_well():
