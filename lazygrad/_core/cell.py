@@ -214,6 +214,8 @@ def register(cell: Cell) -> None:
         return
     if observation_callbacks and now.recording is not None:
         now.recording.made.append(ref(cell))
+        if now.recording.apart:
+            return
     if cell.node.payload is None:
         _pending.append(ref(cell))
         if not len(_pending) % PENDING_CHECKED:

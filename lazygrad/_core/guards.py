@@ -13,7 +13,7 @@ from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 from lazygrad._core import cell as cells
-from lazygrad._core.context import line, now
+from lazygrad._core.context import fail, line, now
 from lazygrad._core.tensor import Tensor
 from lazygrad_compiler.ir.node import Node
 from lazygrad_runtime.memory import Buffer
@@ -33,6 +33,7 @@ class Recording:
     parameters: tensors whose gradients decide what was recorded.  made: cells made meanwhile.
     mirrors: tensors that stand for Python values.  draws: leaves that hold a random generator's
     state, each with the blocks drawn before it; a replay moves the generator on by `blocks`.
+    apart: whether flushes, which other threads may ask for, leave what is made out.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,7 @@ class Recording:
         self.draws: dict[Node, tuple[Any, int]] = {}
         self.blocks: dict[Any, int] = {}
         self.first_block: dict[Any, int] = {}
+        self.apart = False
 
     def draw(self, generator: Any, blocks: int) -> Node:
         """A generator's state for one random call, as an input of the program."""
@@ -90,6 +92,8 @@ class Recording:
 
     def refuse(self, what: str) -> None:
         """For operations that cannot be replayed."""
+        if self.apart:
+            raise fail("cuda.graph", what, "Take it out of the block.")
         raise NotCapturable(f"{what}, at {line()}")
 
 

@@ -108,6 +108,23 @@ class Recorder:
         self.number_of: dict[Node, int] = {}
         self.gradients_matter = False
 
+    def begin_listening(self) -> None:
+        now.recording = self.recorded
+        cells.written_callbacks.append(self.on_write)
+        cells.observation_callbacks.append(self.on_observation)
+
+    def restore(self) -> None:
+        """Ends the recording, with the state outside as it was before."""
+        now.recording = None
+        cells.written_callbacks.remove(self.on_write)
+        cells.observation_callbacks.remove(self.on_observation)
+        for saved in self.written.values():
+            saved.restore()
+        for uid, gradient in self.gradients.items():
+            tensor = variables.get(uid)
+            if tensor is not None:
+                tensor._grad = gradient
+
     def run(self, function: Callable[..., Any], arguments: Any, keywords: Any) -> Entry:
         recorded, stand_ins = self.recorded, self.stand_ins
         watch_function(function, recorded)
@@ -115,9 +132,7 @@ class Recorder:
             if hasattr(value, "__dict__") and not isinstance(value, (Tensor, type)) \
                     and not callable(value):
                 recorded.watch(value)
-        now.recording = recorded
-        cells.written_callbacks.append(self.on_write)
-        cells.observation_callbacks.append(self.on_observation)
+        self.begin_listening()
         try:
             result = function(
                 *replace(list(arguments), lambda tensor: stand_ins[id(tensor)]),
@@ -126,15 +141,7 @@ class Recorder:
             now.recording = None
             return self.entry(result)
         finally:
-            now.recording = None
-            cells.written_callbacks.remove(self.on_write)
-            cells.observation_callbacks.remove(self.on_observation)
-            for saved in self.written.values():
-                saved.restore()
-            for uid, gradient in self.gradients.items():
-                tensor = variables.get(uid)
-                if tensor is not None:
-                    tensor._grad = gradient
+            self.restore()
 
     def on_write(self, cell: Cell, node: Node, tracked: bool) -> None:
         if now.recording is not self.recorded:
@@ -169,12 +176,7 @@ class Recorder:
         temporary = {id(tensor._cell) for tensor in returned} - set(self.outside) - set(
             self.position_of_cell)  # an argument that was written is, also where it is returned
         effects += self._cell_effects(temporary)
-        program: programs.Program | None = None
-        graph: Graph | None = None
-        leaves: list[Node] = []
-        if self.outputs:
-            program, leaves = programs.program_for(self.outputs)
-            graph = programs.pending_graph(self.outputs)[0]
+        program, graph, leaves = self._program()
         sources = [self._source(leaf) for leaf in leaves]
         touched = {id(self.owners[leaf]): self.owners[leaf] for leaf in leaves
                    if leaf in self.owners}
@@ -190,9 +192,18 @@ class Recorder:
         recorded.guards.append(self._handle_guard(set(touched)))
         if recorded.blocks:
             recorded.before.append(recorded.reserve)
-        kinds = [(node.dtype, node.shape, node.location) for node in self.outputs]
-        return Entry(
-            program, graph, sources, build, kinds, effects, recorded, conflicting.values())
+        return Entry(program, graph, sources, build, self._kinds(), effects, recorded,
+                     conflicting.values())
+
+    def _program(self) -> tuple[programs.Program | None, Graph | None, list[Node]]:
+        """The program of the outputs, its graph, and the leaves that it reads."""
+        if not self.outputs:
+            return None, None, []
+        program, leaves = programs.program_for(self.outputs)
+        return program, programs.pending_graph(self.outputs)[0], leaves
+
+    def _kinds(self) -> list[tuple[Any, Any, Any]]:
+        return [(node.dtype, node.shape, node.location) for node in self.outputs]
 
     def _slot(self, tensor: Tensor) -> Any:
         """Where a result comes from: an argument, a tensor outside, or an output."""

@@ -121,6 +121,7 @@ class Entry:
                 and buffer.owner is None
                 and sys.getrefcount(node) == _HELD_BY_CELL
                 and sys.getrefcount(buffer) == _HELD_BY_CELL
+                and (buffer.device is None or buffer.there)
             ):
                 found[number] = buffer
         return found

@@ -12,7 +12,14 @@ from typing import Any
 
 from lazygrad._core import placement
 from lazygrad._core.context import fail
-from lazygrad.cuda.graphs import CUDAGraph, graph, graph_pool_handle, make_graphed_callables
+from lazygrad.cuda.graphs import (
+    CUDAGraph,
+    graph,
+    graph_pool_handle,
+    is_current_stream_capturing,
+    make_graphed_callables,
+    not_in_captures,
+)
 from lazygrad.cuda.memory import (
     OutOfMemoryError,
     empty_cache,
@@ -118,11 +125,6 @@ class device_of(device):
 StreamContext = stream
 
 
-def is_current_stream_capturing() -> bool:
-    """Never: `lg.compile` replays programs, and no capture of a stream's calls is needed."""
-    return False
-
-
 def ipc_collect() -> None:
     """Nothing to collect: memory is not shared with other processes."""
 
@@ -193,6 +195,7 @@ def synchronize(device: Any = None) -> None:
     """Waits for everything that the device was given; `lazygrad.synchronize()` computes what is
     pending.  Faults of kernels show here.
     """
+    not_in_captures("cuda.synchronize")
     if placement.in_use():
         placement.runtime_device(device, "cuda.synchronize").synchronize()
 

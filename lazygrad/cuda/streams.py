@@ -13,11 +13,18 @@ from lazygrad._core import cell as cells
 from lazygrad._core import placement
 from lazygrad._core.context import fail
 from lazygrad._core.values import Device
+from lazygrad.cuda.graphs import is_current_stream_capturing, not_in_captures
 
 
 def _runtime() -> Any:
     from lazygrad_runtime.cuda import stream
     return stream
+
+
+def _compute_pending() -> None:
+    """What was recorded comes before a change of streams, or a mark; captures have one order."""
+    if not is_current_stream_capturing():
+        cells.flush()
 
 
 class Stream:
@@ -40,6 +47,7 @@ class Stream:
 
     def synchronize(self) -> None:
         """Waits for everything on the stream."""
+        not_in_captures("cuda.Stream.synchronize")
         self._stream.synchronize()
 
     def query(self) -> bool:
@@ -93,7 +101,7 @@ class Event:
 
     def record(self, stream: Stream | None = None) -> None:
         """Puts the mark behind everything that was recorded; pending values are computed first."""
-        cells.flush()
+        _compute_pending()
         stream = current_stream() if stream is None else stream
         self._event.record(stream._stream)
 
@@ -102,6 +110,8 @@ class Event:
         (current_stream() if stream is None else stream).wait_event(self)
 
     def synchronize(self) -> None:
+        """Waits until the mark is reached."""
+        not_in_captures("cuda.Event.synchronize")
         self._event.synchronize()
 
     def query(self) -> bool:
@@ -133,7 +143,7 @@ def default_stream(device: Any = None) -> Stream:
 
 def set_stream(stream: Stream) -> None:
     """Values are computed on that stream from now on; what was pending before is not."""
-    cells.flush()
+    _compute_pending()
     _runtime().set_stream(stream._stream)
 
 

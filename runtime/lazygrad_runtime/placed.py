@@ -228,6 +228,12 @@ class PlacedProgram:
             sum(program.artifact.code_bytes for program in self.programs if program is not None),
         )
 
+    def graph_at_once(self) -> None:
+        """See `CudaProgram`."""
+        for program in self.programs:
+            if hasattr(program, "graph_at_once"):
+                program.graph_at_once()
+
     def _donations(self) -> Donations:
         """Those of the program, where there is one only; what it writes over must be its own."""
         outputs, inputs = len(self.plan.outputs), self.input_count

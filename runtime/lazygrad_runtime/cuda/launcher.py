@@ -111,15 +111,15 @@ def _loaded() -> tuple[LoadedCode, Any]:
 class LaunchTable:
     """Kernel launches in a row, for the loop and as a graph.
 
-    launches: (place in the program's `grid`, launch) each.  error: address of the error block.  Not
-    safe for use by two threads at a time.
+    launches: (place in the program's `grid`, launch) each.  error: address of the error block.
+    runs_one_by_one: before they are a graph.  Not safe for use by two threads at a time.
     """
 
     def __init__(
         self, device: Device, launches: Sequence[tuple[int, GridLaunch]],
-        functions: dict[str, int], error: int,
+        functions: dict[str, int], error: int, runs_one_by_one: int,
     ) -> None:  # fmt: skip
-        self.device, self._error = device, error
+        self.device, self._error, self._runs_one_by_one = device, error, runs_one_by_one
         self.launches = [(place, each) for place, each in launches if all(each.grid)]
         self._functions = [functions[launch.kernel] for _, launch in self.launches]
         self._maps = [TensorMaps(each) if each.maps else None for _, each in self.launches]
@@ -161,7 +161,7 @@ class LaunchTable:
                 maps.encode(self.device.driver, table)
             self._known = addresses
         self._runs += 1
-        if self._runs > RUNS_ONE_BY_ONE and len(self.launches) > 1 and not blocking():
+        if self._runs > self._runs_one_by_one and len(self.launches) > 1 and not blocking():
             return self._replay(table, moved).launch(stream), -1
         words, count, values = self._arguments
         result = self._loop(

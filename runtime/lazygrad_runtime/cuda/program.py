@@ -23,7 +23,7 @@ from lazygrad_compiler.ir.dtypes import DTYPES
 from lazygrad_runtime import program as programs
 from lazygrad_runtime.cuda.context import Device, blocking
 from lazygrad_runtime.cuda.errors import CudaError, LaunchFailed
-from lazygrad_runtime.cuda.launcher import LaunchTable
+from lazygrad_runtime.cuda.launcher import RUNS_ONE_BY_ONE, LaunchTable
 from lazygrad_runtime.cuda.memory import DeviceBuffer
 from lazygrad_runtime.cuda.stream import current_stream
 from lazygrad_runtime.library_calls import LibraryCaller
@@ -54,6 +54,12 @@ class CudaProgram:
         slots = self.input_count + len(self._sizes) + 1
         self._table = (ctypes.c_int64 * slots)()
         self._about = artifact.launches[-1][1:] if artifact.launches else ("nothing", ())
+        self._runs_one_by_one = RUNS_ONE_BY_ONE
+
+    def graph_at_once(self) -> None:
+        """From the next run on rows of launches are graphs: it is known that there will be many."""
+        with self._lock:
+            self._runs_one_by_one, self._era = 0, -1
 
     def _load(self) -> None:
         """Functions, and an error block of zeros.  Once for each context of the device."""
@@ -79,12 +85,17 @@ class CudaProgram:
             if not library:
                 row.append((place, launch))
             if row and (library or place == self._last_check or blocking()):
-                yield LaunchTable(self.device, row, functions, self._error.address)
+                yield self._row(row, functions)
                 row = []
             if library:
                 yield place
         if row:
-            yield LaunchTable(self.device, row, functions, self._error.address)
+            yield self._row(row, functions)
+
+    def _row(self, row: list[tuple[int, GridLaunch]], functions: dict[str, int]) -> LaunchTable:
+        return LaunchTable(
+            self.device, row, functions, self._error.address, self._runs_one_by_one
+        )
 
     def run(
         self,

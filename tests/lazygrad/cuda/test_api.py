@@ -205,9 +205,3 @@ def test_graphed_callables(fake: FakeDriver) -> None:
         lg.cuda.make_graphed_callables(model, sample)
     with pytest.raises(lg.TensorError, match="2 callables need a tuple of as many"):
         lg.cuda.make_graphed_callables((model, model), ((sample,),))
-
-
-@pytest.mark.parametrize("name, arguments", [("CUDAGraph", ()), ("graph", (None,))])
-def test_captures_of_streams_name_the_way_out(name: str, arguments: tuple) -> None:
-    with pytest.raises(lg.TensorError, match=rf"\[cuda.{name}\].*Decorate the step with"):
-        getattr(lg.cuda, name)(*arguments)
