@@ -23,7 +23,6 @@ import math
 from collections.abc import Callable
 
 from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.dtypes import dtype_named
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_compiler.llvm.points import I64
@@ -34,6 +33,7 @@ from lazygrad_compiler.loops.kernel import Launch
 from lazygrad_compiler.ptx.arrays import Row, Step
 from lazygrad_compiler.ptx.builder import KernelFunction
 from lazygrad_compiler.ptx.scan import Running, block_scan
+from lazygrad_compiler.ptx.sort_items import keys_of
 
 THREADS = RADIX
 """A thread for each digit, and in `find` one for each chunk."""
@@ -54,30 +54,37 @@ def chunk_of(length: int) -> int:
 
 def lower_select(anchor: Node, launch: MakeLaunch) -> list[Launch]:
     source, ranks = anchor.inputs
-    length, count = source.shape[-1], anchor.size
-    chunks = -(-length // chunk_of(length))
-    launches: list[Launch] = []
-    known: list[Node] = []
-    passes = Keys(source.dtype, False).passes
-    for digit in reversed(range(passes)):
-        counts = temporary(dtypes.uint32, (count, chunks, RADIX))
-        launches.append(launch(anchor, [source, *known[:1]], [counts], f"digits {digit}"))
-        chosen = [temporary(dtypes.uint64, (count,)), temporary(dtypes.int64, (count,))]
-        reads, step = ([counts, *known], "choose") if known else ([counts, ranks], "first")
-        launches.append(launch(anchor, reads, chosen, f"{step} {digit} {length}"))
-        known = chosen
+    launches, counts, known = narrowed(anchor, [ranks], anchor.size, launch)
     return [*launches, launch(anchor, [source, counts, *known], [anchor], "find")]
 
 
-def _keys(step: Step) -> Keys:
-    return Keys(dtype_named(step.words[-1]), False)
+def narrowed(
+    anchor: Node, ranks: list[Node], count: int, launch: MakeLaunch
+) -> tuple[list[Launch], Node, list[Node]]:
+    """Launches that find the keys at so many ranks, the chunks' counts of the last digit, and
+    [keys, each rank among the elements that equal its key].  ranks: none for `top_k`, which ends
+    at the same one in each row.
+    """
+    source = anchor.inputs[0]
+    length = source.shape[-1]
+    chunks = -(-length // chunk_of(length))
+    launches: list[Launch] = []
+    known: list[Node] = []
+    for digit in reversed(range(Keys(source.dtype, False).passes)):
+        counts = temporary(dtypes.uint32, (count, chunks, RADIX))
+        launches.append(launch(anchor, [source, *known[:1]], [counts], f"digits {digit}"))
+        chosen = [temporary(dtypes.uint64, (count,)), temporary(dtypes.int64, (count,))]
+        reads, step = ([counts, *known], "choose") if known else ([counts, *ranks], "first")
+        launches.append(launch(anchor, reads, chosen, f"{step} {digit} {length}"))
+        known = chosen
+    return launches, counts, known
 
 
-class _Chunk:
+class Chunk:
     """A part of a row that a block goes through."""
 
     def __init__(self, step: Step, item: Value, chunk: Value, items: int) -> None:
-        f, self.keys = step.f, _keys(step)
+        f, self.keys = step.f, keys_of(step)
         self.f: KernelFunction = f
         *rows, length = step.kernel.shapes[0]
         size = chunk_of(length)
@@ -99,7 +106,7 @@ class _Chunk:
         return prefix if self.keys.held == I64 else self.f.convert("trunc", prefix, "i32")
 
 
-def _word(f: KernelFunction, array: Value, place: Value) -> Value:
+def word(f: KernelFunction, array: Value, place: Value) -> Value:
     return f.load(I64, f.offset(array, place, I64), 8)
 
 
@@ -108,14 +115,14 @@ def _digits(step: Step) -> int:
     items, chunks, _ = step.kernel.shapes[-1]
     block, thread = f.wide(f.block()), f.thread()
     item = f.udiv(block, chunks)
-    part = _Chunk(step, item, f.urem(block, chunks), items)
+    part = Chunk(step, item, f.urem(block, chunks), items)
     bins = f.shared_address(f.module.shared(4 * RADIX))
     f.store(const("i32", 0), f.offset(bins, thread, "i32"), 4)
     f.barrier()
     shift = DIGIT_BITS * digit
     above = None
     if len(step.pointers) == 3:
-        above = f.lshr(part.known(_word(f, step.pointers[1], item)), shift + DIGIT_BITS)
+        above = f.lshr(part.known(word(f, step.pointers[1], item)), shift + DIGIT_BITS)
     with f.loop(part.first, part.end, THREADS * EACH, hint="round") as round_:
         mine = f.add(round_.index, f.wide(thread))
         found = [part.key(f.add(mine, k * THREADS) if k else mine) for k in range(EACH)]
@@ -146,10 +153,13 @@ def _choose(step: Step) -> int:
         loop.next = [f.add(loop.carried[0], count)]
     total = loop.results[0]
     before, _ = block_scan(Running(f, "add", dtypes.int64), THREADS, total)
-    if step.words[0] == "first":
-        rank, prefix = clamped(f, _word(f, known[0], item), length), const(I64, 0)
+    prefix = const(I64, 0)
+    if step.words[0] == "choose":
+        prefix, rank = (word(f, array, item) for array in known)
+    elif known:
+        rank = clamped(f, word(f, known[0], item), length)
     else:
-        prefix, rank = (_word(f, array, item) for array in known)
+        rank = const(I64, step.kernel.attrs[0] - 1)  # the last of the first k
     after = f.add(before, total)
     with f.when(f.and_(f.icmp("sle", before, rank), f.icmp("slt", rank, after)), "mine"):
         chosen = f.or_(prefix, f.shl(thread, DIGIT_BITS * digit) if digit else thread)
@@ -163,7 +173,7 @@ def _find(step: Step) -> int:
     items, chunks, _ = step.kernel.shapes[1]
     _, counts, prefixes, ranks, result = step.pointers
     item, thread = f.wide(f.block()), f.wide(f.thread())
-    prefix, rank = _word(f, prefixes, item), _word(f, ranks, item)
+    prefix, rank = word(f, prefixes, item), word(f, ranks, item)
     # the lowest digit's counts are those of elements that equal the key
     there = f.icmp("slt", thread, chunks)
     chunk = f.add(f.mul(item, chunks), f.select(there, thread, const(I64, 0)))
@@ -177,7 +187,7 @@ def _find(step: Step) -> int:
         f.store(thread, shared, 8)
         f.store(f.sub(rank, before), f.offset(shared, 1, I64), 8)
     f.barrier()
-    part = _Chunk(step, item, f.load(I64, shared, 8), items)
+    part = Chunk(step, item, f.load(I64, shared, 8), items)
     wanted, number = part.known(prefix), f.load(I64, f.offset(shared, 1, I64), 8)
     running = Running(f, "add", dtypes.int32)
     with f.loop(part.first, part.end, THREADS, [const(I64, 0)], "round") as loop:

@@ -1,43 +1,34 @@
 """Sorting on a GPU: rows in shared memory, long rows by merging.
 
-Items are (key, position): keys as `llvm/sort_keys.py` makes them, compared as unsigned numbers, the
-position breaking ties, so that every method gives the one stable order.  Keys of up to 32 bits and
-their positions are one number of 64 bits.
-
   rows     a block sorts a row of up to TILE elements by a bitonic network (Batcher, AFIPS 1968)
-  tiles    the same for each tile of a longer row; leaves sorted runs
+  tiles    the same for each tile of a longer row; leaves sorted runs of items (`sort_items.py`)
   merge    runs of some length two by two: each item finds its place by bisection of the other run
   best     the first k of each tile of a longer row, and of those again, until one tile is left
 
-Some ranks of a longer row are selected without a sort (`select.py`).  `select_rank` of more of
-them, and `top_k` of more than half a tile, pick from the whole order.
-
-Counted for the 50 largest of rows of 50,000 float32: `best` reads each element once and writes
-1,250 items a row, where sorting takes 25 tiles and five merges, which move 88 bytes for each
-element.
+Some ranks of a longer row are selected without a sort (`select.py`), and so is where the first k
+end (`top_k.py`), so that only those are sorted.  `select_rank` of more ranks, and `top_k` of nearly
+all of a row, pick from the whole order.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lazygrad_compiler.backend import Emitted
 from lazygrad_compiler.cuda_target import CudaTarget
 from lazygrad_compiler.ir import dtypes
-from lazygrad_compiler.ir.dtypes import DType, dtype_named
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_compiler.llvm.points import I64
 from lazygrad_compiler.llvm.sort import clamped
-from lazygrad_compiler.llvm.sort_keys import Keys
 from lazygrad_compiler.loops.arrays import array_launch, temporary
 from lazygrad_compiler.loops.kernel import ArrayKernel, Launch
 from lazygrad_compiler.loops.lower import Group
-from lazygrad_compiler.ptx import select
+from lazygrad_compiler.ptx import select, top_k
 from lazygrad_compiler.ptx.arrays import Row, Step, emit_step, one_thread_each
-from lazygrad_compiler.ptx.builder import KernelFunction, KernelModule
+from lazygrad_compiler.ptx.builder import KernelModule
+from lazygrad_compiler.ptx.sort_items import Item, Items, item_dtypes
 
 THREADS = 256
 TILE = 2048
@@ -51,8 +42,13 @@ def lower_sort(group: Group) -> list[Launch]:
         writes = [r for r in group.roots if r.op == "sort_values" and r in group.outputs]
         writes += [anchor] if anchor in group.outputs else []
         return lower_order(anchor, writes, [root.op == "sort_values" for root in writes])
-    if anchor.op == "top_k" and anchor.inputs[0].shape[-1] > TILE >= 2 * anchor.shape[-1]:
-        return _lower_best(anchor, anchor.shape[-1])  # a round leaves half of a row or less
+    if anchor.op == "top_k" and anchor.inputs[0].shape[-1] > TILE and anchor.size:
+        method = top_k.method_of(anchor.inputs[0], anchor.shape[-1], TILE)
+        if method == "best":
+            return _lower_best(anchor, anchor.shape[-1])
+        if method == "gather":
+            launches, kept = top_k.lower_gather(anchor, _launch)
+            return [*launches, *_lower_items(anchor, kept)]
     if anchor.op == "select_rank" and anchor.inputs[0].shape[-1] > TILE \
             and anchor.shape[-1] <= select.MOST_RANKS:
         return select.lower_select(anchor, _launch)
@@ -70,11 +66,6 @@ def _launch(anchor: Node, reads: list[Node], writes: list[Node], step: str) -> L
     return array_launch(anchor, reads, writes, "sort", named)
 
 
-def item_dtypes(dtype: DType) -> tuple[DType, ...]:
-    """The arrays that hold half-sorted items."""
-    return (dtypes.uint64, dtypes.uint32) if dtype.itemsize == 8 else (dtypes.uint64,)
-
-
 def lower_order(anchor: Node, writes: list[Node], are_values: list[bool]) -> list[Launch]:
     """writes: what to store, of which some are the values and the others positions."""
     source = anchor.inputs[0]
@@ -86,12 +77,27 @@ def lower_order(anchor: Node, writes: list[Node], are_values: list[bool]) -> lis
     def items() -> list[Node]:
         return [temporary(dtype, source.shape) for dtype in item_dtypes(source.dtype)]
 
-    held = items()
-    launches = [_launch(anchor, [source], held, "tiles")]
+    held = _items_like(source, length)
+    launches = [_launch(anchor, [source], held, "tiles elements")]
+    return [*launches, *_lower_merges(anchor, held, writes, named)]
+
+
+def _items_like(source: Node, length: int) -> list[Node]:
+    """Arrays for so many items of each row."""
+    shape = (*source.shape[:-1], length)
+    return [temporary(dtype, shape) for dtype in item_dtypes(source.dtype)]
+
+
+def _lower_merges(
+    anchor: Node, held: list[Node], writes: list[Node], named: str
+) -> list[Launch]:
+    """From sorted tiles to the whole order."""
+    source, length = anchor.inputs[0], held[0].shape[-1]
+    launches: list[Launch] = []
     run = TILE
     while run < length:
         last = 2 * run >= length
-        target = writes if last else items()
+        target = writes if last else _items_like(source, length)
         what = named if last else "items"
         reads = [*held, source] if last else held
         launches.append(_launch(anchor, reads, target, f"merge {run} {what}"))
@@ -99,15 +105,25 @@ def lower_order(anchor: Node, writes: list[Node], are_values: list[bool]) -> lis
     return launches
 
 
+def _lower_items(anchor: Node, held: list[Node]) -> list[Launch]:
+    """The positions of items in any order, sorted."""
+    length = held[0].shape[-1]
+    if length <= TILE:
+        return [_launch(anchor, held, [anchor], f"best {length} items")]
+    tiles = _items_like(anchor.inputs[0], length)
+    launches = [_launch(anchor, held, tiles, "tiles items")]
+    return [*launches, *_lower_merges(anchor, tiles, [anchor], "indices")]
+
+
 def _lower_best(anchor: Node, k: int) -> list[Launch]:
     """Rounds of tiles, until one tile holds all that is left of a row."""
     launches: list[Launch] = []
     source = anchor.inputs[0]
-    *rows, left = source.shape
+    left = source.shape[-1]
     held, what = [source], "elements"
     while left > TILE:
         left = -(-left // TILE) * k
-        kept = [temporary(dtype, (*rows, left)) for dtype in item_dtypes(source.dtype)]
+        kept = _items_like(source, left)
         launches.append(_launch(anchor, held, kept, f"best {k} {what}"))
         held, what = kept, "items"
     return [*launches, _launch(anchor, held, [anchor], f"best {k} {what}")]
@@ -119,83 +135,7 @@ def emit_sort(
     return emit_step(module, name, kernel, target, STEPS)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """number: key and position together, or the key alone where they do not fit."""
-
-    number: Value
-    position: Value | None = None
-
-
-class _Items:
-    """Items of one dtype: how they are made, compared, kept in memory."""
-
-    def __init__(self, step: Step) -> None:
-        self.f: KernelFunction = step.f
-        attrs = step.kernel.attrs
-        # top_k is descending if it wants the largest
-        descending = {"argsort": lambda: attrs[0], "top_k": lambda: attrs[1]}
-        self.dtype = dtype_named(step.words[-1])
-        self.keys = Keys(self.dtype, bool(descending.get(step.kernel.op, lambda: False)()))
-        self.apart = self.dtype.itemsize == 8
-
-    def of(self, raw: Value, position: Value) -> Item:
-        """raw: the element's bits.  position: i32."""
-        f = self.f
-        key = self.keys.key(f, self.keys.carried(f, raw))
-        if self.apart:
-            return Item(key, position)
-        return Item(f.or_(f.shl(f.wide(key), 32), f.wide(position)))
-
-    def last(self) -> Item:
-        """What comes after everything."""
-        end = const("i64", -1)
-        return Item(end, const("i32", -1)) if self.apart else Item(end)
-
-    def less(self, a: Item, b: Item) -> Value:
-        f = self.f
-        below = f.icmp("ult", a.number, b.number)
-        if a.position is None or b.position is None:
-            return below
-        tied = f.icmp("eq", a.number, b.number)
-        return f.or_(below, f.and_(tied, f.icmp("ult", a.position, b.position)))
-
-    def position(self, item: Item) -> Value:
-        """In the row, as i64."""
-        f = self.f
-        if item.position is not None:
-            return f.wide(item.position)
-        return f.and_(item.number, 0xFFFFFFFF)
-
-    def choose(self, condition: Value, a: Item, b: Item) -> Item:
-        f = self.f
-        number = f.select(condition, a.number, b.number)
-        if a.position is None or b.position is None:
-            return Item(number)
-        return Item(number, f.select(condition, a.position, b.position))
-
-    def load(self, arrays: list[Value], place: Value) -> Item:
-        f = self.f
-        number = f.load(I64, f.offset(arrays[0], place, I64), 8)
-        if not self.apart:
-            return Item(number)
-        return Item(number, f.load("i32", f.offset(arrays[1], place, "i32"), 4))
-
-    def store(self, arrays: list[Value], place: Value, item: Item) -> None:
-        f = self.f
-        f.store(item.number, f.offset(arrays[0], place, I64), 8)
-        if item.position is not None:
-            f.store(item.position, f.offset(arrays[1], place, "i32"), 4)
-
-    def shared(self, count: int) -> list[Value]:
-        f = self.f
-        arrays = [f.shared_address(f.module.shared(8 * count))]
-        if self.apart:
-            arrays.append(f.shared_address(f.module.shared(4 * count)))
-        return arrays
-
-
-def _put(step: Step, items: _Items, what: list[str], row: Value, place: Value, item: Item,
+def _put(step: Step, items: Items, what: list[str], row: Value, place: Value, item: Item,
          source: Value, targets: list[Value], length: int) -> None:
     """Stores an item at its final place of a row: positions, or the elements themselves."""
     f, keys = step.f, items.keys
@@ -210,7 +150,7 @@ def _put(step: Step, items: _Items, what: list[str], row: Value, place: Value, i
         f.store(raw, f.offset(target, f.add(start, place), keys.stored), keys.align)
 
 
-def _bitonic(step: Step, items: _Items, shared: list[Value], size: int) -> None:
+def _bitonic(step: Step, items: Items, shared: list[Value], size: int) -> None:
     """Sorts `size` items (a power of two) in shared memory."""
     f = step.f
     pairs = size // 2
@@ -236,7 +176,7 @@ def _bitonic(step: Step, items: _Items, shared: list[Value], size: int) -> None:
 
 
 def _sorted_tile(
-    step: Step, items: _Items, item_at: Callable[[Value, Value, Value], Item]
+    step: Step, items: Items, item_at: Callable[[Value, Value, Value], Item]
 ) -> tuple[list[Value], int, Value, Value, Value, int]:
     """Sorts the block's tile of a row in shared memory.  item_at: of the first element's place of
     the row, a position in it, and that position or 0 where there is none.
@@ -263,24 +203,33 @@ def _sorted_tile(
     return shared, size, row, number, tile, tiles
 
 
-def _element(step: Step, items: _Items) -> Callable[[Value, Value, Value], Item]:
-    """Items made of elements."""
-    f, keys, source = step.f, items.keys, step.pointers[0]
+def _reader(
+    step: Step, items: Items
+) -> tuple[Callable[[Value, Value, Value], Item], list[Value]]:
+    """How a row's items are read, made of elements where the last word but two says so, and the
+    arrays behind what is read.
+    """
+    f, keys = step.f, items.keys
+    if step.words[-3] == "items":
+        arrays = 2 if items.apart else 1
+        held, others = step.pointers[:arrays], step.pointers[arrays:]
+        return lambda start, _, safe: items.load(held, f.add(start, safe)), others
+    source, *others = step.pointers
 
     def item_at(start: Value, position: Value, safe: Value) -> Item:
         raw = f.load(keys.stored, f.offset(source, f.add(start, safe), keys.stored), keys.align)
         return items.of(raw, f.convert("trunc", position, "i32"))
 
-    return item_at
+    return item_at, others
 
 
 def _rows(step: Step) -> int:
     """A whole row, or a tile of one, a block."""
-    f, items = step.f, _Items(step)
+    f, items = step.f, Items(step)
     shape = step.kernel.shapes[0]
     length, rows = shape[-1], math.prod(shape[:-1])
-    shared, size, row, _, tile, tiles = _sorted_tile(step, items, _element(step, items))
-    source, *targets = step.pointers
+    item_at, targets = _reader(step, items)
+    shared, size, row, _, tile, tiles = _sorted_tile(step, items, item_at)
     start = f.mul(row, length)
     with f.grid_stride(f.thread(), const("i32", size), step.threads, "put") as number:
         place = f.add(tile, f.wide(number))
@@ -289,7 +238,8 @@ def _rows(step: Step) -> int:
             if step.words[0] == "tiles":
                 items.store(targets, f.add(start, place), item)
             else:
-                _put(step, items, step.words[1:-2], row, place, item, source, targets, length)
+                _put(step, items, step.words[1:-2], row, place, item, step.pointers[0], targets,
+                     length)
     return rows * tiles
 
 
@@ -297,15 +247,9 @@ def _best(step: Step) -> int:
     """The first k items of a tile: kept as they are, or their positions where no others are left.
     A tile of fewer has items after all others for the rest.
     """
-    f, items = step.f, _Items(step)
-    k, of_elements = int(step.words[1]), step.words[2] == "elements"
-    arrays = 1 if of_elements or not items.apart else 2
-    held, targets = step.pointers[:arrays], step.pointers[arrays:]
-
-    def kept(start: Value, position: Value, safe: Value) -> Item:
-        return items.load(held, f.add(start, safe))
-
-    item_at = _element(step, items) if of_elements else kept
+    f, items = step.f, Items(step)
+    k = int(step.words[1])
+    item_at, targets = _reader(step, items)
     shared, _, row, tile, _, tiles = _sorted_tile(step, items, item_at)
     start = f.mul(f.add(f.mul(row, tiles), tile), k)
     with f.grid_stride(f.thread(), const("i32", k), step.threads, "put") as number:
@@ -321,7 +265,7 @@ def _merge(step: Step) -> int:
     """Each item of two neighbouring runs to its place: its own number in its run, and how many of
     the other run come before it.
     """
-    f, items = step.f, _Items(step)
+    f, items = step.f, Items(step)
     run, what = int(step.words[1]), step.words[2:-2]
     shape = step.kernel.shapes[0]
     length, count = shape[-1], math.prod(shape)
@@ -368,7 +312,7 @@ def _merge(step: Step) -> int:
 
 def _take(step: Step) -> int:
     """The elements of each row in a given order."""
-    f, keys = step.f, _Items(step).keys
+    f, keys = step.f, Items(step).keys
     shape = step.kernel.shapes[0]
     length = shape[-1]
     values, order, result = step.pointers
@@ -407,7 +351,7 @@ def _search(step: Step) -> int:
     """`searchsorted` by bisection.  NaN comes last: everything is before it, and it before
     nothing.
     """
-    f, items = step.f, _Items(step)
+    f, items = step.f, Items(step)
     keys = items.keys
     (side,) = step.kernel.attrs
     shape = step.kernel.shapes[1]
@@ -456,4 +400,5 @@ STEPS = {
     "pick": Row(THREADS, _pick),
     "searchsorted": Row(THREADS, _search),
     **select.STEPS,
+    **top_k.STEPS,
 }
