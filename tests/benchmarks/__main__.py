@@ -61,29 +61,28 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     contestants = [name for name in CONTESTANTS if name == "lazygrad" or name in options.peers]
     effort = harness.QUICK if options.quick else harness.FULL
-    limits = peak.measure_peak()
+    limits = peak.Limits()
     others = machine.Others()
     results = []
     for row in rows:
         start = time.perf_counter()
         print(f"{row.name} ...", end=" ", file=sys.stderr, flush=True)
-        results.append(harness.run_benchmark(row, contestants, effort))
+        results.append(harness.run_benchmark(row, contestants, effort, limits))
         print(f"{time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
     described = machine.describe(contestants, processors, others.share())
-    limits = limits.best(peak.measure_peak())
     lines = [table.header(contestants)]
-    lines += [table.cells(result, contestants, limits) for result in results]
-    print(f"{described}\npeak: {limits}\n\n{table.render(lines)}")
+    lines += [table.cells(result, contestants) for result in results]
+    print(f"{described}\npeak: {table.peaks(results)}\n\n{table.render(lines)}")
     for note in table.notes(results):
         print(f"note: {note}")
-    aimed = aims.lines(results, limits)
+    aimed = aims.lines(results)
     if len(aimed) > 1:
         print(f"\n{table.render(aimed)}")
     if options.markdown:
         given = " ".join(sys.argv[1:] if arguments is None else arguments)
         command = f"python -m tests.benchmarks {given}".strip()
         table.replace_section(options.markdown, "peers", table.document(
-            results, contestants, limits, described, command))
+            results, contestants, described, command))
         table.replace_section(options.markdown, "aims", table.render(aimed, markdown=True))
     bad = [note for result in results for note in result.notes.values()
            if not note.endswith("not installed")]

@@ -1,8 +1,8 @@
 """The figures that were set at the start, for two Zen 5 cores, against those of a run.
 
-In: the results of a run and the peak measured in it.  Out: the rows of a table: what was aimed at,
-what came, the floor (the row's arithmetic or bytes at the peak of that run; data that stays in a
-cache can be faster) and whether the aim was met.
+In: the results of a run, each with the peak measured in turns with it.  Out: the rows of a table:
+what was aimed at, what came, the floor (the row's arithmetic or bytes at that peak; data that stays
+in a cache can be faster) and whether the aim was met.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lazygrad_runtime.peak import Peak
 from tests.benchmarks.harness import Result
 from tests.benchmarks.table import show_bytes, show_seconds
 
@@ -43,7 +42,7 @@ class Aim:
             return f"{self.share:.0%} of FMA"
         return f"{self.read:.0%} of read"
 
-    def got(self, result: Result, peak: Peak) -> tuple[str, bool] | None:
+    def got(self, result: Result) -> tuple[str, bool] | None:
         """The figure in the aim's own terms, and whether it is enough; None where there is none."""
         ours = result.seconds.get("lazygrad")
         if ours is None:
@@ -54,11 +53,13 @@ class Aim:
         if self.ratio is not None:
             best = best_peer(result)
             return None if best is None else (f"{best / ours:.2f}x", best / ours >= self.ratio)
+        if result.peak is None:
+            return None
         if self.share is not None:
-            share = result.benchmark.flops / peak.flops / call
+            share = result.benchmark.flops / result.peak.flops / call
             return f"{share:.0%} of FMA", share >= self.share
         assert self.read is not None
-        read = result.benchmark.nbytes / peak.read / call
+        read = result.benchmark.nbytes / result.peak.read / call
         return f"{read:.0%} of read", read >= self.read
 
     def limit(self, result: Result) -> float | None:
@@ -115,14 +116,16 @@ def best_peer(result: Result) -> float | None:
                default=None)
 
 
-def floor(result: Result, peak: Peak) -> float | None:
+def floor(result: Result) -> float | None:
     """Seconds that the row's work takes at the peak."""
-    row = result.benchmark
+    row, peak = result.benchmark, result.peak
+    if peak is None:
+        return None
     least = max(row.flops / peak.flops, row.nbytes / peak.bandwidth)
     return least / row.units if least else None
 
 
-def lines(results: Sequence[Result], peak: Peak, aims: Sequence[Aim] = AIMS) -> list[list[str]]:
+def lines(results: Sequence[Result], aims: Sequence[Aim] = AIMS) -> list[list[str]]:
     """The table's rows, HEADER first: one for each aim whose benchmark was run.
 
     A missed aim below the floor of the run cannot be met in it, and says so.  A missed ratio above
@@ -132,11 +135,11 @@ def lines(results: Sequence[Result], peak: Peak, aims: Sequence[Aim] = AIMS) -> 
     rows = [list(HEADER)]
     for aim in aims:
         result = found.get(aim.row)
-        got = None if result is None else aim.got(result, peak)
+        got = None if result is None else aim.got(result)
         if result is None or got is None:
             continue
         show = show_bytes if result.benchmark.in_bytes else show_seconds
-        best, least = best_peer(result), floor(result, peak)
+        best, least = best_peer(result), floor(result)
         verdict = "met" if got[1] else "missed"
         limit = aim.limit(result)
         if not got[1] and limit is not None and least is not None:

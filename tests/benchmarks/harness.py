@@ -2,7 +2,8 @@
 
 In: benchmarks and the contestants wanted.  Out: a `Result` per row.  All contestants of a row live
 in one process and take turns, another one first in each round, so that a change of the machine's
-mood meets them all alike.  The figure is the median over rounds of the mean time of a call.
+mood meets them all alike: its peaks, too, have a turn in each round.  Figures are medians over
+rounds, a time that of the mean time of a call.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from lazygrad_runtime.peak import Limits, Peak, median_peak
 from tests.benchmarks.contestants import missing, to_numpy
 from tests.benchmarks.registry import Benchmark, Run
 
@@ -43,6 +46,7 @@ class Result:
     """seconds: median time of one unit of work, by contestant; absent where nothing was timed.
     unsteady: contestants whose quartiles over the rounds lie further apart than UNSTEADY medians.
     notes: what went wrong, by contestant.  disagreed: contestants whose values are not lazygrad's.
+    peak: of the machine in these rounds, where it was asked for.
     """
 
     benchmark: Benchmark
@@ -50,6 +54,7 @@ class Result:
     notes: dict[str, str] = field(default_factory=dict)
     disagreed: list[str] = field(default_factory=list)
     unsteady: list[str] = field(default_factory=list)
+    peak: Peak | None = None
 
     def ratio(self, peer: str) -> float | None:
         """How many times as long the peer takes; above 1 lazygrad is faster."""
@@ -58,8 +63,12 @@ class Result:
         return self.seconds[peer] / self.seconds["lazygrad"]
 
 
-def run_benchmark(benchmark: Benchmark, contestants: Sequence[str], effort: Effort) -> Result:
-    """One row.  A contestant that fails gets a note; one that computes something else as well."""
+def run_benchmark(
+    benchmark: Benchmark, contestants: Sequence[str], effort: Effort, limits: Limits | None = None
+) -> Result:
+    """One row.  A contestant that fails gets a note; one that computes something else as well.
+    limits: measures the machine's peak in turns with the contestants.
+    """
     result = Result(benchmark)
     taking_part = []
     for contestant in benchmark.contestants:
@@ -90,7 +99,16 @@ def run_benchmark(benchmark: Benchmark, contestants: Sequence[str], effort: Effo
     for contestant, run in list(runs.items()):
         with _noted(result, contestant):
             calls[contestant] = _calls(run, effort.seconds)
-    times = _rounds({contestant: runs[contestant] for contestant in calls}, calls, effort.rounds)
+    turns: dict[str, Callable[[], float]] = {
+        contestant: partial(_turn, runs[contestant], count) for contestant, count in calls.items()
+    }
+    peaks: list[Peak] = []
+    if limits is not None and (benchmark.flops or benchmark.nbytes):
+        turns[""] = partial(_peak_turn, limits, peaks)
+    times = _rounds(turns, effort.rounds)
+    if peaks:
+        del times[""]
+        result.peak = median_peak(peaks)
     for contestant, samples in times.items():
         median = statistics.median(samples)
         result.seconds[contestant] = median / benchmark.units
@@ -201,19 +219,30 @@ def _calls(run: Callable[[], Any], seconds: float) -> int:
     return max(1, min(MOST_CALLS, round(seconds / max(once, 1e-9))))
 
 
-def _rounds(runs: dict[str, Run], calls: dict[str, int], rounds: int) -> dict[str, list[float]]:
-    """Seconds per call, one sample for each round and contestant."""
-    times: dict[str, list[float]] = {contestant: [] for contestant in runs}
-    order = list(runs)
+def _turn(run: Run, calls: int) -> float:
+    """Seconds per call, after one that is not counted."""
+    run()
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls
+
+
+def _peak_turn(limits: Limits, peaks: list[Peak]) -> float:
+    """The same for the machine's peak; its seconds are of no interest."""
+    limits.measure()
+    peaks.append(limits.measure())
+    return 0.0
+
+
+def _rounds(turns: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each turn gave, one sample for each round."""
+    times: dict[str, list[float]] = {contestant: [] for contestant in turns}
+    order = list(turns)
     for _ in range(rounds):
         for contestant in order:
-            run, count = runs[contestant], range(calls[contestant])
             gc.collect()
             time.sleep(PAUSE_SECONDS)
-            run()
-            start = time.perf_counter()
-            for _ in count:
-                run()
-            times[contestant].append((time.perf_counter() - start) / len(count))
+            times[contestant].append(turns[contestant]())
         order = order[1:] + order[:1]
     return times

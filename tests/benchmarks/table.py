@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazygrad_runtime.peak import Peak
 from tests.benchmarks.harness import Result
 
 
@@ -15,7 +15,7 @@ def header(contestants: Sequence[str]) -> list[str]:
     return ["benchmark", *contestants, *[f"× {peer}" for peer in peers], "of peak"]
 
 
-def cells(result: Result, contestants: Sequence[str], peak: Peak) -> list[str]:
+def cells(result: Result, contestants: Sequence[str]) -> list[str]:
     """One row, as `header` names it.  "–": does not apply; "~": the rounds differ much;
     "failed", "WRONG": see the notes."""
     row = [result.benchmark.name]
@@ -25,9 +25,9 @@ def cells(result: Result, contestants: Sequence[str], peak: Peak) -> list[str]:
             ratio = result.ratio(peer)
             row.append("–" if ratio is None else f"{ratio:.2f}")
     share = None
-    if "lazygrad" in result.seconds:
-        share = peak.share(result.benchmark.flops, result.benchmark.nbytes,
-                           result.seconds["lazygrad"] * result.benchmark.units)
+    if "lazygrad" in result.seconds and result.peak is not None:
+        share = result.peak.share(result.benchmark.flops, result.benchmark.nbytes,
+                                  result.seconds["lazygrad"] * result.benchmark.units)
     row.append("–" if share is None else f"{share[0]:.0%} {share[1]}")
     return row
 
@@ -85,9 +85,10 @@ Times are medians over rounds in which the contestants take turns (imports and f
 best of some processes); "~" marks those whose quartiles lie more than 30 % apart. `× peer`: the
 peer's time over lazygrad's, so above 1 lazygrad is faster. Where a row's name has `replay` in it,
 lazygrad runs through `lg.compile`; else it records each call anew. "of peak": the time that the
-row's arithmetic, or the bytes that it must move at least, would take at the peak measured in the
-same run, over lazygrad's time. Data that stays in a cache can exceed the memory peak. All values
-were compared between the contestants before anything was timed."""
+row's arithmetic, or the bytes that it must move at least, would take at the peak, over lazygrad's
+time; the peak is a contestant of its own: measured in each round, the median counts. Data that
+stays in a cache can exceed the memory peak. All values were compared between the contestants
+before anything was timed."""
 
 
 def replace_section(page: Path, name: str, text: str) -> None:
@@ -105,12 +106,28 @@ def replace_section(page: Path, name: str, text: str) -> None:
     page.write_text(new, encoding="utf-8")
 
 
-def document(results: Sequence[Result], contestants: Sequence[str], peak: Peak, machine: str,
-             command: str) -> str:
+def peaks(results: Sequence[Result]) -> str:
+    """The machine's peaks over all rows: their medians, and the lowest and highest."""
+    found = [result.peak for result in results if result.peak is not None]
+    if not found:
+        return "not measured"
+    parts = []
+    for name, about, unit in (("flops", "FMA", "GFLOP/s"), ("read", "read", "GB/s"),
+                              ("copy", "copy", "GB/s")):
+        figures = sorted(getattr(peak, name) / 1e9 for peak in found)
+        low, middle, high = figures[0], statistics.median(figures), figures[-1]
+        parts.append(f"{about} {middle:.0f} {unit} ({low:.0f} to {high:.0f})")
+    return f"{', '.join(parts)} on {found[0].threads} threads"
+
+
+def document(
+    results: Sequence[Result], contestants: Sequence[str], machine: str, command: str
+) -> str:
     """The table with what belongs to it, in Markdown."""
-    rows = [header(contestants), *[cells(result, contestants, peak) for result in results]]
+    rows = [header(contestants), *[cells(result, contestants) for result in results]]
     parts = [
-        f"Machine: {machine}.  \nPeak: {peak}.  \nCommand: `{command}`",
+        f"Machine: {machine}.  \nPeak: median over the rows (lowest to highest): "
+        f"{peaks(results)}.  \nCommand: `{command}`",
         EXPLANATION,
         render(rows, markdown=True),
         "\n".join(f"- `{r.benchmark.name}`: {r.benchmark.about}" for r in results),

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from lazygrad_runtime.peak import Peak
+from lazygrad_runtime.peak import Limits, Peak, median_peak
 from tests.benchmarks import aims, harness, recording, registry, table
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.registry import Benchmark
@@ -22,11 +22,12 @@ TIME = re.compile(r"~?\d+(\.\d+)? (s|ms|us)")
 def test_two_rows_make_a_table():
     rows = registry.chosen("record-one-op,replay-mlp-64")
     assert [row.name for row in rows] == ["record-one-op", "replay-mlp-64"]
-    results = [harness.run_benchmark(row, ["lazygrad"], TINY) for row in rows]
+    results = [harness.run_benchmark(row, ["lazygrad"], TINY, Limits()) for row in rows]
     assert not any(result.notes for result in results)
     head = table.header(["lazygrad"])
     assert head == ["benchmark", "lazygrad", "of peak"]
-    cells = [table.cells(result, ["lazygrad"], PEAK) for result in results]
+    assert results[0].peak is None and results[1].peak is not None
+    cells = [table.cells(result, ["lazygrad"]) for result in results]
     for row, line in zip(rows, cells, strict=True):
         assert line[0] == row.name
         assert TIME.fullmatch(line[1])
@@ -34,7 +35,7 @@ def test_two_rows_make_a_table():
     assert re.fullmatch(r"\d+% FMA", cells[1][2])
     lines = table.render([head, *cells]).splitlines()
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1
-    page = table.document(results, ["lazygrad"], PEAK, "a machine", "a command")
+    page = table.document(results, ["lazygrad"], "a machine", "a command")
     assert [line.count("|") for line in page.splitlines() if line.startswith("|")] == [4] * 4
     assert "a machine" in page and "a command" in page
 
@@ -45,8 +46,17 @@ def test_shares_and_ratios():
     assert PEAK.share(0, 0, 1.0) is None
     row = Benchmark(name="row", about="", make=lambda contestant: lambda: None)
     result = harness.Result(row, {"lazygrad": 2e-3, "torch": 5e-3})
-    assert table.cells(result, ["lazygrad", "torch", "jax"], PEAK) == [
+    assert table.cells(result, ["lazygrad", "torch", "jax"]) == [
         "row", "2.00 ms", "5.00 ms", "–", "2.50", "–", "–"]
+
+
+def test_peaks_of_a_run():
+    row = Benchmark(name="row", about="", make=lambda contestant: lambda: None)
+    measured = [Peak(flops * 1e9, read * 1e9, 3e9, 2) for flops, read in ((5, 2), (9, 1), (6, 4))]
+    assert median_peak(measured) == Peak(6e9, 2e9, 3e9, 2)
+    assert table.peaks([harness.Result(row, peak=peak) for peak in measured]) == (
+        "FMA 6 GFLOP/s (5 to 9), read 2 GB/s (1 to 4), copy 3 GB/s (3 to 3) on 2 threads")
+    assert table.peaks([harness.Result(row)]) == "not measured"
 
 
 def test_aims_are_for_rows_that_exist():
@@ -60,7 +70,7 @@ def test_aims_are_for_rows_that_exist():
 def test_aims_against_a_run():
     def result(name: str, seconds: dict[str, float], **work: int) -> harness.Result:
         row = Benchmark(name=name, about="", make=lambda contestant: lambda: None, **work)
-        return harness.Result(row, seconds)
+        return harness.Result(row, seconds, peak=PEAK)
 
     results = [result("products", {"lazygrad": 2e-3, "torch": 5e-3, "jax": 3e-3}, flops=10**9),
                result("reading", {"lazygrad": 1e-3}, nbytes=9 * 10**6),
@@ -70,7 +80,7 @@ def test_aims_against_a_run():
               aims.Aim("products", ratio=4.0), aims.Aim("products", share=0.6),
               aims.Aim("reading", read=0.8), aims.Aim("reading", ratio=1.0),
               aims.Aim("failed", seconds=1.0), aims.Aim("not run", seconds=1.0)]
-    assert aims.lines(results, PEAK, wanted) == [
+    assert aims.lines(results, wanted) == [
         list(aims.HEADER),
         ["products", "1.50 ms", "2.00 ms", "3.00 ms", "1.00 ms", "missed"],
         ["products", "500 us", "2.00 ms", "3.00 ms", "1.00 ms", "missed; below the floor"],
@@ -94,7 +104,7 @@ def test_wrong_values_are_not_timed():
     row = Benchmark(name="wrong", about="", make=make, runs_programs=False)
     result = harness.run_benchmark(row, ["lazygrad", "torch"], TINY)
     assert result.disagreed == ["torch", "lazygrad"] and not result.seconds
-    assert table.cells(result, ["lazygrad", "torch"], PEAK)[1:3] == ["WRONG", "WRONG"]
+    assert table.cells(result, ["lazygrad", "torch"])[1:3] == ["WRONG", "WRONG"]
 
 
 def test_a_call_that_computes_nothing_is_refused():
@@ -109,7 +119,7 @@ def test_a_contestant_that_fails_does_not_end_the_table():
 
     row = Benchmark(name="broken", about="", make=make)
     result = harness.run_benchmark(row, ["lazygrad"], TINY)
-    assert table.cells(result, ["lazygrad"], PEAK) == ["broken", "failed", "–"]
+    assert table.cells(result, ["lazygrad"]) == ["broken", "failed", "–"]
     assert table.notes([result]) == ["broken, lazygrad: NotImplementedError: not yet"]
 
 
