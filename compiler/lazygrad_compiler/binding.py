@@ -50,9 +50,10 @@ AnyBinding = Binding | Advancing | Choice
 
 @dataclass(frozen=True, slots=True)
 class BoundLaunch:
-    """kernel: function name.  tasks, grain: for the pool.  checks: whether it can report
-    an error.  library: a library call rather than a kernel.  repeats: the loops that it is part of,
-    the outermost first, each a number of its own and how many rounds it has.
+    """kernel: function name.  tasks, grain: for the pool; a grain below zero has chunks taken in
+    turn.  checks: whether it can report an error.  library: a library call rather than a kernel.
+    repeats: the loops that it is part of, the outermost first, each a number of its own and how
+    many rounds it has.
     """
 
     kernel: str

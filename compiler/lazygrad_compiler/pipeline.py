@@ -40,11 +40,12 @@ from lazygrad_compiler.loops.alike import moved, structure
 from lazygrad_compiler.loops.arrays import lower_array
 from lazygrad_compiler.loops.columns import lower_row_group
 from lazygrad_compiler.loops.concat import comes_in_pieces, lower_pieces
-from lazygrad_compiler.loops.kernel import ArrayKernel, Kernel, Launch, text
+from lazygrad_compiler.loops.kernel import ArrayKernel, ContractionKernel, Kernel, Launch, text
 from lazygrad_compiler.loops.lower import Group, lower_contraction
 from lazygrad_compiler.loops.rebase import rebase
 from lazygrad_compiler.loops.repeat import Repeat, lower_loop
 from lazygrad_compiler.loops.scatter import lower_scatter
+from lazygrad_compiler.loops.schedule import STREAM_BYTES
 from lazygrad_compiler.memory_plan import MemoryPlan, plan_memory
 from lazygrad_compiler.parallel import Jobs
 from lazygrad_compiler.passes.optimize import Observer, Pass, optimize
@@ -343,6 +344,16 @@ def candidates_of(kernel: CompiledKernel, target: Target) -> list[candidates.Sch
     return candidates.candidates(kernel.kernel, target, kernel.schedule, kernel.tasks)
 
 
+def _pool_grain(kernel: CompiledKernel) -> int:
+    """The grain, below zero where threads are to take chunks in turn: a contraction's short tasks
+    come last, and what is larger than the caches is not there for the next kernel.  (Of other
+    kernels a thread computes the same half each time, so that its caches have what it reads.)
+    """
+    nbytes = sum(buffer.size * buffer.dtype.itemsize for buffer in kernel.kernel.buffers)
+    in_turn = isinstance(kernel.kernel, ContractionKernel) or nbytes >= STREAM_BYTES
+    return -kernel.grain if in_turn else kernel.grain
+
+
 def bind(
     graph: Graph,
     count: int,
@@ -375,7 +386,7 @@ def bind(
         kernel = by_name[name]
         checks = any(instr.op == "dynamic" for instr in launch.kernel.values)
         bound.append(
-            BoundLaunch(name, arguments, kernel.tasks, kernel.grain, checks, False, repeats)
+            BoundLaunch(name, arguments, kernel.tasks, _pool_grain(kernel), checks, False, repeats)
         )
     return plan, bound
 

@@ -201,6 +201,17 @@ def test_equal_kernels_are_compiled_once() -> None:
         assert ("model.py", number + 1) not in where
 
 
+def test_who_comes_first_takes_chunks_of_contractions_and_large_kernels_only() -> None:
+    x = leaf(0, 1 << 12, 1 << 11)
+    for graph, grains in (
+        (Graph((node("exp", leaf(0, 64, 32)),)), "+"),
+        (Graph((node("exp", x),)), "-"),
+        (Graph((layer(leaf(0, 64, 32), leaf(1, 32, 32), 0),)), "-"),
+    ):
+        bound = lower(graph, host()).bound
+        assert "".join("+" if launch.grain > 0 else "-" for launch in bound) == grains
+
+
 def test_kernels_that_differ_have_names_that_differ() -> None:
     seen: dict[str, str] = {}
     for seed in range(40):

@@ -120,6 +120,15 @@ def four_threads():
     set_num_threads(before)
 
 
+@pytest.fixture
+def two_threads():
+    """Two threads, which begin with a half each."""
+    before = get_num_threads()
+    set_num_threads(2)
+    yield get_pool()
+    set_num_threads(before)
+
+
 def launch(pool: ThreadPool, kernel: int, args: np.ndarray, tasks: int, grain: int) -> None:
     parallel = ctypes.c_void_p.from_address(pool.pointer).value
     with pool.lock:
@@ -156,6 +165,46 @@ def test_each_task_runs_once(kernels, four_threads, tasks, grain):
     marks, total = run_marks(four_threads, kernels.address("mark"), tasks, grain)
     assert np.all(marks == 1)
     assert total == tasks * (tasks - 1) // 2
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 7, 64, 1001])
+@pytest.mark.parametrize("grain", [1, 2, 3, 64, -1, -5])
+def test_each_task_runs_once_on_two_threads(kernels, two_threads, tasks, grain):
+    for name in ("mark", "slow_mark"):
+        if name == "mark" or tasks <= 64:
+            marks, total = run_marks(two_threads, kernels.address(name), tasks, grain)
+            assert np.all(marks == 1)
+            assert total == tasks * (tasks - 1) // 2
+    run_program(two_threads, kernels, 500)
+
+
+def threads_of_chunks(pool: ThreadPool, kernels, chunks: int, grain: int) -> np.ndarray:
+    """For each chunk of one task whether the caller ran it."""
+    pool.ensure_scratch(4096)
+    seen = np.zeros(chunks, np.int64)
+    args = np.array([seen.ctypes.data, 0], np.int64)
+    launch(pool, kernels.address("see_scratch"), args, chunks, grain)
+    return seen == ctypes.c_void_p.from_address(pool.pointer + pool_ir.SCRATCH).value
+
+
+def test_two_threads_begin_with_a_half_each(kernels, two_threads):
+    both = 0
+    for chunks in (2, 3, 8, 15, 16, 15):
+        of_caller = threads_of_chunks(two_threads, kernels, chunks, 1).tolist()
+        first, second = of_caller[:chunks // 2], of_caller[chunks // 2:]
+        # a thread goes through its own half from the front, and helps in the other's from the end
+        assert first == sorted(first, reverse=True)
+        assert second == sorted(second)
+        both += all(first) and not any(second)
+    assert both
+
+
+def test_a_grain_below_zero_has_two_threads_take_turns(kernels, two_threads):
+    for _ in range(10):
+        of_caller = threads_of_chunks(two_threads, kernels, 32, -1)
+        if of_caller[:16].any() and not of_caller[:16].all():
+            return
+    raise AssertionError("the first half was one thread's ten times")
 
 
 def test_thousands_of_launches_back_to_back(kernels, four_threads):
