@@ -291,6 +291,25 @@ def test_fused_programs_run() -> None:
     numpy.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("side", [4, 12])
+def test_taps_of_each_phase_are_put_in_order(side: int) -> None:
+    """For the gradient of a strided convolution's input; parts of a product's operand are not."""
+    x, weight = leaf(0, 2, 3, side, side), leaf(1, 4, 3, 3, 3)
+    conv = node("conv", x, weight, strides=(2, 2), padding=((1, 1), (1, 1)),
+                left_dilation=(1, 1), right_dilation=(1, 1), groups=1)
+    graph = with_gradients(Graph((node("mul", conv, conv),)))
+    assert graph is not None
+    roots = [root for group in parts_of(*graph.outputs).groups for root in group.roots]
+    assert sum(root.op == "slice" and root.shape[:2] == (3, 4) for root in roots) == 4
+    generator = numpy.random.default_rng(0)
+    check(graph, [generator.standard_normal(leaf.shape).astype("float32")
+                  for leaf in (x, weight)])
+    heads = node("permute", leaf(0, 8, 2, 16), order=(1, 0, 2))
+    head = node("slice", heads, starts=(1, 0, 0), stops=(2, 8, 16), steps=(1, 1, 1))
+    (group,) = parts_of(matmul(node("reshape", head, shape=(8, 16)), leaf(1, 16, 8))).groups
+    assert group.kind == "contraction"
+
+
 def test_convolutions_read_joined_images_from_memory() -> None:
     """Forward and for the weights' gradient; a small product joins as it packs."""
     left, right, weight = leaf(0, 2, 3, 9, 9), leaf(1, 2, 5, 9, 9), leaf(2, 4, 8, 3, 3)
