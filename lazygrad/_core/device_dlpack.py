@@ -148,15 +148,21 @@ def _type_of(dtype: DType) -> tuple[int, int]:
 
 
 def _make_ready(buffer: Any, stream: Any) -> None:
-    """The consumer's stream waits for what writes the buffer."""
+    """The consumer's stream waits for what writes the buffer, and the buffer's block, once it is
+    free, for the consumer.
+    """
+    from lazygrad_runtime.cuda.memory import ANY_STREAM
+
     if stream == -1:
         return
     if stream is not None and (not isinstance(stream, int) or stream <= 0):
         raise fail("dlpack", f"stream {stream!r} is none of CUDA's",
                    "It is None, 1, 2, -1, or the handle of a stream.", BufferError)
-    handle = 0 if stream in (None, 1) else stream
-    if handle != buffer.stream:
-        buffer.device.pool.order(buffer.stream, handle)
+    if stream in (None, 1):
+        buffer.used_on(0)
+    elif stream != buffer.stream:
+        buffer.device.pool.order(buffer.stream, stream)
+        buffer.readers = {*(buffer.readers or ()), ANY_STREAM}
 
 
 def cuda_array_interface(self: Tensor) -> dict[str, Any]:
@@ -183,13 +189,13 @@ def cuda_array_interface(self: Tensor) -> dict[str, Any]:
 
 
 class _Foreign:
-    """Memory of another library: its deleter is called when nobody needs it any more.  On a stream
+    """Memory of another library: its deleter is called when nobody needs it any more.  On streams
     of our own (which the library's allocator does not wait for) that is when it has been read.
     """
 
     def __init__(self, address: int, deleter: int | None, device: Any, stream: int) -> None:
         self._delete: Callable[[], Any] | None = None
-        self._device, self._era, self._stream = device, device.era, stream
+        self._device, self._era, self.streams = device, device.era, {stream}
         if deleter:
             function = _Deleter(deleter)
             self._delete = lambda: function(address)
@@ -197,8 +203,9 @@ class _Foreign:
     def __del__(self) -> None:
         if self._delete is None:
             return
-        if self._stream and _still_there(self._device, self._era):
-            self._device.pool.settle(self._stream)
+        if _still_there(self._device, self._era):
+            for stream in self.streams - {0}:
+                self._device.pool.settle(stream)
         self._delete()
 
 
@@ -298,11 +305,12 @@ class _Borrowed:
 
     def __init__(self, array: Any, device: Any, ours: int, theirs: int) -> None:
         self._array, self._device, self._era = array, device, device.era
-        self._ours, self._theirs = ours, theirs
+        self.streams, self._theirs = {ours}, theirs
 
     def __del__(self) -> None:
-        if self._ours != self._theirs and _still_there(self._device, self._era):
-            self._device.pool.order(self._ours, self._theirs)
+        if _still_there(self._device, self._era):
+            for stream in self.streams - {self._theirs}:
+                self._device.pool.order(stream, self._theirs)
 
 
 def from_array_interface(array: Any, copy: bool | None, name: str) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 
 from lazygrad._core import graph
-from lazygrad._core.cell import leaf, leaf_of_array
+from lazygrad._core.cell import computed, leaf, leaf_of_array
 from lazygrad._core.context import METHODS, fail, method, operation
 from lazygrad._core.tensor import (
     Tensor,
@@ -172,7 +172,14 @@ def get_device(input: Tensor) -> int:
 
 @method
 def record_stream(input: Tensor, stream: Any) -> None:
-    """Nothing to record: a buffer knows the streams that it is used on."""
+    """The tensor's memory, once it is free, waits for what is on the stream by then.  For kernels
+    of others that read at `data_ptr()`: the work of lazygrad says so by itself.
+    """
+    if not input.is_cuda:
+        raise fail("record_stream", "the tensor is on the CPU, which has no streams",
+                   "Move it with .cuda() first.")
+    buffer: Any = computed(input._cell.node)
+    buffer.used_on(stream._stream.handle)
 
 
 for _name, _answer in (("is_shared", False), ("is_distributed", False)):

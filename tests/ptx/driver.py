@@ -11,6 +11,7 @@ returns the error until the primary context is reset.  `fault` holds the excepti
     driver_memory.py   allocations and copies
     driver_launch.py   modules, launches, the linker, tensor maps
     driver_streams.py  streams, events, graphs
+    driver_order.py    which work is ordered behind which
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ctypes import c_int, c_uint, c_void_p
 from typing import Any
 
 from tests.ptx.driver_memory import MemoryCalls
+from tests.ptx.driver_order import Order
 from tests.ptx.driver_state import (
     ALWAYS,
     DEFAULT_ATTRIBUTES,
@@ -45,7 +47,8 @@ class FakeDriver(MemoryCalls, StreamCalls):
     """One device over `memory`.
 
     table: the functions by name.  calls: the names called so far.  fail_next(name, code): the next
-    call of that name returns the code, to test what the runtime does then.
+    call of that name returns the code, to test what the runtime does then.  ordered: `order` then
+    finds what no event orders.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class FakeDriver(MemoryCalls, StreamCalls):
         attributes: dict[int, int] | None = None,
         devices: int = 1,
         version: int = 13000,
+        ordered: bool = False,
     ) -> None:
         super().__init__(memory or DeviceMemory(), DEFAULT_ATTRIBUTES | (attributes or {}))
+        self.order = Order(self.memory) if ordered else None
         self.devices, self.version = devices, version
         self._initialized = False
         self._failures: dict[str, int] = {}
@@ -159,6 +164,8 @@ class FakeDriver(MemoryCalls, StreamCalls):
 
     @call()
     def cuCtxSynchronize(self) -> int:
+        if self.order:
+            self.order.host_waits_for_all()
         return SUCCESS
 
     @call(c_int, c_void_p)

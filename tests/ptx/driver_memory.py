@@ -26,6 +26,8 @@ class MemoryCalls(DriverState):
 
     @call(c_uint64)
     def cuMemFree_v2(self, pointer: int) -> int:
+        if self.order:
+            self.order.host_waits_for_all()
         self.memory.free(pointer)
         return SUCCESS
 

@@ -5,11 +5,13 @@ Numbers, signatures and return codes are those of the CUDA Driver API reference 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from ctypes import c_uint64
 from typing import Any
 
+from tests.ptx.driver_order import Order
 from tests.ptx.memory import DeviceMemory
 from tests.ptx.parser import PtxError
 
@@ -60,7 +62,8 @@ def put(pointer: int, value: int, type_: Any = c_uint64) -> None:
 
 class DriverState:
     """What calls read and change.  sticky: the code that every call returns after a fault.
-    capturing: work of the streams whose work is captured.
+    capturing: work of the streams whose work is captured.  order: finds accesses of several streams
+    that no event orders, where that was asked for.
     """
 
     def __init__(self, memory: DeviceMemory, attributes: dict[int, int]) -> None:
@@ -71,6 +74,7 @@ class DriverState:
         self.sticky = SUCCESS
         self.handles: dict[int, Any] = {}
         self.capturing: dict[int, list[Callable[[], int]]] = {}
+        self.order: Order | None = None
         self._numbers = itertools.count(0x1000)
 
     def handle(self, value: Any) -> int:
@@ -83,4 +87,5 @@ class DriverState:
         if captured is not None:
             captured.append(work)
             return SUCCESS
-        return work()
+        with self.order.work(stream) if self.order else contextlib.nullcontext():
+            return work()

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ctypes import c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from typing import Any
 
 from tests.ptx.driver_launch import LaunchCalls
 from tests.ptx.driver_state import INVALID_HANDLE, INVALID_VALUE, SUCCESS, call, put
 
 
 class StreamCalls(LaunchCalls):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._destroyed: list[int] = []
+
     @call(c_void_p, c_uint)
     def cuStreamCreate(self, stream: int, flags: int) -> int:
+        if self._destroyed:  # as the driver does it: the handle is a pointer
+            number = self._destroyed.pop()
+            self.handles[number] = "stream"
+            put(stream, number)
+            return SUCCESS
         put(stream, self.handle("stream"))
         return SUCCESS
 
     @call(c_void_p)
     def cuStreamDestroy_v2(self, stream: int) -> int:
         self.handles.pop(stream)
+        self._destroyed.append(stream)
         return SUCCESS
 
     @call(c_void_p)
     def cuStreamSynchronize(self, stream: int | None) -> int:
+        if self.order:
+            self.order.host_waits(self.order.clock(stream))
         return SUCCESS
 
     @call(c_void_p)
@@ -30,6 +43,8 @@ class StreamCalls(LaunchCalls):
 
     @call(c_void_p, c_void_p, c_uint)
     def cuStreamWaitEvent(self, stream: int | None, event: int, flags: int) -> int:
+        if self.order:
+            self.order.wait(stream, event)
         return SUCCESS if event in self.handles else INVALID_HANDLE
 
     @call(c_void_p, c_uint)
@@ -40,10 +55,14 @@ class StreamCalls(LaunchCalls):
     @call(c_void_p, c_void_p)
     def cuEventRecord(self, event: int, stream: int | None) -> int:
         self.handles[event][0] = len(self.calls)
+        if self.order:
+            self.order.record(event, stream)
         return SUCCESS
 
     @call(c_void_p)
     def cuEventSynchronize(self, event: int) -> int:
+        if self.order:
+            self.order.host_waits(self.order.events.get(event, {}))
         return SUCCESS if event in self.handles else INVALID_HANDLE
 
     @call(c_void_p)
@@ -131,11 +150,12 @@ class StreamCalls(LaunchCalls):
 
     @call(c_void_p, c_void_p)
     def cuGraphLaunch(self, executable: int, stream: int | None) -> int:
-        for work in self.handles[executable]:
-            code = work()
-            if code:
-                return code
-        return SUCCESS
+        works = list(self.handles[executable])
+
+        def all_of_it() -> int:
+            return next((code for work in works if (code := work())), SUCCESS)
+
+        return self.enqueue(stream, all_of_it)
 
     @call(c_void_p)
     def cuGraphExecDestroy(self, executable: int) -> int:

@@ -4,7 +4,8 @@ In: sizes in bytes and the stream that will use them.  Out: `DeviceBuffer`s.  Th
 of the CPU's allocator: a training step asks for the same sizes again and again, and a freed block
 serves the next request of its capacity.  Work on a stream runs in order, so a block may be given
 out again *for the same stream* while the GPU still uses it: nothing is waited for.  Where a buffer
-was read on another stream, its block waits for that one (an event, on the GPU) before it is reused.
+was read or written on other streams, its block waits for those (events, on the GPU) before it is
+reused, and so does who writes over the buffer.
 
 Blocks below 8 MiB are cut from slabs, larger ones come from the driver.  Where the driver has no
 memory, everything that is cached goes back and the request is tried once more.
@@ -33,6 +34,10 @@ from lazygrad_runtime.memory import capacity_of
 if TYPE_CHECKING:
     from lazygrad_runtime.cuda.stream import Event
 
+ANY_STREAM = -1
+"""Among the readers of a buffer: streams of others, which may be gone when they would be waited
+for."""
+
 ALIGNMENT = 512
 LARGE_BLOCK = 8 << 20
 """Bytes from which on a block is the driver's own."""
@@ -54,14 +59,15 @@ def poisoning() -> bool:
 
 class DeviceBuffer:
     """A run of bytes on a device.  address: there (there is no `pointer`: nothing that takes host
-    memory can take it by mistake).  owner: keeps foreign memory alive.  stream: on which it was
-    written.
+    memory can take it by mistake).  owner: keeps foreign memory alive; if it has `streams`, those
+    that read are added.  stream: on which it was written.  readers: others, on which it was read
+    since; whoever reads or writes says so, by `used_on` and `written_on`.
 
     Like `memory.Buffer`, it goes back when the last reference to it does.
     """
 
     __slots__ = ("address", "nbytes", "owner", "device", "stream", "era", "readers", "_capacity",
-                 "__weakref__")  # fmt: skip
+                 "_home", "__weakref__")  # fmt: skip
 
     def __init__(self, device: Device, address: int, nbytes: int, stream: int = 0,
                  owner: object | None = None, capacity: int = 0) -> None:
@@ -73,14 +79,16 @@ class DeviceBuffer:
         self.era = device.era
         self.readers: set[int] | None = None
         self._capacity = capacity
+        self._home = stream  # whose free blocks it belongs to
 
     def __del__(self) -> None:
         if getattr(self, "_capacity", 0):
             pool = self.device._pool
             if pool is not None and self.era == self.device.era:
-                pool.returned.append(
-                    (self._capacity, self.address, self.stream, self.readers)
-                )
+                others = self.readers
+                if self.stream != self._home:
+                    others = {self.stream, *(others or ())}
+                pool.returned.append((self._capacity, self.address, self._home, others))
 
     def __repr__(self) -> str:
         return f"DeviceBuffer({self.nbytes} bytes at {self.address:#x} on {self.device.label})"
@@ -107,6 +115,15 @@ class DeviceBuffer:
         if stream not in self.readers:
             self.device.pool.order(self.stream, stream)
             self.readers.add(stream)
+            streams = getattr(self.owner, "streams", None)
+            if streams is not None:
+                streams.add(stream)
+
+    def written_on(self, stream: int) -> None:
+        """Makes a stream wait for those that wrote and read the buffer: it is written there next.
+        """
+        self.device.pool.order_all({self.stream, *(self.readers or ())}, stream)
+        self.stream, self.readers = stream, None
 
     def as_numpy(self, dtype: DTypeLike, shape: Sequence[int]) -> np.ndarray:
         """A copy in host memory; waits until the value is there."""
@@ -179,8 +196,7 @@ class Pool:
         while returned:
             capacity, pointer, stream, readers = returned.popleft()
             if readers and not self.device.lost:
-                for reader in readers:
-                    self.order(reader, stream)
+                self.order_all(readers, stream)
             self._free.setdefault((stream, capacity), []).append(pointer)
             self.in_use -= capacity
             slab = self._slab_of.get(pointer)
@@ -198,6 +214,15 @@ class Pool:
             event.record(Stream(self.device, first))
             Stream(self.device, then).wait_event(event)
             self._events.append(event)  # waiting has been recorded: it may be recorded anew
+
+    def order_all(self, first: set[int], then: int) -> None:
+        """The same for several streams, of whom ANY_STREAM may be one: the host waits for that."""
+        if ANY_STREAM in first:
+            self.device.activate()
+            self.driver.raw("cuCtxSynchronize")()  # what failed shows elsewhere
+            return
+        for stream in first - {then}:
+            self.order(stream, then)
 
     def _fresh(self, nbytes: int, capacity: int, stream: int) -> int:
         """Cut from a slab, or from the driver.  Lock held."""
@@ -279,6 +304,10 @@ class Pool:
                     self.driver.cuStreamSynchronize(handle)
                     self.driver.cuStreamDestroy_v2(handle)
         return before - self.reserved
+
+    def begin(self, stream: int) -> None:
+        """A stream just made: the driver gives the handles of destroyed ones out again."""
+        self._gone.discard(stream)
 
     def retire(self, stream: int) -> None:
         """A stream that nobody has any more: it is destroyed when no memory is cached for it."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -125,15 +126,20 @@ class CudaProgram:
                 given[number] if number in given else pool.allocate(size, stream)
                 for number, size in enumerate(self._sizes)
             ]
-            arena = pool.allocate(self.artifact.arena_bytes, stream)
+            need = self.artifact.arena_bytes
+            arena = pool.allocate(need, stream) if need else None
             position = 0
+            if self._last_check >= 0 and self._error.stream != stream:
+                self._error.written_on(stream)
             for buffer in (*resident, *outputs):
                 if buffer.stream != stream or buffer.era != device.era:
                     buffer.check()
                     buffer.used_on(stream)
                 table[position] = buffer.address
                 position += 1
-            table[position] = arena.address
+            for buffer in given.values():
+                buffer.written_on(stream)
+            table[position] = arena.address if arena is not None else 0
             device.recent.append(self._about)
             checked = self._last_check < 0
             for part in self._parts:
@@ -182,7 +188,7 @@ class CudaProgram:
             device.driver.cuMemsetD8Async(self._error.address, 0, ERROR_BYTES, stream)
             raise programs.IndexOutOfRange(report.tolist(), self.artifact.launches)
 
-    def _call_library(self, at: int, buffers: Sequence[DeviceBuffer]) -> None:
+    def _call_library(self, at: int, buffers: Sequence[Any]) -> None:
         """Takes the operands to the host, runs the row of `LIBRARY`, brings the results back."""
         assert self._library is not None
         bound = self.artifact.grid[at]

@@ -37,6 +37,7 @@ class Stream:
         if handle is None:
             device.activate()
             handle = device.driver.get("cuStreamCreate", c_void_p, 0) or 0
+            device.pool.begin(handle)
             self._owned = True
         self.handle = handle
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 
 import numpy as np
 import pytest
 
 import lazygrad as lg
+from lazygrad_runtime.cuda import driver
 from tests.cuda_fake import fake_cuda
 from tests.ptx.driver import FakeDriver
 from tests.ptx.memory import DeviceMemory
@@ -89,6 +91,24 @@ def test_streams_and_events(fake: FakeDriver) -> None:
         lg.cuda.Event().elapsed_time(end)
     with pytest.raises(RuntimeError, match="never recorded"):
         lg.cuda.Event(enable_timing=True).elapsed_time(end)
+
+
+def test_memory_that_others_read_on_a_stream() -> None:
+    """Kernels of others, at `data_ptr()`: the block is not written before they are done."""
+    with fake_cuda(ordered=True) as fake:
+        ours, theirs = lg.cuda.Stream(), lg.cuda.Stream()
+        with lg.cuda.stream(ours):
+            x = lg.ones(1024, device="cuda") * 3
+        address, host = x.data_ptr(), ctypes.create_string_buffer(4096)
+        x.record_stream(theirs)
+        driver.driver().cuMemcpyDtoHAsync_v2(host, address, 4096, theirs.cuda_stream)
+        assert np.frombuffer(host.raw, np.float32).tolist() == [3.0] * 1024
+        del x
+        with lg.cuda.stream(ours):
+            again = lg.zeros(1024, device="cuda") + 1
+        assert again.data_ptr() == address and not fake.order.races
+    with pytest.raises(lg.TensorError, match="record_stream.*on the CPU"):
+        lg.ones(1).record_stream(theirs)
 
 
 def test_page_locked_tensors(fake: FakeDriver) -> None:
