@@ -324,6 +324,8 @@ DECODES = [
     Shape(3, 8, 1, 1, 1100, 1, 100),
     Shape(17, 2, 1, 5, 257, 16, 130),
     Shape(2, 21, 1, 3, 129, 20, 40),
+    Shape(1, 12, 4, 1, 301, 128, 128),
+    Shape(2, 16, 2, 1, 131, 130, 200),
 ]
 
 
@@ -347,6 +349,14 @@ def test_decoding_with_masks(mask_shape: tuple[int, ...], kind: str, zero: bool)
     if kind == "added":
         mask = numpy.where(mask, random.standard_normal(mask.shape), -numpy.inf)
     check_decode(*decode(Shape(2, 4, 2, 3, 1031, 20, 24), "float32", mask, zero), 2e-5)
+
+
+@pytest.mark.parametrize("heads", [1, 3, 17])
+def test_masks_of_each_row(heads: int) -> None:
+    """One row, rows that leave lanes of a vector empty, rows of more than one vector."""
+    random = numpy.random.default_rng(heads)
+    mask = random.random((1, heads, 1, 259)) < 0.5
+    check_decode(*decode(Shape(1, heads, 1, 1, 259, 20, 24), "float32", mask), 2e-5)
 
 
 def test_decoding_with_nan_and_infinities() -> None:

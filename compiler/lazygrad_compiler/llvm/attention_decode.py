@@ -2,21 +2,26 @@
 
 All queries that read a head of keys are its *rows*: those of a group's heads share one read.
 Vectors run along the width, so that keys and values are read in whole lines where they lie.  A
-block of keys gives its scores (a vector of keys at a time, their sums over lanes taken together by
-a tree of shuffles), the online softmax its weights, and a register tile adds the weighted values.
+block of keys gives its scores (their sums over lanes taken together by a tree of shuffles), the
+online softmax its weights, for all rows in one vector, and a register tile adds the weighted
+values.
 
 Few heads are cut into chunks of keys, by shape alone: each task then writes the sum of its weighted
 values, their top score and their total, and a second launch combines them.
 
 Memory is asked for evenly: what multiplies keys fetches the block's values line by line, what adds
-values the next block's keys.  bfloat16 keys meet queries in words of two (`loops/products.py`);
-values are widened, a vector of words into its even and its odd columns, and weights stay float32.
+values the next block's keys.  A fetch that finds the processor's buffers full is dropped: a loop of
+fetches alone "reads" 400 GB/s here.  So what is not fetched has to come by the processor's own
+fetching, which wants lines in order: two keys abreast by all rows overlap with memory, eight by
+two rows did not.  bfloat16 keys meet queries in words of two (`loops/products.py`); values are
+widened, a vector of words into its even and its odd columns, and weights stay float32.
 
-Share of the read bandwidth of the same run, two threads, before (keys fetched alone, narrow blocks
-copied) and now: one query a head, 64 heads of 64, 4096 keys 82 and 90 %; bfloat16 52 and 87 %;
-heads of 256 84 and 88 %; four queries a head 61 and 80 %; 32 heads of 128 on 8 of keys 60 and 66 %;
-64 on 8, bfloat16, 8192 keys 32 and 62 to 72 %.  In the caches a key of 64 takes 9 cycles in
-bfloat16 and 25 in float32, where memory takes some 40 and 80.
+Share of the read bandwidth of the same run (51 GB/s by its measure, which two streams exceed), two
+threads, medians of eight rounds in turns, before (eight keys by two rows, 16 KB of keys a block)
+and now: one query a head, 64 heads of 64, 4096 keys 100 and 103 %, bfloat16 110 and 112; heads of
+256 89 and 97; 32 heads of 128 on 8 of keys 74 and 79, bfloat16 101 and 112; 32 of 64 80 and 100;
+64 of 128 on 8, 8192 keys 71 and 86, bfloat16 107 and 114.  Where the machine read 79 GB/s, 64 on 8
+took 1.9 ms (90 %) instead of 3.4 at best.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.arrays import Work
 from lazygrad_compiler.llvm.attention_combine import larger, reciprocal, shift
+from lazygrad_compiler.llvm.attention_layout import Layout
 from lazygrad_compiler.llvm.attention_tiles import (
     I64,
     LOG2_E,
@@ -59,16 +65,24 @@ MOST_SUMS = 16
 """Vectors of sums in the register tile of weighted values."""
 LEAST_SUMS = 8
 """Additions under way at a time: two a cycle, of four cycles each."""
-MOST_VECTORS = 4
-MOST_UNROLLED = 8
-"""Vectors of a key that are gone through without a loop."""
+MOST_VECTORS = 8
+MOST_UNROLLED = 128
+"""Additions of products to scores that are gone through without a loop."""
+ABREAST = 2
+"""Keys that several queries are multiplied by at a time."""
 MOST_FETCHED = 256
 """Lines that one piece of code asks for; past that the processor finds them by itself."""
 UNROLL = 4
-BLOCK_BYTES = 1 << 14
-LEAST_BLOCK = 32
-"""Keys of a block take no more than a third of the first cache: their values are fetched beside
-them, then the next block's keys.
+BLOCK_BYTES = 1 << 13
+LEAST_BLOCK = 16
+"""Keys of a block take a sixth of the first cache, their values another, and what is fetched beside
+them a third.
+"""
+ASKED_TWICE = 8
+"""Rows from which on keys and values are fetched in both parts of the work.  The processor drops
+what it is asked for while its buffers are full, as they are in the part that takes less time.  64
+heads of 128 on 8 of keys: bfloat16 1.37 ms instead of 1.75, float32 3.4 instead of 3.7; of 32 heads
+float32 4.1 instead of 3.3.
 """
 
 
@@ -103,20 +117,20 @@ class _Decode:
         self.mask = masks[0] if masks else None
         sizes, lanes = tiles.sizes, tiles.cut.lanes
         self.rows = sizes.heads // sizes.groups * sizes.queries
+        self.layout = Layout.of(self.rows, lanes)
         self.across = lanes * group_of(instruction)
         """Elements of a vector of keys, words counted whole."""
         self.paired = self.v.dtype is dtypes.bfloat16 and lanes > 1
         """Whether a vector of values is read as two: its even columns, its odd ones."""
         self.width = round_up(sizes.width, self.across)
         self.value_width = round_up(sizes.value_width, 2 * lanes if self.paired else lanes)
-        self.row = tiles.cut.block + lanes
-        """Scores of a row; there is room for a vector behind the last."""
         self.scratch = scratch = Scratch(tiles.f, tiles.itemsize)
-        self.queries = scratch.take(self.rows * self.width)
-        self.scores = scratch.take(self.rows * self.row)
+        layout = self.layout
+        self.queries = scratch.take(layout.groups * layout.rows * self.width)
+        self.scores = scratch.take(tiles.cut.block * layout.stride + lanes)
         self.sums = scratch.take(self.rows * self.value_width)
         self.tops, self.totals, self.factors = (
-            scratch.take(self.rows * lanes) for _ in range(3)
+            scratch.take(layout.groups * lanes) for _ in range(3)
         )
 
     def chunk(self, batch: Value, group: Value, chunk: Value) -> None:
@@ -133,11 +147,12 @@ class _Decode:
             count = f.sub(tiles.least(f.add(begin, cut.block), end), begin)
             keys, values = (tiles.address(each, batch, group, begin) for each in (self.k, self.v))
             self._scores(keys, values, count)
-            with f.loop(0, self.rows, 1, hint="row") as row:
+            with f.loop(0, self.layout.groups, 1, hint="rows") as rows:
                 if self.mask is not None:
-                    self._apply_mask(self.mask, batch, group, row.index, begin, count)
-                self._weights(row.index, count)
+                    self._apply_mask(self.mask, (batch, group, rows.index), begin, count)
+                self._weights(rows.index, count)
             self._add_weighted(keys, values, count)
+        self._add_totals()
         with f.loop(0, self.rows, 1, hint="row") as row:
             own = (batch, *self._query(group, row.index))
             if self.paired:
@@ -162,8 +177,9 @@ class _Decode:
         are, and their scores are scaled.
         """
         tiles = self.tiles
-        f, cut = tiles.f, tiles.cut
+        f, layout = tiles.f, self.layout
         type_ = scalar.memory_type(self.q.dtype)
+        tiles.clear(self.queries, layout.groups * layout.rows * self.width)
         with f.loop(0, self.rows, 1, hint="query") as row:
             source = tiles.address(self.q, batch, *self._query(group, row.index))
             place = tiles.at(self.queries, f.mul(row.index, self.width))
@@ -175,62 +191,58 @@ class _Decode:
                     else:
                         value = tiles.read(source, loop.index, self.q.dtype, mask)
                         tiles.store(f.fmul(value, self._factor), place, loop.index)
-            lane = f.mul(row.index, cut.lanes)
-            tiles.store(const(tiles.vector, -math.inf), self.tops, lane)
-            tiles.store(const(tiles.vector, 0), self.totals, lane)
+        with f.loop(0, layout.groups * layout.lanes, layout.lanes, hint="start") as loop:
+            tiles.store(const(tiles.vector, -math.inf), self.tops, loop.index)
+            tiles.store(const(tiles.vector, 0), self.totals, loop.index)
         tiles.clear(self.sums, self.rows * self.value_width)
 
     # ---- scores
 
     def _scores(self, keys: Value, values: Value, count: Value) -> None:
-        """Scores of a block, a vector of keys at a time; -inf behind the last key.  Meanwhile the
-        block's values are fetched.
+        """Scores of a block, -inf behind the last key.  Meanwhile the block's values are fetched.
+
+        Of one query a vector of keys at a time, of several few keys by all of them: what the
+        processor fetches by itself follows lines that are read evenly, one after the other.
         """
-        tiles = self.tiles
-        f, lanes = tiles.f, tiles.cut.lanes
+        tiles, layout = self.tiles, self.layout
+        f = tiles.f
+        together = layout.lanes if self.rows == 1 else min(layout.keys, ABREAST)
         last, stride = f.sub(count, 1), self.k.strides[2]
         type_ = scalar.memory_type(self.k.dtype)
-        pairs = self.rows // 2 * 2 if lanes >= 4 else 0
-        with f.loop(0, count, lanes, hint="keys") as loop:
+        with f.loop(0, count, together, hint="keys") as loop:
             places = [
-                f.offset(keys, f.mul(tiles.least(f.add(loop.index, lane), last), stride), type_)
-                for lane in range(lanes)
+                f.offset(keys, f.mul(tiles.least(f.add(loop.index, number), last), stride), type_)
+                for number in range(together)
             ]
+            with f.loop(0, layout.groups, 1, hint="rows") as rows:
+                lines = self._lines(
+                    self.v, values, loop.index, together, rows.index, layout.groups
+                )
+                if self.rows >= ASKED_TWICE:
+                    following = f.add(loop.index, tiles.cut.block)
+                    lines += self._lines(
+                        self.k, keys, following, together, rows.index, layout.groups
+                    )
+                score = self._dots(places, rows.index, lines)
+                place = f.add(f.mul(loop.index, layout.stride), f.mul(rows.index, layout.lanes))
+                tiles.store(score, self.scores, place)
+        infinite = const(tiles.vector, -math.inf)
+        tiles.store(infinite, self.scores, f.mul(count, layout.stride))
 
-            def lines(part: Value, first: Value = loop.index) -> list[Value]:
-                return self._lines(self.v, values, first, lanes, part, self.rows)
-
-            with f.loop(0, pairs, 2, hint="pair") as pair:
-                rows = [pair.index, f.add(pair.index, 1)]
-                for part, begin in enumerate((0, lanes // 2)):
-                    own = places[begin : begin + lanes // 2]
-                    score = self._dots(own, rows, lines(rows[part]))
-                    for number, row in enumerate(rows):
-                        lane = number * lanes // 2
-                        half = f.shuffle(score, None, range(lane, lane + lanes // 2))
-                        place = f.add(f.mul(row, self.row), f.add(loop.index, begin))
-                        tiles.store(half, self.scores, place)
-            if self.rows > pairs:
-                with f.loop(pairs, self.rows, 1, hint="row") as single:
-                    score = self._dots(places, [single.index], lines(single.index))
-                    place = f.add(f.mul(single.index, self.row), loop.index)
-                    tiles.store(score, self.scores, place)
-        with f.loop(0, self.rows, 1, hint="row") as row:
-            place = f.add(f.mul(row.index, self.row), count)
-            tiles.store(const(tiles.vector, -math.inf), self.scores, place)
-
-    def _dots(self, places: list[Value], rows: list[Value], lines: list[Value]) -> Value:
-        """Scores of keys and queries, those of the first query first: a vector in all.  Meanwhile
-        some lines are fetched.
-        """
-        tiles = self.tiles
+    def _dots(self, places: list[Value], group: Value, lines: list[Value]) -> Value:
+        """Scores of some keys, of each those of a group of queries; some lines are fetched."""
+        tiles, layout = self.tiles, self.layout
         f = tiles.f
         zero = const(tiles.vector, 0)
-        queries = [tiles.at(self.queries, f.mul(row, self.width)) for row in rows]
-        sums = [zero] * (len(places) * len(rows))
+        first = f.mul(group, layout.rows)
+        queries = [
+            tiles.at(self.queries, f.mul(f.add(first, row), self.width))
+            for row in range(layout.rows)
+        ]
+        sums = [zero] * (len(places) * len(queries))
         parts = tiles.columns(tiles.sizes.width, self.across)
-        if self.width <= MOST_UNROLLED * self.across:
-            steps = self.width // self.across
+        steps = self.width // self.across
+        if steps * len(sums) <= MOST_UNROLLED:
             for start, end, mask in parts:
                 for at in range(start, end, self.across):
                     for line in _share(lines, at // self.across, steps):
@@ -243,6 +255,12 @@ class _Decode:
                 with f.loop(start, end, self.across, sums, "dot") as dot:
                     dot.next = self._dot_step(places, queries, dot.index, mask, dot.carried)
                 sums = dot.results
+        if len(queries) > 1:  # by key, then by query
+            missing = [zero] * (layout.slots - len(queries))
+            count = len(places)
+            sums = [
+                each for key in range(count) for each in (*sums[key::count], *missing)
+            ]
         score = sums_of_lanes(f, sums)
         return f.fmul(score, self._factor) if self.instruction else score
 
@@ -292,53 +310,78 @@ class _Decode:
         return found
 
     def _apply_mask(
-        self, mask: Operand, batch: Value, group: Value, row: Value, first: Value, count: Value
+        self, mask: Operand, place: tuple[Value, Value, Value], first: Value, count: Value
     ) -> None:
-        """A row of scores plus the mask, or -inf where a bool mask does not hold."""
-        tiles = self.tiles
-        f, lanes = tiles.f, tiles.cut.lanes
-        places = (batch, *self._query(group, row))
-        zero = const(I64, 0)
-        source = tiles.address(
-            mask,
-            *(place if size > 1 else zero for place, size in zip(places, mask.shape, strict=False)),
-        )
-        scores = tiles.at(self.scores, f.mul(row, self.row))
-        with f.loop(0, count, lanes, hint="mask") as loop:
-            if mask.shape[3] > 1:
-                left = tiles.first_lanes(f.sub(count, loop.index))
-                value = tiles.mask_read(source, f.add(first, loop.index), mask.dtype, left)
-            else:
-                value = f.splat(tiles.mask_element(source, zero, mask.dtype), lanes)
-            tiles.mask_vector(scores, loop.index, value, mask.dtype)
+        """Scores plus the mask, or -inf where a bool mask does not hold.
 
-    def _weights(self, row: Value, count: Value) -> None:
-        """Scores of a row become weights in place; its top, its total, and the factor of what was
-        summed before.
+        place: batch, head of keys, group of rows.
         """
-        tiles = self.tiles
-        f, lanes = tiles.f, tiles.cut.lanes
-        scores = tiles.at(self.scores, f.mul(row, self.row))
-        lane = f.mul(row, lanes)
+        tiles, layout = self.tiles, self.layout
+        f, lanes = tiles.f, layout.lanes
+        batch, group, rows = place
+        zero = const(I64, 0)
+        alike = mask.shape[1] == mask.shape[2] == 1
+        sources = []
+        for number in range(1 if alike else layout.rows):
+            row = tiles.least(f.add(f.mul(rows, layout.rows), number), self.rows - 1)
+            places = (batch, *self._query(group, row))
+            sources.append(tiles.address(
+                mask,
+                *(each if size > 1 else zero
+                  for each, size in zip(places, mask.shape, strict=False)),
+            ))
+        with f.loop(0, count, layout.keys, hint="mask") as loop:
+            left = tiles.first_lanes(tiles.least(f.sub(count, loop.index), layout.keys))
+            values = []
+            for source in sources:
+                if mask.shape[3] > 1:
+                    place_ = f.add(first, loop.index)
+                    values.append(tiles.mask_read(source, place_, mask.dtype, left))
+                else:
+                    values.append(f.splat(tiles.mask_element(source, zero, mask.dtype), lanes))
+            value = values[0]
+            if layout.slots > 1:
+                value = f.shuffle(value, None, [lane // layout.slots for lane in range(lanes)])
+            for number, other in enumerate(values[1:], 1):
+                order = [
+                    lanes + lane // layout.slots if lane % layout.slots == number else lane
+                    for lane in range(lanes)
+                ]
+                value = f.shuffle(value, other, order)
+            at = f.add(f.mul(loop.index, layout.stride), f.mul(rows, lanes))
+            tiles.mask_vector(self.scores, at, value, mask.dtype)
+
+    def _weights(self, group: Value, count: Value) -> None:
+        """Scores of a group of rows become weights in place; its tops, its totals (of each lane),
+        and the factors of what was summed before.
+        """
+        tiles, layout = self.tiles, self.layout
+        f, lanes = tiles.f, layout.lanes
+        lane = f.mul(group, lanes)
+        scores = tiles.at(self.scores, lane)
+        step = layout.keys * layout.stride
+        end = f.mul(count, layout.stride)
         old = tiles.load(self.tops, lane)
-        with f.loop(0, count, lanes, [old], "top") as loop:
+        with f.loop(0, end, step, [old], "top") as loop:
             loop.next = [larger(f, tiles.load(scores, loop.index), loop.carried[0])]
-        top = loop.results[0]
-        step = lanes // 2
-        while step:
-            other = f.shuffle(top, None, [place ^ step for place in range(lanes)])
-            top = larger(f, other, top)
-            step //= 2
+        top = layout.together(f, loop.results[0], lambda a, b: larger(f, b, a))
         base = shift(tiles, top)
         factor = power_of(f, f.fsub(old, base))
         total = f.fmul(tiles.load(self.totals, lane), factor)
-        with f.loop(0, count, lanes, [total], "weight") as loop:
+        with f.loop(0, end, step, [total], "weight") as loop:
             weight = power_of(f, f.fsub(tiles.load(scores, loop.index), base))
             tiles.store(weight, scores, loop.index)
             loop.next = [f.fadd(loop.carried[0], weight)]
         tiles.store(top, self.tops, lane)
         tiles.store(loop.results[0], self.totals, lane)
         tiles.store(factor, self.factors, lane)
+
+    def _add_totals(self) -> None:
+        tiles, layout = self.tiles, self.layout
+        f = tiles.f
+        with f.loop(0, layout.groups * layout.lanes, layout.lanes, hint="total") as loop:
+            total = layout.together(f, tiles.load(self.totals, loop.index), f.fadd)
+            tiles.store(total, self.totals, loop.index)
 
     # ---- weighted values
 
@@ -385,19 +428,20 @@ class _Decode:
         start, places = [], []
         for i in range(rows):
             row = f.add(first, i)
-            factor = tiles.load(self.factors, f.mul(row, lanes))
+            factor = self._splat(self.factors, self.layout.place(f, row))
             place = tiles.at(self.sums, f.add(f.mul(row, self.value_width), column * lanes))
             places.append(place)
             start += [f.fmul(tiles.load(place, j * lanes), factor) for j in range(wide)]
         start += [const(tiles.vector, 0)] * ((copies - 1) * len(start))
-        weights = tiles.at(self.scores, f.mul(first, self.row))
+        weights = [
+            tiles.at(self.scores, self.layout.place(f, f.add(first, i))) for i in range(rows)
+        ]
         keys, part, parts = fetched
 
         def step(key: Value, copy: int, sums: list[Value]) -> None:
             found = self._value_vectors(values, key, column, wide)
             for i in range(rows):
-                place = tiles.at(weights, f.add(key, i * self.row))
-                weight = f.splat(f.load(tiles.element, place, tiles.itemsize), lanes)
+                weight = self._splat(weights[i], f.mul(key, self.layout.stride))
                 for j, value in enumerate(found):
                     spot = (copy * rows + i) * wide + j
                     sums[spot] = f.fma(weight, value, sums[spot])
@@ -407,6 +451,8 @@ class _Decode:
             sums = list(loop.carried)
             first = f.add(loop.index, tiles.cut.block)
             lines = self._lines(self.k, keys, first, UNROLL, part, parts)
+            if self.rows >= ASKED_TWICE:
+                lines += self._lines(self.v, values, first, UNROLL, part, parts)
             for number in range(UNROLL):
                 for line in _share(lines, number, UNROLL):
                     f.prefetch(line)
@@ -454,17 +500,16 @@ class _Decode:
             tiles.store(f.shuffle(even, odd, woven[:lanes]), sums, loop.index)
             tiles.store(f.shuffle(even, odd, woven[lanes:]), sums, second)
 
-    def _total(self, row: Value) -> Value:
-        """The sum of a row's weights, in every lane."""
+    def _splat(self, pointer: Value, place: Value) -> Value:
+        """An element of scratch memory, in every lane."""
         tiles = self.tiles
-        f, lanes = tiles.f, tiles.cut.lanes
-        total = tiles.load(self.totals, f.mul(row, lanes))
-        return sums_of_lanes(f, [total] * lanes)
+        value = tiles.f.load(tiles.element, tiles.at(pointer, place), tiles.itemsize)
+        return tiles.f.splat(value, self.layout.lanes)
 
     def _write(self, address: Value, row: Value) -> None:
         tiles = self.tiles
         f, lanes = tiles.f, tiles.cut.lanes
-        factor = reciprocal(tiles, self._total(row))
+        factor = reciprocal(tiles, self._splat(self.totals, self.layout.place(f, row)))
         sums = tiles.at(self.sums, f.mul(row, self.value_width))
         for begin, end, mask in tiles.columns(tiles.sizes.value_width):
             with f.loop(begin, end, lanes, hint="write") as loop:
@@ -476,15 +521,15 @@ class _Decode:
         """Sums as they are, the top score, the total."""
         tiles = self.tiles
         f, lanes, width = tiles.f, tiles.cut.lanes, tiles.sizes.value_width
+        lane = self.layout.place(f, row)
         sums = tiles.at(self.sums, f.mul(row, self.value_width))
         for begin, end, mask in tiles.columns(width):
             with f.loop(begin, end, lanes, hint="write") as loop:
                 value = tiles.load(sums, loop.index)
                 tiles.write(value, tiles.at(address, loop.index), tiles.sizes.wide, mask)
-        top = tiles.load(self.tops, f.mul(row, lanes))
-        for place, value in enumerate((top, self._total(row))):
-            first = f.extract(value, 0) if lanes > 1 else value
-            f.store(first, tiles.at(address, width + place), tiles.itemsize)
+        for place, pointer in enumerate((self.tops, self.totals)):
+            value = f.load(tiles.element, tiles.at(pointer, lane), tiles.itemsize)
+            f.store(value, tiles.at(address, width + place), tiles.itemsize)
 
 
 def _share(lines: list[Value], part: int, parts: int) -> list[Value]:

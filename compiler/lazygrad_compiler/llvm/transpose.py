@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lazygrad_compiler.llvm.builder import Function, Value, bits_of
+from lazygrad_compiler.llvm.builder import Function, Value, bits_of, lanes_of
 
 
 def transpose(f: Function, rows: list[Value]) -> list[Value]:
@@ -25,12 +25,13 @@ def transpose(f: Function, rows: list[Value]) -> list[Value]:
 
 
 def sums_of_lanes(f: Function, rows: list[Value]) -> Value:
-    """The vector whose lane i is the sum of the lanes of rows[i]: as many rows as lanes.
+    """The vector whose lane i is the sum of the lanes of rows[i]: a power of two of rows, as many
+    as lanes at most.
 
     Steps within 16 bytes first, in the forms that need no register of places on x86.
     """
-    size, step = len(rows), 1
-    narrow = max(16 * 8 // bits_of(rows[0].type), 1)
+    count, size, step = len(rows), lanes_of(rows[0].type), 1
+    narrow = min(max(16 * 8 // bits_of(rows[0].type), 1), size)
     while len(rows) > 1:
         low, high = [], []
         for lane in range(size):
@@ -41,12 +42,23 @@ def sums_of_lanes(f: Function, rows: list[Value]) -> Value:
                 low.append(inside + size * which)
                 high.append(inside + narrow // 2 + size * which)
             else:
-                half = size // 2
-                which, place = divmod(lane, half)
-                block, inside = divmod(place, narrow)
-                low.append(2 * block * narrow + inside + size * which)
-                high.append((2 * block + 1) * narrow + inside + size * which)
+                which, place = divmod(lane, size // 2)
+                even = _even_blocks(place, narrow)
+                low.append(even + size * which)
+                high.append(even + narrow + size * which)
         pairs = zip(rows[::2], rows[1::2], strict=True)
         rows = [f.fadd(f.shuffle(a, b, low), f.shuffle(a, b, high)) for a, b in pairs]
         step *= 2
-    return rows[0]
+    (total,) = rows
+    while size > count:  # several partial sums of each row: neighbouring blocks, then within one
+        size //= 2
+        block = min(narrow, size)
+        low = [_even_blocks(lane, block) for lane in range(size)]
+        high = [lane + block for lane in low]
+        total = f.fadd(f.shuffle(total, None, low), f.shuffle(total, None, high))
+    return total
+
+
+def _even_blocks(place: int, block: int) -> int:
+    """Where a place among the even blocks, put together, lies among all."""
+    return place // block * 2 * block + place % block
