@@ -4,12 +4,12 @@
 
 Measures what the device can do at best (copied bytes, multiply-adds, products of tensor cores),
 then each row of `cuda_rows.py` with lazygrad (replayed by `lg.compile`) and, where PyTorch is
-installed and sees the GPU, with PyTorch; each row is checked first (`cuda_measure.py`).  Then it
-runs the tests marked `cuda`.  Rows come in the order of their importance, each line is printed when
-it is there, and after `--seconds` no more are begun.  A process of its own measures: a row that
-faults, hangs or ends it costs that row, and the next one gets a new process.  With `--page` the
-table replaces the section "cuda" of that page.  Without a device it says why there is none, and
-ends with status 2.
+installed and sees the GPU, with PyTorch and, where operations fuse, `torch.compile`; each row is
+checked first (`cuda_measure.py`).  Then it runs the tests marked `cuda`.  Rows come in the order of
+their importance, each line is printed when it is there, and after `--seconds` no more are begun.  A
+process of its own measures: a row that faults, hangs or ends it costs that row, and the next one
+gets a new process.  With `--page` the table replaces the section "cuda" of that page.  Without a
+device it says why there is none, and ends with status 2.
 
 `--dry-run` does all of it over the PTX interpreter, with tiny sizes: its times mean nothing.
 """
@@ -38,6 +38,8 @@ SECONDS = 540.0
 """Of it all."""
 ROW_SECONDS = 90.0
 """After which a row counts as hanging."""
+COMPILED_SECONDS = 180.0
+"""The same where `torch.compile` takes part."""
 TEST_SECONDS = 240.0
 CEILINGS = "ceilings"
 
@@ -164,7 +166,10 @@ def cells(row: Row, result: dict[str, Any], names: Sequence[str], size: int,
     limit = best.get(ceiling_of(row) if work else "copy")
     share = f"{(work or moved) / ours / limit:.0%}" if limit and (work or moved) else ""
     error = result.get("error", -1.0)
-    return [row.name, *(show_seconds(device[name]) if name in device else "" for name in names),
+    absent = {name: f"none: {text}".replace("|", "/")[:80]
+              for name, text in result.get("absent", {}).items()}
+    return [row.name, *(show_seconds(device[name]) if name in device else absent.get(name, "")
+                        for name in names),
             *(f"{device[name] / ours:.2f}" if name in device else "" for name in names[1:]),
             show_seconds(result["host"]["lazygrad"]), rate, share,
             f"{error:.1e}" if error >= 0 else ""]  # fmt: skip
@@ -233,7 +238,8 @@ def measured(rows: Sequence[Row], dry: bool, end: float, size_of: Callable[[Row]
         complete = "problem" not in facts
         for row in rows:
             left = end - time.monotonic()
-            result = worker.ask(row.name, min(ROW_SECONDS, left)) if left > 0 else \
+            limit = COMPILED_SECONDS if row.compiled else ROW_SECONDS
+            result = worker.ask(row.name, min(limit, left)) if left > 0 else \
                 {"problem": "the time was up"}
             complete = complete and not result.get("problem")
             best = facts.get(CEILINGS, {})

@@ -36,10 +36,16 @@ class Wrong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """name.  library: lazygrad or torch."""
+    """name.  library: lazygrad or torch.  compiles: whether by `torch.compile`, in the rows that
+    name a mode of it.
+    """
 
     name: str
     library: Any
+    compiles: bool = False
+
+    def plays(self, row: Row) -> bool:
+        return not self.compiles or bool(row.compiled)
 
     def tensors(self, row: Row, arrays: Sequence[np.ndarray]) -> list[Any]:
         dtype = getattr(self.library, row.dtype)
@@ -47,6 +53,9 @@ class Contestant:
 
     def prepared(self, row: Row, arrays: Sequence[np.ndarray]) -> Callable[[], Any]:
         function = row.make(self.library, self.tensors(row, arrays))
+        if self.compiles:
+            compiled: Callable[[], Any] = self.library.compile(function, mode=row.compiled)
+            return compiled
         return lg.compile(function) if self.library is lg else function
 
     def seconds(self, run: Callable[[], Any], turns: int) -> tuple[float, float]:
@@ -70,19 +79,22 @@ def contestants() -> list[Contestant]:
         return found
     if torch.cuda.is_available():
         found.append(Contestant("torch", torch))
+        found.append(Contestant("torch.compile", torch, compiles=True))
     return found
 
 
 @dataclass(slots=True)
 class Result:
     """device, host: seconds by contestant.  error: of the full size, by the norm; -1: not checked.
-    problem: why there is something missing.
+    absent: why another contestant than lazygrad has no time.  problem: why there is something
+    missing.
     """
 
     name: str
     device: dict[str, float] = field(default_factory=dict)
     host: dict[str, float] = field(default_factory=dict)
     error: float = -1.0
+    absent: dict[str, str] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -193,19 +205,28 @@ def _measure(result: Result, row: Row, size: int, players: Sequence[Contestant],
     torch = next((player.library for player in players if player.name == "torch"), None)
     if torch is not None and row.large and size != row.small:
         result.error = check_large(row, arrays, torch)
-    runs, turns = {}, {}
+    runs, turns, ready = {}, {}, []
     for player in players:
-        run = runs[player.name] = player.prepared(row, arrays)
-        for _ in range(3):  # recorded, launched one by one, made a graph
-            value = run()
-        if not bool(player.library.isfinite(value.float()).all()):
-            raise Wrong(f"{row.name} at size {size}: {player.name} gives what is not finite")
-        del value
-        once, _ = player.seconds(run, 3)
+        if not player.plays(row):
+            continue
+        try:
+            run = runs[player.name] = player.prepared(row, arrays)
+            for _ in range(3):  # recorded, launched one by one, made a graph
+                value = run()
+            if not bool(player.library.isfinite(value.float()).all()):
+                raise Wrong(f"{row.name} at size {size}: {player.name} gives what is not finite")
+            del value
+            once, _ = player.seconds(run, 3)
+        except Exception as error:
+            if player.library is lg:
+                raise
+            result.absent[player.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            continue
         turns[player.name] = max(1, min(1000, int(seconds / max(once, 1e-6))))
-    times: dict[str, list[tuple[float, float]]] = {player.name: [] for player in players}
+        ready.append(player)
+    times: dict[str, list[tuple[float, float]]] = {player.name: [] for player in ready}
     for _ in range(rounds):
-        for player in players:
+        for player in ready:
             times[player.name].append(player.seconds(runs[player.name], turns[player.name]))
     for name, found in times.items():
         result.device[name] = statistics.median(device for device, _ in found)

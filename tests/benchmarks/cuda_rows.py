@@ -20,7 +20,8 @@ class Row:
     result against float64, as norms; a single element may be ten times as far off, of the largest.
     tf32: whether both libraries may round float32 products.  without: instructions that lazygrad
     goes without, to compare templates.  large: whether PyTorch's float64 is a reference for the
-    full size; a model that draws its own weights has none.
+    full size; a model that draws its own weights has none.  compiled: the mode of `torch.compile`
+    that takes part, too, where operations fuse; "": PyTorch has one kernel for it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Row:
     tf32: bool = False
     without: tuple[str, ...] = ()
     large: bool = True
+    compiled: str = ""
 
 
 def _normal(*shape: int) -> np.ndarray:
@@ -154,19 +156,20 @@ ROWS = (
         flops=lambda n: 7 * 4 * 16 * 128 * n * n, tolerance=2e-2, dtype="bfloat16"),
     Row("gpt-step", "training step of GPT-2 small, batch 8, n tokens, bfloat16 products, AdamW",
         1025, 9, lambda n: (_indices(50000, 8 if n > 100 else 2, n).astype(np.float32),), _gpt,
-        tolerance=0.05, large=False),
+        tolerance=0.05, large=False, compiled="default"),
     Row("chain", "((x y + x) y + 0.5) x + y, float32", 64 * MEBI, 1000,
         lambda n: (_normal(n), _normal(n)),
         lambda library, t: lambda: ((t[0] * t[1] + t[0]) * t[1] + 0.5) * t[0] + t[1],
-        nbytes=lambda n: 12 * n),
+        nbytes=lambda n: 12 * n, compiled="default"),
     Row("softmax", "softmax over rows of n x 4096, float32", 16384, 8, _rows,
-        lambda library, t: lambda: t[0].softmax(1), nbytes=lambda n: 8 * n * 4096),
+        lambda library, t: lambda: t[0].softmax(1), nbytes=lambda n: 8 * n * 4096,
+        compiled="default"),
     Row("layer-norm", "layer normalisation of rows of n x 4096, float32", 16384, 8, _rows,
         lambda library, t: lambda: library.nn.functional.layer_norm(t[0], t[0].shape[1:]),
-        nbytes=lambda n: 8 * n * 4096),
+        nbytes=lambda n: 8 * n * 4096, compiled="default"),
     Row("replay", "tanh(x w + b), 64x64: what a replayed program costs the host", 64, 16,
         lambda n: (_normal(n, n), _normal(n, n), _normal(n)),
-        lambda library, t: lambda: (t[0] @ t[1] + t[2]).tanh()),
+        lambda library, t: lambda: (t[0] @ t[1] + t[2]).tanh(), compiled="reduce-overhead"),
     Row("matmul-bf16-mma", "n x n @ n x n, bfloat16, without wgmma", 8192, 48, _matrices,
         _product, flops=lambda n: 2 * n**3, tolerance=5e-3, dtype="bfloat16", without=("wgmma",)),
     Row("matmul-tf32", "n x n @ n x n, float32 rounded to tf32", 8192, 40, _matrices, _product,
@@ -203,5 +206,5 @@ ROWS = (
     Row("chain-gelu", "gelu(x) sigmoid(y) + exp(-x x), float32", 64 * MEBI, 1000,
         lambda n: (_normal(n), _normal(n)),
         lambda library, t: lambda: library.nn.functional.gelu(t[0]) * t[1].sigmoid()
-        + (-t[0] * t[0]).exp(), nbytes=lambda n: 12 * n),
+        + (-t[0] * t[0]).exp(), nbytes=lambda n: 12 * n, compiled="default"),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,27 @@ def test_a_wrong_result_is_not_timed(fake: FakeDriver) -> None:
               lambda library, t: lambda: t[0] + 1 + t[0].is_cuda)
     result = cuda_measure.measure(row, 8, [], 1, 0.0)
     assert result.problem.startswith("wrong at size 8: off by") and not result.device
+
+
+def test_a_contestant_that_cannot_costs_its_own_cell(fake: FakeDriver) -> None:
+    """It takes part in the rows that name a mode only; ours is still timed."""
+
+    class Library:
+        def compile(self, function: object, mode: str) -> object:
+            raise RuntimeError(f"no compiler for {mode}")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(lg, name)
+
+    other = cuda_measure.Contestant("torch.compile", Library(), compiles=True)
+    rows = {row.name: row for row in ROWS}
+    row = rows["chain"]
+    result = cuda_measure.measure(row, row.small, [*OURS, other], 1, 0.0)
+    assert not result.problem and list(result.device) == ["lazygrad"]
+    assert result.absent == {"torch.compile": "RuntimeError: no compiler for default"}
+    shown = cuda.cells(row, dataclasses.asdict(result), ["lazygrad", "torch.compile"], 1000, {})
+    assert "none: RuntimeError: no compiler for default" in shown
+    assert not other.plays(rows["matmul-bf16"]) and other.plays(rows["gpt-step"])
 
 
 @pytest.mark.parametrize("ceiling, machine", [
