@@ -57,7 +57,7 @@ def know_llvmlite(binding: Any) -> None:
         _known(inner, LLVMLITE)
 
 
-CELLS, STORE, POOL, LOADER, EMITTER, LLVMLITE = range(6)
+AHEAD, CELLS, STORE, POOL, LOADER, EMITTER, LLVMLITE = range(7)
 """Ranks: whoever holds one of these locks may take later ones, never earlier ones."""
 
 

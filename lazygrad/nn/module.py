@@ -42,6 +42,7 @@ from lazygrad.nn.module_hooks import (
 )
 from lazygrad.nn.module_state import ModuleState
 from lazygrad.nn.parameter import Buffer, Parameter
+from lazygrad_runtime import ahead
 
 Self = TypeVar("Self", bound="Module")
 
@@ -64,6 +65,7 @@ class Module(ModuleState, Entry):
             given = ", ".join([repr(value) for value in args] + [f"{name}=" for name in kwargs])
             raise TypeError(f"{type(self).__name__}.__init__() got arguments that it does not "
                             f"take: {given}")
+        ahead.begin()
         set_plainly = super().__setattr__
         set_plainly("training", True)
         for registry in ("_parameters", "_buffers", "_modules"):

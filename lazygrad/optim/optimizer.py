@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,11 +32,12 @@ from lazygrad._core import graph
 from lazygrad._core.composite import Composite
 from lazygrad._core.context import now, operation
 from lazygrad._core.entries import Entry
-from lazygrad._core.tensor import raw_node, write
+from lazygrad._core.tensor import raw_node, wrap, write
 from lazygrad.optim.arithmetic import compute_dtype
 from lazygrad.optim.optimizer_hooks import GLOBAL_POST_HOOKS, GLOBAL_PRE_HOOKS, Hooked
 from lazygrad_compiler.ir.dtypes import DType, float32
 from lazygrad_compiler.ir.node import Node
+from lazygrad_runtime.memory import Buffer
 
 REQUIRED: Any = object()
 """The default of a setting that has none."""
@@ -341,10 +343,12 @@ class Optimizer(Hooked, Entry):
                                               device=parameter.device)
                 cells.hold_as_data(found._cell)
                 return found
-            array = numpy.zeros(sizes, parameter.dtype.numpy)
             if fill:
-                array.fill(fill)
-            found = state[name] = lg.from_numpy(array)
+                leaf = cells.leaf_of_array(numpy.full(sizes, fill, parameter.dtype.numpy))
+            else:
+                zeros = Buffer.zeros(math.prod(sizes) * parameter.dtype.itemsize)
+                leaf = cells.leaf(zeros, parameter.dtype, sizes)
+            found = state[name] = wrap(leaf)
         return found
 
     def _update(self, update: Composite, parameter: lg.Tensor, states: Sequence[str],

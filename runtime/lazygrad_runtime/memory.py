@@ -25,6 +25,7 @@ import mmap
 import operator
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -99,6 +100,22 @@ class Buffer:
         return f"Buffer({self.nbytes} bytes at {self.pointer:#x}, {kind})"
 
     @staticmethod
+    def zeros(nbytes: int) -> Buffer:
+        """Bytes that are zero and stay so: nobody may write them, many buffers have them in common.
+
+        A small GPT's optimiser starts from 85 MB of zeros in 154 pieces.  Each of its own, they
+        are 21,000 page faults as its first step reads them.
+        """
+        global _zeros
+        run = _zeros
+        if run.nbytes < nbytes:
+            whole = np.zeros(nbytes + ALIGNMENT, np.uint8)
+            run = whole[-whole.ctypes.data % ALIGNMENT:][:nbytes]
+            run.flags.writeable = False
+            _zeros = run
+        return Buffer(run.ctypes.data, nbytes, run)
+
+    @staticmethod
     def from_numpy(array: np.ndarray) -> Buffer:
         """The bytes of a C-contiguous array, without a copy; the buffer keeps the array alive."""
         if not array.flags.c_contiguous:
@@ -127,6 +144,10 @@ class Buffer:
         return np.ndarray(shape, dtype, buffer=np.asarray(_Exported(self)))
 
 
+_zeros = np.zeros(0, np.uint8)
+"""The longest run of zeros so far; shorter ones are its beginning."""
+
+
 class _Exported:
     """What NumPy holds on to as the base of an array over a buffer."""
 
@@ -134,11 +155,12 @@ class _Exported:
 
     def __init__(self, buffer: Buffer):
         self.buffer = buffer
+        owner: Any = buffer.owner
         self.__array_interface__ = {
             "version": 3,
             "typestr": "|u1",
             "shape": (buffer.nbytes,),
-            "data": (buffer.pointer, False),
+            "data": (buffer.pointer, owner.__class__ is np.ndarray and not owner.flags.writeable),
         }
 
 

@@ -227,6 +227,9 @@ class ThreadPool:
 
 
 _pool: ThreadPool | None = None
+_code: LoadedCode | None = None
+"""The pool's functions, where they were compiled ahead of it."""
+
 _creation = forks.lock(forks.POOL)
 _exiting = False
 
@@ -238,11 +241,19 @@ def get_pool() -> ThreadPool:
     if pool is None:
         with _creation:
             if _pool is None:
-                _pool = ThreadPool(1 if _exiting else default_thread_count())
+                _pool = ThreadPool(1 if _exiting else default_thread_count(), _code)
             pool = _pool
     if not pool._running and not _exiting:
         pool.restart()
     return pool
+
+
+def compile_ahead() -> None:
+    """Compiles the functions of the pool to come, if there is none, and starts no worker."""
+    global _code
+    with _creation:
+        if _pool is None and _code is None:
+            _code = compile_pool()
 
 
 def prepare() -> None:

@@ -35,6 +35,30 @@ def counter() -> tuple[lg.Tensor, Callable[[], lg.Tensor]]:
     return state, step
 
 
+def test_state_that_starts_as_zeros_is_never_written_over_them() -> None:
+    from lazygrad_runtime.memory import Buffer
+
+    layer = nn.Linear(40, 30, bias=False)
+    optimizer = optim.Adam(layer.parameters())
+    x = allocated(8, 40)
+
+    def step() -> lg.Tensor:
+        optimizer.zero_grad()
+        loss = layer(x).square().sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    compiled = lg.compile(step)
+    zeros = Buffer.zeros(layer.weight.numel() * 4)
+    for _ in range(4):
+        compiled()
+    lg.synchronize()
+    assert pointer(optimizer.state[layer.weight]["exp_avg"]) != zeros.pointer
+    assert optimizer.state[layer.weight]["exp_avg_sq"].numpy().all()
+    assert not zeros.as_numpy(numpy.float32, (30, 40)).any()
+
+
 def test_state_keeps_its_memory() -> None:
     state, step = counter()
     before, values = pointer(state), state.numpy().copy()

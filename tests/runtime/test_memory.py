@@ -292,6 +292,24 @@ def test_from_numpy_shares_and_keeps_the_array():
     assert memory.memory_stats()["allocated"] == before
 
 
+def test_zeros_are_shared_and_cannot_be_written(monkeypatch):
+    monkeypatch.setattr(memory, "_zeros", np.zeros(0, np.uint8))
+    short, long, none = Buffer.zeros(100), Buffer.zeros(1 << 20), Buffer.zeros(0)
+    again = Buffer.zeros(4096)
+    assert again.pointer == long.pointer == none.pointer != short.pointer
+    assert short.pointer % 64 == long.pointer % 64 == 0
+    arrays = [short.as_numpy(np.float32, (25,)), long.as_numpy(np.float32, (1 << 18,)),
+              again.as_numpy(np.float32, (32, 32))]
+    del short, long, again
+    gc.collect()
+    for array in arrays:
+        assert not array.any()
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 1
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
+
+
 @pytest.mark.parametrize("array", [np.zeros((4, 4)).T[:2], np.zeros(10)[::2]])
 def test_from_numpy_refuses_strided_arrays(array):
     with pytest.raises(ValueError, match="C-contiguous"):

@@ -13,8 +13,8 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
+from lazygrad_runtime import ahead, pool_ir
 from lazygrad_runtime import pool as pool_module
-from lazygrad_runtime import pool_ir
 from lazygrad_runtime.loader import initialize_target, load_object
 from lazygrad_runtime.machine import cpu_quota, memory_left, memory_limit, usable_cpus
 from lazygrad_runtime.pool import (
@@ -328,6 +328,35 @@ def test_a_pool_made_ahead_is_the_pool_and_its_errors_are_the_callers(setting, m
         pool_module.prepare()
         assert "lazygrad-pool" not in [each.name for each in threading.enumerate()]
         made.shutdown()
+
+
+def test_what_is_compiled_ahead_serves_the_pool_and_starts_no_worker(monkeypatch):
+    monkeypatch.setattr(pool_module, "_pool", None)
+    monkeypatch.setattr(pool_module, "_code", None)
+    monkeypatch.setattr(ahead, "_begun", False)
+    monkeypatch.setattr(ahead, "usable_cpus", lambda: 2)
+    monkeypatch.setenv("LAZYGRAD_NUM_THREADS", "2")
+    before = set(threading.enumerate())
+    ahead.begin()
+    started = set(threading.enumerate()) - before
+    ahead.begin()
+    assert set(threading.enumerate()) - before <= started
+    for thread in started:
+        thread.join()
+    code = pool_module._code
+    assert code is not None and not set(threading.enumerate()) - before
+    monkeypatch.setattr(pool_module, "compile_pool", None)
+    made = get_pool()
+    assert made._code is code and made.threads == 2
+    made.shutdown()
+
+
+def test_no_thread_works_ahead_on_a_single_processor(monkeypatch):
+    monkeypatch.setattr(ahead, "_begun", False)
+    monkeypatch.setattr(ahead, "usable_cpus", lambda: 1)
+    before = set(threading.enumerate())
+    ahead.begin()
+    assert set(threading.enumerate()) <= before and ahead._begun
 
 
 def test_timed_fallback_without_futex(kernels):
