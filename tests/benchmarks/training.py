@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks import models, models_jax
-from tests.benchmarks.contestants import compiled, framework, from_numpy, normal
+from tests.benchmarks.contestants import compiled, framework, from_numpy, normal, uniform
 from tests.benchmarks.registry import CONTESTANTS, Benchmark, Run, register
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -37,17 +37,23 @@ class Task:
     jax_loss: Callable[..., Any] | None
     flops: int
 
-    def weights(self, contestant: str) -> dict[str, np.ndarray]:
-        """The same first weights for everyone; scales (one-dimensional weights) around 1."""
-        module = self.model(namespace(contestant))
+    def weights(self, module: Any) -> dict[str, np.ndarray]:
+        """The same first weights for everyone, in arrays of the caller's own: matrices uniform with
+        the variance 1/n for n inputs (a normal number takes NumPy six times as long), scales
+        (one-dimensional weights) around 1.
+        """
         made = {}
         for number, (name, parameter) in enumerate(module.named_parameters()):
             shape = tuple(parameter.shape)
             if len(shape) > 1:
-                made[name] = normal(*shape, seed=number) / math.sqrt(math.prod(shape[1:]))
+                array = uniform(*shape, seed=number)
+                array -= 0.5
+                array *= math.sqrt(12 / math.prod(shape[1:]))
             else:
-                scale = name.endswith("weight")
-                made[name] = normal(*shape, seed=number) * np.float32(0.1) + np.float32(scale)
+                array = normal(*shape, seed=number)
+                array *= 0.1
+                array += name.endswith("weight")
+            made[name] = array
         return made
 
     def channels(self) -> dict[str, int]:
@@ -68,14 +74,13 @@ def make_step(task: Task, contestant: str, replay: bool = False) -> Run:
         return _jax_step(task)
     torch = framework(contestant)
     model = task.model(torch)
-    weights = task.weights(contestant)
-    state = {name: from_numpy(contestant, array) for name, array in weights.items()}
+    state = {name: torch.from_numpy(array) for name, array in task.weights(model).items()}
     missing = model.load_state_dict(state, strict=False).missing_keys
     assert not [name for name in missing if "running" not in name and "batches" not in name]
     fused = {} if contestant == "lazygrad" else {"fused": True}
     optimizer = getattr(torch.optim, task.optimizer)(
         model.parameters(), **task.settings, **fused)
-    batch = [from_numpy(contestant, array) for array in task.data()]
+    batch = [torch.from_numpy(array) for array in task.data()]
     loss_of = compiled(contestant, lambda *batch: task.loss(torch, model, *batch))
 
     def step(*batch: Any) -> Any:
@@ -133,7 +138,8 @@ def _jax_step(task: Task) -> Run:
         parameters, state = update(parameters, gradients, state)
         return parameters, statistics, state, loss
 
-    parameters = {name: from_numpy("jax", array) for name, array in task.weights("jax").items()}
+    module = task.model(namespace("jax"))
+    parameters = {name: from_numpy("jax", array) for name, array in task.weights(module).items()}
     statistics = {name: (numpy.zeros(count), numpy.ones(count))
                   for name, count in task.channels().items()}
     zeros = [tree(numpy.zeros_like, parameters) for _ in range(2)]
