@@ -14,7 +14,7 @@ import itertools
 import os
 from collections.abc import Callable
 from typing import Any
-from weakref import ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy
 
@@ -149,6 +149,23 @@ class Cell:
 
     def set(self, node: Node, tracked: bool) -> None:
         """Replaces the value: an in-place write."""
+        if _same_memory:
+            self._tell_others(node)
+        self._put(node, tracked)
+
+    def _tell_others(self, node: Node) -> None:
+        """Other cells of the same memory get the value, and keep what history they have."""
+        others = [each for each in _same_memory.get(self, ()) if each is not self]
+        if not others:
+            _same_memory.pop(self, None)
+        for other in others:
+            if other.tracked:
+                from lazygrad._core.engine import with_history
+                other._put(with_history(node, other.node), True)
+            else:
+                other._put(graph.stop_gradient(node), False)
+
+    def _put(self, node: Node, tracked: bool) -> None:
         for callback in written_callbacks:
             callback(self, node, tracked)
         if self.node.payload is not None or self.node.op == "const":
@@ -166,6 +183,9 @@ class Cell:
 
 _new = object.__new__
 
+_same_memory: WeakKeyDictionary[Cell, WeakSet[Cell]] = WeakKeyDictionary()
+"""Cells whose values are one memory, but whose histories differ."""
+
 
 def cell_of(node: Node, tracked: bool = False) -> Cell:
     """A cell that holds a value.  (Faster than a constructor would be.)"""
@@ -174,6 +194,16 @@ def cell_of(node: Node, tracked: bool = False) -> Cell:
     made.tracked = tracked
     made.cache = made.places = made.settled = None
     made.version = 0
+    return made
+
+
+def second_cell(cell: Cell) -> Cell:
+    """Another cell of the same memory, without history: for a handle that is to get its own."""
+    made = cell_of(graph.stop_gradient(cell.node))
+    register(made)
+    group = _same_memory.setdefault(cell, WeakSet((cell,)))
+    group.add(made)
+    _same_memory[made] = group
     return made
 
 

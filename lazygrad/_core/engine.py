@@ -53,6 +53,20 @@ def cut(values: Sequence[Node], boundary: Boundary) -> list[Node]:
     return results
 
 
+def with_history(value: Node, before: Node) -> Node:
+    """A value written without grad mode, or to `.data`: its gradients go where those of the value
+    before go, which such a write does not change.
+    """
+    old = boundaries.get(before) if before.op == "variable" else None
+    if old is not None and old.function is _unchanged:
+        before, = old.inputs
+    return cut([value], Boundary(_unchanged, [before]))[0]
+
+
+def _unchanged(gradients: list[Node | None]) -> list[Node | None]:
+    return gradients
+
+
 def _reached(outputs: Sequence[Node]) -> list[Node]:
     """Nodes that gradients pass from the outputs, boundaries and leaves included."""
     seen = set(outputs)
@@ -190,13 +204,8 @@ def _accumulate(tensor: Tensor, gradient: Tensor, create_graph: bool) -> None:
     elif create_graph:
         tensor._grad = tensor._grad + gradient
     else:
-        total = graph.add(node_of(tensor._grad), node_of(gradient))
-        old = tensor._grad
-        if old.requires_grad:
-            tensor._grad = wrap(total)
-        else:
-            from lazygrad._core.tensor import write
-            write(old, "grad", total)
+        from lazygrad._core.tensor import write
+        write(tensor._grad, "grad", graph.add(node_of(tensor._grad), node_of(gradient)))
     for hook in list((tensor._post_hooks or {}).values()):
         hook(tensor)
 

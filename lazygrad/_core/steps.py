@@ -137,8 +137,9 @@ def write_back(cell: Cell, view: View, value: Node, name: str = "in-place") -> N
         repeats = repeats or (definition.name == "expand" and attrs[0] != before[-1].shape)
         before.append(take_step(definition, before[-1], attrs, location))
     if repeats:
-        if any(stride == 0 and size > 1
-               for stride, size in zip(view.strides or (), view.shape, strict=False)):
+        if not _is_one_number(value) and any(
+                stride == 0 and size > 1
+                for stride, size in zip(view.strides or (), view.shape, strict=False)):
             raise fail(name, "several elements of an expanded view are one element in memory",
                        "Write to a .clone() of it, or to the tensor before expand.")
         if any(definition is RECAST for definition, _, _ in view.steps):
@@ -150,6 +151,13 @@ def write_back(cell: Cell, view: View, value: Node, name: str = "in-place") -> N
     ):
         value = _UNDO[definition.name](definition, attrs, old, value)
     return value
+
+
+def _is_one_number(node: Node) -> bool:
+    """Whether all elements of a value are one number, as those that `fill_` writes."""
+    while node.op in ("expand", "reshape", "cast") and node.size > 1:
+        node = node.inputs[0]
+    return node.size <= 1 or node.op == "const"
 
 
 def _by_positions(base: Node, view: View, value: Node) -> Node:

@@ -51,6 +51,8 @@ class Tensor(Observed):
     _hooks: dict[int, Callable[..., Any]] | None = None
     _post_hooks: dict[int, Callable[..., Any]] | None = None
     _retains_grad: bool = False
+    _origin: Tensor | None = None
+    """Of a view of a detached tensor: that tensor, which a write through the view gives history."""
     _version = property(lambda self: self._cell.version)
     __array_priority__ = 1000
 
@@ -288,12 +290,20 @@ class Tensor(Observed):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        made = cell_of(graph.stop_gradient(raw_node(value)))
-        view = self._view
+        """Makes this tensor a handle on the memory of another one."""
+        if not isinstance(value, Tensor):
+            raise fail("data", f"data is a tensor, not {type(value).__name__}", kind=TypeError)
+        view, seen = self._view, value._view
         uid = None if view is None else view.uid
-        self._cell = made
-        self._view = None if uid is None else View((), made.node.shape, None, uid, 0)
-        register(made)
+        if uid is not None and not value.dtype.is_differentiable:
+            raise fail("data", f"a tensor that requires gradients cannot be {value.dtype.name}",
+                       "Say x.requires_grad_(False) first.")
+        self._cell, self._detached = value._cell, True
+        self._view = None if seen is None else seen.unmarked()
+        if uid is not None:
+            steps = () if seen is None else seen.steps
+            self._view = View(steps, shape_of(value), None if seen is None else seen.strides, uid,
+                              len(steps), None if seen is None else seen.dtype)
 
     def detach(self) -> Tensor:
         """The same memory without history."""
@@ -467,7 +477,24 @@ def make_views(tensor: Tensor, entries: tuple, shape: tuple[int, ...],
     else:
         uid = view.uid if now.grad else None
         seen = View(view.steps + entries, shape, strides, uid, view.depth, view.dtype)
-    return handle(tensor._cell, seen, tensor._detached or not now.grad)
+    if not tensor._detached:
+        return handle(tensor._cell, seen, not now.grad)
+    made = handle(tensor._cell, seen, True)
+    if now.grad:
+        made._origin = tensor
+    return made
+
+
+def _take_history(tensor: Tensor) -> None:
+    """Gives a detached handle, and those it is a view of, a cell whose history is their own."""
+    cell, current = tensor._cell, tensor
+    made = cells.second_cell(cell)
+    while True:
+        current._cell, current._detached = made, False
+        origin = current._origin
+        if origin is None or origin._cell is not cell or not origin._detached:
+            return
+        current = origin
 
 
 def write(tensor: Tensor, name: str, value: Node) -> Tensor:
@@ -495,13 +522,17 @@ def write(tensor: Tensor, name: str, value: Node) -> Tensor:
     if placing:
         value = placement.for_write(tensor, name, value)
     if now.grad and value.differentiable and tensor._detached:
-        tensor._detached = False
+        _take_history(tensor)
+        cell = tensor._cell
     node = value if view is None or not view.steps else write_back(cell, view, value, name)
-    if cell.tracked and now.grad and not node.differentiable and node.dtype.is_differentiable:
+    if cell.tracked and (not now.grad or (tensor._detached and not value.differentiable)):
+        from lazygrad._core.engine import with_history
+        cell.set(with_history(node, cell.node), True)
+        return tensor
+    if cell.tracked and not node.differentiable and node.dtype.is_differentiable:
         # Overwritten by a constant: the tensor still requires gradients, though none flow further.
         node = mark(node, next(_uids))
-    # Without grad mode the history stays with the tensor, and gradients pass the write.
-    cell.set(node, node.differentiable and (now.grad or cell.tracked))
+    cell.set(node, node.differentiable and now.grad)
     return tensor
 
 

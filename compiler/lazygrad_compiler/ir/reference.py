@@ -257,9 +257,8 @@ def saturate(x: Array, dtype: numpy.dtype) -> Array:
     whole = numpy.trunc(numpy.nan_to_num(x.astype(numpy.float64), nan=0.0))
     inside = (whole >= float(information.min)) & (whole < float(information.max) + 1)
     result = numpy.where(inside, whole, 0).astype(dtype)
-    return numpy.where(
-        inside, result, numpy.where(whole < 0, information.min, information.max)
-    ).astype(dtype)
+    least, most = dtype.type(information.min), dtype.type(information.max)
+    return numpy.where(inside, result, numpy.where(whole < 0, least, most))
 
 
 @rule("cast")
