@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import numpy
@@ -18,9 +19,12 @@ from tests.compiler.test_compiled import check, run_compiled, with_gradients
 
 def strided_conv(draw: random.Random, rank: int, dtype: str) -> tuple[Node, list[numpy.ndarray]]:
     groups = draw.choice([1, 1, 2])
-    kernel = [draw.choice([3, 4, 5]) for _ in range(rank)]
+    one_tap = draw.random() < 0.25
+    kernel = [1 if one_tap else draw.choice([3, 4, 5]) for _ in range(rank)]
     strides = tuple(draw.choice([1, 2, 2]) for _ in range(rank))
     padding = tuple((draw.randrange(-1, 4), draw.randrange(-1, 4)) for _ in range(rank))
+    if one_tap and draw.random() < 0.8:
+        padding = tuple((0, high) for _, high in padding)
     side = [max(taps - low - high, 1) + draw.choice([0, 1, 2, 5, 8, 13])
             for taps, (low, high) in zip(kernel, padding, strict=True)]
     x = node("input", index=0, dtype=DTYPES[dtype], shape=(2, 2 * groups, *side))
@@ -42,7 +46,8 @@ def test_planes_equal_the_whole(seed):
         graph = with_gradients(Graph((node("mul", conv, conv),))) or graph
     apart = with_planes(graph)
     if apart.outputs == graph.outputs:
-        assert max(conv.attrs[0]) == 1
+        padded = any(low or high for low, high in conv.attrs[1])
+        assert max(conv.attrs[0]) == 1 or (max(conv.inputs[1].shape[2:]) == 1 and padded)
         return
     for whole, planes in zip(interpret(graph, arrays), interpret(apart, arrays), strict=True):
         assert whole.dtype == planes.dtype
@@ -55,6 +60,35 @@ def test_compiled(seed):
     graph = with_gradients(Graph((node("mul", conv, conv),)))
     assert graph is not None
     check(graph, arrays)
+
+
+def test_one_tap_reads_what_is_picked_once():
+    """Forward and for the weights' gradient; whose cotangent is put in order, too."""
+    x = node("input", index=0, dtype=DTYPES["float32"], shape=(2, 16, 32, 32))
+    w = node("input", index=1, dtype=DTYPES["float32"], shape=(32, 16, 1, 1))
+    conv = node("conv", x, w, strides=(2, 2), padding=((0, 0), (0, 0)), left_dilation=(1, 1),
+                right_dilation=(1, 1), groups=1)
+    graph = with_gradients(Graph((node("mul", conv, conv),)))
+    assert graph is not None
+    stages = lower(graph, host())
+    picked = [root for launch in stages.launches for root in launch.group.roots
+              if root.op == "slice" and root.shape == (2, 16, 16, 16)]
+    assert len(picked) == 1
+    products = [kernel for kernel in stages.kernels if kernel.kernel.kind == "contraction"]
+    assert len(products) == 3 and not any("masked.gather" in kernel.llvm for kernel in products)
+
+
+def test_cotangents_are_read_where_they_lie():
+    """By the gradient of a strided convolution's weights, which would pack them again and again."""
+    x = node("input", index=0, dtype=DTYPES["float32"], shape=(8, 32, 16, 16))
+    g = node("input", index=1, dtype=DTYPES["float32"], shape=(8, 64, 8, 8))
+    turned = [node("permute", value, order=(1, 0, 2, 3)) for value in (x, g)]
+    conv = node("conv", *turned, strides=(1, 1), padding=((1, 0), (1, 0)), left_dilation=(1, 1),
+                right_dilation=(2, 2), groups=1)
+    assert conv.shape == (32, 64, 3, 3)
+    stages = lower(Graph((conv,)), dataclasses.replace(host(), simd_bytes=64, registers=32))
+    (product,) = [kernel for kernel in stages.kernels if kernel.kernel.kind == "contraction"]
+    assert product.schedule.left == "direct"
 
 
 def test_no_gathers():

@@ -12,6 +12,7 @@ from lazygrad_compiler.fusion.partition import (
     is_free,
     partition,
     reordered_operands,
+    turned_images,
 )
 from lazygrad_compiler.fusion.prepare import prepare
 from lazygrad_compiler.ir.dtypes import DTYPES
@@ -252,7 +253,7 @@ def test_a_pair_in_one_kernel_was_not_refused() -> None:
 def test_index_maps_are_roots_only_where_their_order_is_wanted() -> None:
     for seed in range(100):
         graph, parts = prepared(seed)
-        forced = reordered_operands(graph.nodes())
+        forced = reordered_operands(graph.nodes()) | turned_images(graph.nodes())
         for group in parts.groups:
             for root in group.roots:
                 assert not is_free(root) or root in graph.outputs or root in forced

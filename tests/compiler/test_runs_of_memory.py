@@ -52,6 +52,15 @@ def repeated(shape: tuple[int, int, int], times: tuple[int, int], dtype: str) ->
     return Graph((node("add", made, y),))
 
 
+def planes(shape: tuple[int, int, int], steps: tuple[int, int], dtype: str) -> Graph:
+    """Every so many-th row and column of images side by side, for each first one."""
+    channels, height, width = shape
+    x = node("input", index=0, dtype=DTYPES[dtype],
+             shape=(channels, height * steps[0], width * steps[1]))
+    apart = node("reshape", x, shape=(channels, height, steps[0], width, steps[1]))
+    return Graph((node("permute", apart, order=(0, 2, 4, 1, 3)),))
+
+
 def arrays_for(graph: Graph, draw: random.Random) -> list[numpy.ndarray]:
     generator = numpy.random.default_rng(draw.randrange(2**32))
     leaves = {leaf.attrs[0]: leaf for leaf in graph.inputs()}
@@ -62,21 +71,20 @@ def arrays_for(graph: Graph, draw: random.Random) -> list[numpy.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(30))
 def test_values(seed):
     draw = random.Random(seed)
     shape = (draw.choice([1, 3]), draw.choice([1, 2, 5]), draw.choice([1, 2, 4, 5, 7, 8, 16, 33]))
     turns = (draw.choice([1, 2, 3]), draw.choice([1, 2, 2, 3, 4]))
     dtype = draw.choice(["float32", "float32", "float64", "float16", "int32", "int8"])
-    if seed % 2:
-        graph = phases(shape, turns, dtype, draw.choice([0, 0, 1]))
-    else:
-        graph = repeated(shape, turns, dtype)
+    graph = [phases(shape, turns, dtype, draw.choice([0, 0, 1])), repeated(shape, turns, dtype),
+             planes(shape, turns, dtype)][seed % 3]
     check(graph, arrays_for(graph, draw))
 
 
 @pytest.mark.parametrize("graph", [
     phases((4, 16, 16), (2, 2), "float32", 1), phases((4, 4, 4), (2, 2), "float32", 0),
+    planes((4, 8, 8), (2, 2), "float32"), planes((4, 4, 4), (2, 2), "float32"),
     phases((4, 16, 8), (1, 4), "float64", 0), repeated((4, 16, 16), (2, 2), "float32"),
 ])  # fmt: skip
 def test_nothing_is_gathered(graph):

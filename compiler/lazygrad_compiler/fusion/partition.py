@@ -211,9 +211,18 @@ def reordered_operands(order: Iterable[Node]) -> set[Node]:
                 current = current.inputs[0]
             some = current.op == "slice" and max(current.attrs[2]) > 1
             whole = current.inputs[0] if some else current
-            if whole.op in ("permute", "flip") and (repeated >= 4 or some):
+            turned = whole.op in ("permute", "flip")
+            if turned and (repeated >= 4 or some or _goes_with_windows(operand, node)):
                 found.add(current)
     return found
+
+
+def _goes_with_windows(operand: Node, dot: Node) -> bool:
+    """Whether the other operand is made of windows, many of them."""
+    other = dot.inputs[dot.inputs[0] is operand]
+    while is_free(other) and other.op != "window" and other.op != "concat":
+        other = other.inputs[0]
+    return other.op == "window" and other.size > other.inputs[0].size
 
 
 def joined_operands(order: Iterable[Node]) -> set[Node]:
@@ -241,15 +250,17 @@ def joined_operands(order: Iterable[Node]) -> set[Node]:
 
 def turned_images(order: Iterable[Node]) -> set[Node]:
     """What windows would go through at large steps: arrays whose last axis lies elsewhere in
-    memory, as in images with their channels last, and in planes (`conv_planes.py`).
+    memory, as in images with their channels last, and in planes (`conv_planes.py`); and every
+    so many-th element of rows.
     """
     found: set[Node] = set()
     for node in order:
-        if node.op != "window" or node.size <= node.inputs[0].size:
+        if node.op != "window":
             continue
-        current = node.inputs[0]
+        several, current = node.size > node.inputs[0].size, node.inputs[0]
         while current.op in ("pad", "slice", "permute"):
-            if current.op == "permute" and current.attrs[0][-1] != current.ndim - 1:
+            turned = current.op == "permute" and current.attrs[0][-1] != current.ndim - 1
+            if (turned and several) or (current.op == "slice" and current.attrs[2][-1] > 1):
                 found.add(current)
                 break
             current = current.inputs[0]

@@ -53,9 +53,28 @@ class Place:
         return step if regular else None
 
 
-def _span(place: Place) -> int:
-    """From the first to the last of the elements that the lanes read."""
-    return max(place.pattern) - min(place.pattern) + 1
+LEAST_RUN = 4
+"""Lanes that share a run of memory, at least, to be loaded so."""
+
+
+def run_lanes(place: Place, lanes: int) -> int:
+    """The most lanes, a part of all in halves, so that what each such group of them reads lies
+    within twice as many elements; 0 where that is not known, or too few.
+    """
+    if place.offsets is not None or not any(place.pattern):
+        return 0
+    width = lanes
+    while width >= LEAST_RUN:
+        groups = (place.pattern[k : k + width] for k in range(0, lanes, width))
+        if all(_span(group) <= 2 * width for group in groups):
+            return width
+        width //= 2
+    return 0
+
+
+def _span(pattern: Sequence[int]) -> int:
+    """From the first to the last of the elements that lanes read."""
+    return max(pattern) - min(pattern) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +329,8 @@ class Points:
             return scalar.from_memory(
                 f, f.masked_load(type_, address, align, mask, const(type_, 0)), dtype
             )
-        if mask is None and self.is_dense(place):
-            return scalar.from_memory(f, self._shuffled(dtype, pointer, place), dtype)
+        if mask is None and run_lanes(place, self.lanes) == self.lanes:
+            return self.load_runs(dtype, pointer, place, LaneMask(None, (True,) * self.lanes))
         offsets = self._offsets(place)
         addresses = f.offset(f.offset(pointer, place.base, element), offsets, element)
         mask = (
@@ -321,62 +340,63 @@ class Points:
             f, f.gather(type_, addresses, align, mask, const(type_, 0)), dtype
         )
 
-    def is_dense(self, place: Place) -> bool:
-        """Whether the lanes read a run of memory that two vectors cover: every second element (the
-        parts of complex numbers), or all of them backwards.
-        """
-        return self.reads_run(place) and _span(place) >= self.lanes
+    def reads_runs(self, place: Place) -> bool:
+        """Whether lanes share short runs of memory, and are no neighbours."""
+        return place.stride != 1 and run_lanes(place, self.lanes) > 0
 
-    def reads_run(self, place: Place) -> bool:
-        """Whether the lanes read several elements, within two vectors."""
-        known = place.offsets is None and any(place.pattern)
-        return known and _span(place) <= 2 * self.lanes
-
-    def _shuffled(self, dtype: DType, pointer: Value, place: Place) -> Value:
-        """Both ends of the run as vectors, which lie within it, and the lanes picked from them.
-
-        abs of 4M complex64 takes 1.4 ms on two cores of Zen 5; with gathers it took 21.
-        """
-        f, element = self.f, scalar.memory_type(dtype)
-        type_ = scalar.memory_type(dtype, self.lanes)
-        first, last = min(place.pattern), max(place.pattern) - self.lanes + 1
-        low, high = (
-            f.load(type_, f.offset(pointer, f.add(place.base, start), element), dtype.itemsize)
-            for start in (first, last)
-        )
-        picked = [
-            number - first if number < first + self.lanes else self.lanes + number - last
-            for number in place.pattern
-        ]
-        return f.shuffle(low, high, picked)
-
-    def load_run(self, dtype: DType, pointer: Value, place: Place, mask: LaneMask) -> Value:
-        """A run of memory as one vector or two, of elements that some lane reads, and the lanes
-        picked from them; zero where the mask is off.
+    def load_runs(self, dtype: DType, pointer: Value, place: Place, mask: LaneMask) -> Value:
+        """Lanes that read short runs of memory, each as one vector or two, and the lanes picked
+        from them: every second element (the parts of complex numbers, planes of images), each
+        element twice (images put together of phases, or made larger), or all backwards.
 
         The gradient of a strided convolution, 32x64x32x32 put together of four phases, takes 0.18
-        ms on two cores of Zen 5; with gathers it took 0.94.
+        ms on two cores of Zen 5; with gathers it took 0.94.  abs of 4M complex64 takes 1.4 ms; with
+        gathers it took 21.
         """
-        f, lanes, first = self.f, self.lanes, min(place.pattern)
-        element = scalar.memory_type(dtype)
-        width = min(1 << (_span(place) - 1).bit_length(), lanes)
-        read = {number for number, on in zip(place.pattern, mask.lanes, strict=True) if on}
+        f, width = self.f, run_lanes(place, self.lanes)
+        base = f.offset(pointer, place.base, scalar.memory_type(dtype))
+        made = [
+            self._load_run(dtype, base, place.pattern[k : k + width],
+                           LaneMask(mask.where, mask.lanes[k : k + width]))
+            for k in range(0, self.lanes, width)
+        ]  # fmt: skip
+        while len(made) > 1:
+            order = range(2 * lanes_of(made[0].type))
+            made = [f.shuffle(made[k], made[k + 1], order) for k in range(0, len(made), 2)]
+        return scalar.from_memory(f, made[0], dtype)
+
+    def _load_run(
+        self, dtype: DType, base: Value, pattern: Sequence[int], mask: LaneMask
+    ) -> Value:
+        """One run: the elements that some lane reads, as vectors, and those of the lanes; zero
+        where the mask is off.
+        """
+        f, element, align = self.f, scalar.memory_type(dtype), dtype.itemsize
+        lanes, first = len(pattern), min(pattern)
+        width = min(max(1 << (_span(pattern) - 1).bit_length(), 2), lanes)
+        type_ = scalar.memory_type(dtype, width)
+        starts = range(first, first + _span(pattern), width)
+        everywhere = mask.where is None and all(mask.lanes)
+        if everywhere and len(starts) == 2:  # both ends of the run, which lie within it
+            starts = range(first, max(pattern) - width + 2, max(pattern) - width + 1 - first or 1)
+        read = {number for number, on in zip(pattern, mask.lanes, strict=True) if on}
         parts = []
-        for start in range(first, first + _span(place), width):
-            type_ = scalar.memory_type(dtype, width)
-            address = f.offset(pointer, f.add(place.base, start), element)
+        for start in starts:
             wanted = [start + k in read for k in range(width)]
-            if mask.where is None and all(wanted):
-                parts.append(f.load(type_, address, dtype.itemsize))
+            address = f.offset(base, start, element)
+            if mask.where is None and (all(wanted) or (everywhere and len(starts) == 2)):
+                parts.append(f.load(type_, address, align))
                 continue
             on = const_lanes("i1", wanted)
             if mask.where is not None:
                 on = f.and_(f.splat(mask.where, width), on)
-            parts.append(f.masked_load(type_, address, dtype.itemsize, on, const(type_, 0)))
-        made = f.shuffle(parts[0], parts[-1], [number - first for number in place.pattern])
-        if not all(mask.lanes):
-            made = f.select(const_lanes("i1", list(mask.lanes)), made, const(made.type, 0))
-        return scalar.from_memory(f, made, dtype)
+            parts.append(f.masked_load(type_, address, align, on, const(type_, 0)))
+        second = starts[-1] - width if len(parts) == 2 else 0
+        picked = [n - first if n < first + width else n - second for n in pattern]
+        made = f.shuffle(parts[0], parts[-1], picked)
+        if all(mask.lanes):
+            return made
+        return f.select(const_lanes("i1", list(mask.lanes)), made, const(made.type, 0))
 
     def lane_mask(self, number: int | None) -> LaneMask | None:
         """A mask, given as the instr's number, and the active lanes; None where it is only known at
@@ -501,11 +521,10 @@ def _load(points: Points, instr: Instr) -> Value:
     buffer, index = instr.data
     number = instr.args[0] if instr.args else None
     pointer, place = points.pointers[buffer], points.place(index)
-    dense = number is None and points.is_dense(place)
-    if points.reads_run(place) and place.stride != 1 and not dense:
+    if points.reads_runs(place):
         known = points.lane_mask(number)
         if known is not None:
-            return points.load_run(instr.dtype, pointer, place, known)
+            return points.load_runs(instr.dtype, pointer, place, known)
     mask = points.computed[number] if number is not None else None
     return points.load(instr.dtype, pointer, place, mask)
 

@@ -83,7 +83,7 @@ class ThreadPoints(Points):
             values.append(f.load(element, f.offset(pointer, index, element), dtype.itemsize))
         return scalar.from_memory(f, f.pack(values), dtype)
 
-    def reads_run(self, place: Place) -> bool:
+    def reads_runs(self, place: Place) -> bool:
         """Never: a thread's lanes are loaded one by one unless they are neighbours."""
         return False
 
