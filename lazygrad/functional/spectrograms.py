@@ -211,13 +211,15 @@ def istft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: 
     count = frames.shape[1]
     signal = overlap_add(node_of(wrap(frames) * wrap(taper)), hop)
     squares = graph.broadcast(graph.mul(taper, taper), (1, count, n_fft))
-    signal_tensor = wrap(signal) / wrap(overlap_add(squares, hop))
-    signal = node_of(signal_tensor)
+    weight = overlap_add(squares, hop)
     start = n_fft // 2 if center else 0
-    end = signal.shape[1] - (n_fft // 2 if center else 0) if length is None else start + length
+    end = signal.shape[1] - start if length is None else start + length
     if end <= start:
         raise fail("istft", f"{signal.shape[1]} values are too few to cut {n_fft // 2} from both "
                    "sides")
-    cut = graph.slice_axis(signal, 1, start, min(end, signal.shape[1]))
-    cut = graph.pad(cut, [0, 0], [0, max(end - signal.shape[1], 0)])
+    # Cut before the division: windows end in 0, and 0 / 0 would reach the gradient of all frames.
+    stop = min(end, signal.shape[1])
+    cut = node_of(wrap(graph.slice_axis(signal, 1, start, stop))
+                  / wrap(graph.slice_axis(weight, 1, start, stop)))
+    cut = graph.pad(cut, [0, 0], [0, end - stop])
     return wrap(graph.reshape(cut, (*batch, cut.shape[1])))

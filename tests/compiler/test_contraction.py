@@ -297,6 +297,20 @@ def test_long_sums_rest_between_parts_of_k() -> None:
     )
 
 
+@pytest.mark.parametrize("m, n, k", [(2, 16, 8), (4, 8, 8), (3, 5, 7), (16, 4, 4)])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_what_follows_a_small_product_may_read_by_index(m: int, n: int, k: int, axis: int) -> None:
+    """(x @ w) * scale[index], by row or by column: tiles that share their places do not share it."""
+    product = matmul(1, m, n, k)
+    length = product.shape[axis]
+    scale = node("gather", leaf(2, 9), leaf(3, length, dtype="int64"), axes=(0,))
+    along = tuple(length if a == axis else 1 for a in range(3))
+    wide = node("expand", node("reshape", scale, shape=along), shape=product.shape)
+    graph = Graph((node("mul", product, wide),))
+    inputs = [abs(array) % 9 if array.dtype.kind == "i" else array for array in draw(graph)]
+    compare(graph, inputs, run_compiled(graph, inputs))
+
+
 # ---- dtypes
 
 

@@ -215,6 +215,8 @@ class _Tile:
         """Whether the epilogue is short, and its places lie a fixed step apart."""
         kernel = self.parts.kernel
         epilogue = kernel.epilogue
+        if any(kernel.values[number].op == "dynamic" for number in epilogue.values):
+            return False  # an index that is read is another one for each row and vector
         cost = sum(instr_cost(kernel.values[number]) for number in epilogue.values)
         cost += len(epilogue.stores)
         indices = [store.index for store in epilogue.stores]

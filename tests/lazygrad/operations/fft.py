@@ -125,6 +125,8 @@ def signals(make: Maker) -> list[Sample]:
         Sample((make(5, 6), 8, 3), {"window": window, "normalized": True, "length": 20}, (0,)),
         Sample((make(2, 5, 3), 8, 5), {"window": window, "center": False}, (0,)),
         Sample((make(8, 6), 8), {"window": window, "onesided": False}, (0,)),
+        # ends in 0: nothing is divided by the weight that the cut ends have
+        Sample((make(5, 6), 8), {"window": numpy.hanning(9)[:8].astype(window.dtype)}, (0,)),
     ]
 
 
