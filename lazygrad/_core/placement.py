@@ -55,6 +55,10 @@ def label(where: Any, name: str) -> str:
     found = parsed(where, name)
     if found.type == "cpu":
         return "cpu"
+    if found.type == "meta":
+        raise fail(name, "there is no device meta",
+                   "Leave it out: tensors have shapes and dtypes at once, and no values, nor "
+                   "memory for them, before something looks.")
     if found.type != "cuda":
         raise fail(name, f"there is no device {where} for tensors",
                    "Tensors live on 'cpu' and 'cuda'.")

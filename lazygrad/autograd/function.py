@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from lazygrad._core import graph
@@ -88,8 +90,40 @@ def _behind_boundary(function: type[Function], context: Context, nodes: list[Nod
         return [None if each is None else node_of(each)
                 for each, node in zip(returned, nodes) if node is not None]
 
-    boundary = Boundary(run, [node for node in nodes if node is not None])
+    made = _marked(outputs, through, Boundary(run, [node for node in nodes if node is not None]))
+    return tuple(made) if several else made[0]
+
+
+def _marked(outputs: list[Any], through: list[Tensor], boundary: Boundary) -> list[Any]:
+    """The outputs, those of `through` behind the boundary."""
     marked = dict(zip(map(id, through), cut([node_of(each) for each in through], boundary),
                       strict=True))
-    made = [wrap(marked[id(each)]) if id(each) in marked else each for each in outputs]
+    return [wrap(marked[id(each)]) if id(each) in marked else each for each in outputs]
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """For a `backward` whose results are no differentiable formula: to differentiate them again is
+    an error instead of a wrong value.
+    """
+    @functools.wraps(backward)
+    def once(context: Context, *gradients: Any) -> Any:
+        with no_grad():
+            results = backward(context, *gradients)
+        return results if not now.grad else _refusing(results, gradients)
+    return once
+
+
+@operation
+def _refusing(results: Any, gradients: tuple[Any, ...]) -> Any:
+    """The results, behind a boundary that no second derivative passes."""
+    def refuse(_: list[Node | None]) -> list[Node | None]:
+        raise fail("backward", "differentiates a function twice that is marked with "
+                   "@once_differentiable")
+
+    several = isinstance(results, (tuple, list))
+    outputs = list(results) if several else [results]
+    through = [each for each in outputs if isinstance(each, Tensor)
+               and each.dtype.is_differentiable]
+    sources = [node_of(each) for each in gradients if isinstance(each, Tensor)]
+    made = _marked(outputs, through, Boundary(refuse, sources))
     return tuple(made) if several else made[0]

@@ -6,7 +6,8 @@ from typing import Any
 
 import lazygrad as lg
 from lazygrad._core.context import fail
-from lazygrad.distributions.base import Distribution, broadcast, checked, sum_last
+from lazygrad.distributions.base import Distribution, Shape, broadcast, checked, sum_last
+from lazygrad.distributions.gammas import standard_gamma
 from lazygrad.nn import functional as F
 
 
@@ -249,3 +250,79 @@ class OneHotCategorical(Distribution):
 
     def entropy(self) -> lg.Tensor:
         return self._categorical.entropy()
+
+
+class OneHotCategoricalStraightThrough(OneHotCategorical):
+    """One-hot samples whose gradient is that of the probabilities (Bengio et al. 2013)."""
+
+    has_rsample = True
+
+    def rsample(self, sample_shape: Shape = ()) -> lg.Tensor:
+        return self.sample(sample_shape) + (self.probs - self.probs.detach())
+
+
+class Multinomial(Distribution):
+    """How often each category came up in `total_count` draws: (..., K)."""
+
+    def __init__(self, total_count: int = 1, probs: Any = None, logits: Any = None,
+                 validate_args: bool | None = None) -> None:
+        self.total_count = total_count
+        self._categorical = Categorical(probs, logits, validate_args)
+        self.probs, self.logits = self._categorical.probs, self._categorical.logits
+        self.arg_names = self._categorical.arg_names
+        super().__init__(self._categorical.batch_shape, self.probs.shape[-1:])
+
+    @property
+    def mean(self) -> lg.Tensor:
+        return self.probs * self.total_count
+
+    @property
+    def variance(self) -> lg.Tensor:
+        return self.total_count * self.probs * (1 - self.probs)
+
+    def _draw(self, shape: tuple[int, ...]) -> lg.Tensor:
+        drawn = self._categorical._draw((self.total_count, *shape[:-1]))
+        return F.one_hot(drawn, shape[-1]).sum(0).to(self.probs.dtype)
+
+    def log_prob(self, value: lg.Tensor) -> lg.Tensor:
+        logits, value = lg.broadcast_tensors(self.logits, value)
+        impossible = (value == 0) & (logits == -lg.inf)
+        chances = lg.where(impossible, 0.0, logits) * value
+        return (lg.lgamma(value.sum(-1) + 1) - lg.lgamma(value + 1).sum(-1)) + chances.sum(-1)
+
+
+class NegativeBinomial(Distribution):
+    """The number of successes before `total_count` failures: a Poisson of a gamma variable."""
+
+    arg_names = ("total_count", "probs")
+
+    def __init__(self, total_count: Any, probs: Any = None, logits: Any = None,
+                 validate_args: bool | None = None) -> None:
+        _one_of("NegativeBinomial", probs, logits)
+        trial = Bernoulli(probs, logits, validate_args)
+        self.total_count, self.probs = broadcast(total_count, trial.probs)
+        self.logits = trial.logits.expand(self.probs.shape)
+        super().__init__(self.probs.shape)
+
+    @property
+    def mean(self) -> lg.Tensor:
+        return self.total_count * self.logits.exp()
+
+    @property
+    def mode(self) -> lg.Tensor:
+        return ((self.total_count - 1) * self.logits.exp()).floor().clamp(min=0)
+
+    @property
+    def variance(self) -> lg.Tensor:
+        return self.mean / (-self.logits).sigmoid()
+
+    def _draw(self, shape: tuple[int, ...]) -> lg.Tensor:
+        rate = standard_gamma(self.total_count.expand(shape)) * self.logits.exp()
+        return lg.poisson(rate)
+
+    def log_prob(self, value: Any) -> lg.Tensor:
+        value = lg.as_tensor(value).to(self.probs.dtype)
+        n = self.total_count
+        ways = lg.lgamma(n + value) - lg.lgamma(1 + value) - lg.lgamma(n)
+        return n * F.logsigmoid(-self.logits) + value * F.logsigmoid(self.logits) + lg.where(
+            n + value == 0, 0.0, ways)

@@ -132,6 +132,15 @@ class Dirichlet(Distribution):
         return self.concentration / self.concentration.sum(-1, keepdim=True)
 
     @property
+    def mode(self) -> lg.Tensor:
+        """Where all concentrations are below 1, each corner is one: the first, as in PyTorch."""
+        above = (self.concentration - 1).clamp(min=0)
+        inside = above / above.sum(-1, keepdim=True)
+        corner = lg.zeros_like(inside)
+        corner[..., 0] = 1
+        return lg.where((self.concentration < 1).all(-1, keepdim=True), corner, inside)
+
+    @property
     def variance(self) -> lg.Tensor:
         total = self.concentration.sum(-1, keepdim=True)
         return self.concentration * (total - self.concentration) / (total.square() * (total + 1))
@@ -169,6 +178,10 @@ class Beta(Distribution):
     @property
     def mean(self) -> lg.Tensor:
         return self.concentration1 / (self.concentration1 + self.concentration0)
+
+    @property
+    def mode(self) -> lg.Tensor:
+        return self._dirichlet().mode[..., 0]
 
     @property
     def variance(self) -> lg.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lazygrad._core import graph
@@ -118,14 +118,16 @@ def _batched(
 ) -> Any:
     from lazygrad_compiler.batching.batch import batch
 
-    axis_of = {id(tensor): axis for tensor, axis in axes}
+    in_order = iter(axes)  # one tensor may be given twice, with different axes
     items: dict[Node, Node] = {}
     line, name = now.location, now.operation
     now.location = ()  # what the function records has lines of its own
     with trace("vmap") as room:
 
-        def stand_in(tensor: Tensor) -> Tensor:
-            axis = axis_of.get(id(tensor), 0)
+        def next_stand_in(tensor: Tensor) -> Tensor:
+            return stand_in(tensor, next(in_order)[1])
+
+        def stand_in(tensor: Tensor, axis: int | None = 0) -> Tensor:
             if axis is None:
                 return tensor
             value = _front(node_of(tensor), axis % tensor.ndim)
@@ -134,7 +136,7 @@ def _batched(
             return wrap(made)
 
         try:
-            results = func(*replace(list(arguments), stand_in), **replace(keywords, stand_in))
+            results = func(*replace(list(arguments), next_stand_in), **replace(keywords, stand_in))
         finally:
             now.location, now.operation = line, name
         nodes = [node_of(tensor) for tensor in _tensors_only(results)]
@@ -225,20 +227,21 @@ def _in_chunks(
     """So many items at a time, and the results together."""
     from lazygrad.functional.joining import cat
 
-    axis_of = {id(tensor): axis for tensor, axis in _axes_of(arguments, in_dims)}
+    axes = _axes_of(arguments, in_dims)
+    axes += [(tensor, 0) for tensor in tensors_in(keywords)]
     parts = []
     for start in range(0, size, chunk_size):
+        count = min(chunk_size, size - start)
+        cut = iter([tensor if axis is None else tensor.narrow(axis, start, count)
+                    for tensor, axis in axes])
 
-        def cut(tensor: Tensor, start: int = start) -> Tensor:
-            axis = axis_of.get(id(tensor), 0)
-            if axis is None:
-                return tensor
-            return tensor.narrow(axis, start, min(chunk_size, size - start))
+        def next_cut(_: Tensor, cut: Iterator[Tensor] = cut) -> Tensor:
+            return next(cut)
 
-        parts.append(_mapped(func, tuple(replace(list(arguments), cut)), replace(keywords, cut),
-                             in_dims, out_dims, randomness, None))
-    axes = _out_axes(parts[0], out_dims)
+        parts.append(_mapped(func, tuple(replace(list(arguments), next_cut)),
+                             replace(keywords, next_cut), in_dims, out_dims, randomness, None))
+    out_axes = _out_axes(parts[0], out_dims)
     columns = zip(*[list(tensors_in(part)) for part in parts], strict=True)
     joined = iter([column[0] if axis is None else cat(list(column), axis)
-                   for column, axis in zip(columns, axes, strict=True)])
+                   for column, axis in zip(columns, out_axes, strict=True)])
     return replace(parts[0], lambda _: next(joined))

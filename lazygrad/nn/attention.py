@@ -1,7 +1,10 @@
-"""Multi-head attention (Vaswani et al. 2017)."""
+"""Multi-head attention (Vaswani et al. 2017), and PyTorch's choice among its implementations."""
 
 from __future__ import annotations
 
+import contextlib
+import enum
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lazygrad as lg
@@ -11,6 +14,27 @@ from lazygrad.nn import init
 from lazygrad.nn.linear import NonDynamicallyQuantizableLinear
 from lazygrad.nn.module import Module
 from lazygrad.nn.parameter import Parameter
+
+
+class SDPBackend(enum.IntEnum):
+    """PyTorch's implementations of `scaled_dot_product_attention`.  Here the compiler chooses."""
+
+    ERROR = -1
+    MATH = 0
+    FLASH_ATTENTION = 1
+    EFFICIENT_ATTENTION = 2
+    CUDNN_ATTENTION = 3
+    OVERRIDEABLE = 4
+
+
+@contextlib.contextmanager
+def sdpa_kernel(backends: SDPBackend | Sequence[SDPBackend], set_priority: bool = False
+                ) -> Iterator[None]:
+    """Accepted: the results are the same whichever implementation computes them."""
+    for each in [backends] if isinstance(backends, SDPBackend) else backends:
+        if not isinstance(each, SDPBackend):
+            raise fail("sdpa_kernel", f"takes members of SDPBackend, not {each!r}", kind=TypeError)
+    yield
 
 
 class MultiheadAttention(Module):

@@ -300,7 +300,7 @@ def test_long_sums_rest_between_parts_of_k() -> None:
 @pytest.mark.parametrize("m, n, k", [(2, 16, 8), (4, 8, 8), (3, 5, 7), (16, 4, 4)])
 @pytest.mark.parametrize("axis", [1, 2])
 def test_what_follows_a_small_product_may_read_by_index(m: int, n: int, k: int, axis: int) -> None:
-    """(x @ w) * scale[index], by row or by column: tiles that share their places do not share it."""
+    """(x @ w) * scale[index], by row or by column: it is another one at each place of a tile."""
     product = matmul(1, m, n, k)
     length = product.shape[axis]
     scale = node("gather", leaf(2, 9), leaf(3, length, dtype="int64"), axes=(0,))

@@ -195,6 +195,29 @@ def test_custom_function():
     both(program)
 
 
+def test_a_function_that_is_differentiable_once():
+    from lazygrad.autograd.function import once_differentiable
+
+    class Cube(lg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x ** 3
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx, gradient):
+            return 3 * gradient * ctx.saved_tensors[0] ** 2
+
+    x = lg.tensor([1.0, 2.0], requires_grad=True)
+    first, = lg.autograd.grad(Cube.apply(x).sum(), x, create_graph=True)
+    assert first.tolist() == [3.0, 12.0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        lg.autograd.grad(first.sum(), x)
+    plain, = lg.autograd.grad(Cube.apply(x).sum(), x)
+    assert plain.tolist() == [3.0, 12.0] and not plain.requires_grad
+
+
 def test_modes():
     assert lg.is_grad_enabled()
     with lg.no_grad():

@@ -120,6 +120,18 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], tuple[numpy.ndarray, ...]]] = {
     "in_dims and out_dims": (
         lambda t, b, x: t.func.vmap(lambda x, y: (x + y, x * y[0]), in_dims=(1, None),
                                     out_dims=(1, -1))(b, b[:, 0]), (BATCH, VECTOR)),
+    "one tensor on two axes": (
+        lambda t, b: t.func.vmap(lambda x, y: x @ y, in_dims=(None, 0))(b, b), (MATRIX,)),
+    "one tensor on two axes, in chunks": (
+        lambda t, b: t.func.vmap(lambda x, y: (x * y).sum(0), in_dims=(0, None), chunk_size=2)(
+            b, b), (BATCH,)),
+    "all pairs": (
+        lambda t, b: t.func.vmap(t.func.vmap(lambda x, y: (x - y).square().sum(), (None, 0)),
+                                 (0, None))(b, b), (BATCH,)),
+    "gradients by one tensor given twice": (
+        lambda t, x: t.func.grad(lambda x, y: (x ** 2 * y).sum(), (0, 1))(x, x), (VECTOR,)),
+    "jvp of one tensor given twice": (
+        lambda t, x, y: t.func.jvp(lambda x, y: x ** 2 * y, (x, x), (y, x)), (VECTOR, OTHER)),
 }
 
 

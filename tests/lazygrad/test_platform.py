@@ -14,12 +14,13 @@ IMPORTS = {
     "distributed": "is_available is_initialized", "mps": "manual_seed", "version": "cuda",
     "accelerator": "is_available", "testing": "assert_close",
     "nn.parallel": "DataParallel DistributedDataParallel",
-    "nn.modules.batchnorm": "_BatchNorm BatchNorm2d", "nn.modules.utils": "_pair _triple",
+    "nn.modules.batchnorm": "_BatchNorm BatchNorm2d", "nn.attention": "SDPBackend sdpa_kernel",
+    "nn.modules.utils": "_pair _triple consume_prefix_in_state_dict_if_present",
     "nn.modules.loss": "_Loss _WeightedLoss", "nn.modules.conv": "_ConvNd", "nn.modules": "Module",
     "nn.modules.module": "Module", "nn.modules.transformer": "TransformerEncoderLayer",
     "optim.optimizer": "Optimizer", "optim.lr_scheduler": "LRScheduler _LRScheduler",
     "utils.data.sampler": "Sampler", "utils.data.dataset": "Dataset",
-    "utils.data.dataloader": "default_collate", "autograd.function": "Function",
+    "utils.data.dataloader": "default_collate", "autograd.function": "Function once_differentiable",
     "distributions": "Normal Categorical",
 }
 
@@ -44,8 +45,35 @@ def test_devices_are_asked_for_and_not_there() -> None:
     lg.set_float32_matmul_precision("highest")
     with pytest.raises(RuntimeError, match=r"\[cuda.current_device\] there is no device cuda"):
         lg.cuda.current_device()
+    with pytest.raises(RuntimeError, match=r"no device meta .*Leave it out.*no values"):
+        lg.empty(3, device="meta")
     with pytest.raises(ValueError, match="set_float32_matmul_precision.*highest"):
         lg.set_float32_matmul_precision("exact")
+
+
+def test_choices_of_attention_are_accepted() -> None:
+    backends = lg.nn.attention.SDPBackend
+    x = lg.rand(1, 2, 3, 4)
+    plain = lg.nn.functional.scaled_dot_product_attention(x, x, x)
+    with lg.nn.attention.sdpa_kernel([backends.FLASH_ATTENTION, backends.MATH]):
+        assert lg.equal(lg.nn.functional.scaled_dot_product_attention(x, x, x), plain)
+    with pytest.raises(TypeError, match=r"\[sdpa_kernel\].*'math'"), \
+            lg.nn.attention.sdpa_kernel(["math"]):
+        pass
+
+
+def test_prefixes_of_wrapped_modules_are_taken_off() -> None:
+    from lazygrad.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+    model = lg.nn.Linear(2, 3)
+    state = lg.nn.Sequential()
+    state.add_module("module", model)
+    saved = state.state_dict()
+    saved["other"] = lg.ones(1)
+    consume_prefix_in_state_dict_if_present(saved, "module.")
+    assert list(saved) == ["other", "weight", "bias"]
+    assert list(saved._metadata) == [""] and saved.pop("other") is not None
+    assert not lg.nn.Linear(2, 3).load_state_dict(saved).missing_keys
 
 
 def test_version_is_that_of_the_package() -> None:

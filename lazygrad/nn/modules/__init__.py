@@ -6,6 +6,10 @@ import importlib
 import sys
 from typing import Any
 
+from lazygrad.nn.modules import utils
+
+__all__ = ["utils"]
+
 _FILES = {
     "activation": "activation", "batchnorm": "normalization", "container": "containers",
     "conv": "conv", "dropout": "dropout", "instancenorm": "normalization", "linear": "linear",
