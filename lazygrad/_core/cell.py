@@ -10,6 +10,7 @@ one program.  Values without autograd history then become fresh leaves, which fr
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 from collections.abc import Callable
@@ -214,6 +215,9 @@ observation_callbacks: list[Callable[[str], None]] = []
 """Called with the user's line before values are computed: `compile` refuses or splits here."""
 
 _lock = forks.rlock(forks.CELLS)
+computing = ctypes.c_int64()
+"""Whether a thread is within `alone`: what native code looks at."""
+
 _pending: list[Any] = []
 _with_history: list[Any] = []
 
@@ -299,6 +303,26 @@ def _observe() -> None:
         callback("{}:{}".format(*(now.location or here())[0]))
 
 
+def alone(action: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls it while no other thread computes."""
+    outermost = not _lock._is_owned()
+    with _lock:
+        computing.value = 1
+        try:
+            return action(*arguments)
+        finally:
+            if outermost:
+                computing.value = 0
+
+
+def _computing_in_child() -> None:
+    """Another thread of the parent may have been; it does not exist in the child."""
+    if not _lock._is_owned():
+        computing.value = 0
+
+
+forks.in_child(_computing_in_child)
+
 _COMPUTING_ERRORS = (*program.FAILURES, TensorError)
 
 
@@ -324,39 +348,42 @@ def flush(*required: Node) -> None:
         return
     if observation_callbacks:
         _observe()
-    with _lock:
-        wanted: dict[Node, None] = {}
-        cells: dict[Cell, None] = {}
-        tracked: list[Node] = []
-        for reference in _pending:
-            cell = reference()
-            if cell is not None and cell not in cells:
-                node = cell.node
-                if node.payload is None and node.op != "const":
-                    cells[cell] = None
-                    wanted[_value_node(node)] = None
-                    if cell.tracked and _has_history(node):
-                        tracked.append(node)
-        for node in required:
-            wanted[node] = None
-        outputs = [node for node in wanted if node.payload is None]
-        waiting = list(cells)
-        _pending.clear()
-        try:
-            if outputs:
-                _execute(outputs, tracked)
-        except _COMPUTING_ERRORS:
-            _recover(waiting)
-            if not required:
-                raise
-            _execute(list(required), [])
-        else:
-            if len(waiting) == len(outputs) == 1 and not tracked and not next(_alone) % _SAMPLED:
-                from lazygrad._core.plans import remember_single
-                remember_single(outputs[0])
-            _release(waiting)
-        if len(_with_history) > 4096:
-            _with_history[:] = [reference for reference in _with_history if reference() is not None]
+    alone(_flush, required)
+
+
+def _flush(required: tuple[Node, ...]) -> None:
+    wanted: dict[Node, None] = {}
+    cells: dict[Cell, None] = {}
+    tracked: list[Node] = []
+    for reference in _pending:
+        cell = reference()
+        if cell is not None and cell not in cells:
+            node = cell.node
+            if node.payload is None and node.op != "const":
+                cells[cell] = None
+                wanted[_value_node(node)] = None
+                if cell.tracked and _has_history(node):
+                    tracked.append(node)
+    for node in required:
+        wanted[node] = None
+    outputs = [node for node in wanted if node.payload is None]
+    waiting = list(cells)
+    _pending.clear()
+    try:
+        if outputs:
+            _execute(outputs, tracked)
+    except _COMPUTING_ERRORS:
+        _recover(waiting)
+        if not required:
+            raise
+        _execute(list(required), [])
+    else:
+        if len(waiting) == len(outputs) == 1 and not tracked and not next(_alone) % _SAMPLED:
+            from lazygrad._core.plans import remember_single
+            remember_single(outputs[0])
+        _release(waiting)
+    if len(_with_history) > 4096:
+        _with_history[:] = [reference for reference in _with_history if reference() is not None]
 
 
 def _has_history(node: Node) -> bool:

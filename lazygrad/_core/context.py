@@ -55,7 +55,7 @@ now = _Now()
 placing = False
 """Whether another device than the CPU is in use (`placement.start`)."""
 
-record_natively: Callable[..., Any] = lambda recipes, *arguments: None  # noqa: E731
+record_natively: Callable[..., Any] = lambda recipes, arguments: None  # noqa: E731
 """Native code that records a call by one of the recipes (`native_record`), or gives None; put there
 by `_core.plans`.
 """
@@ -250,7 +250,7 @@ def operation(function: Function) -> Function:
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
         if recipes and not keywords:
-            made = record_natively(recipes, *arguments)
+            made = record_natively(recipes, arguments)
             if made is not None:
                 return made
         if keywords:
@@ -286,6 +286,7 @@ def operation(function: Function) -> Function:
                 now.device = None
         return call(*again[0], **again[1])
 
+    call.recipes = recipes  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
 
 

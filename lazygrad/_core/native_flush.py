@@ -6,11 +6,12 @@ Whoever looks after each operation, as scripts for PyTorch do, flushes one node 
 each time.  Its program is then found by what makes it: the template and number of a call's result,
 or op, attributes, and dtypes and shapes of the inputs (`_core.plans.Single`); no graph is walked.
 
-As in `native_replay`, nothing else runs between the look at the pending cells and the entry.
+As in `native_replay`, nothing else runs from the last look at the pending cells to the entry.
 """
 
 from __future__ import annotations
 
+from lazygrad._core.native_modes import unless_computing, unless_default
 from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_runtime.native import WORD, NativeFunction, NativeModule
 from lazygrad_runtime.native_memory import NULL, RUN_LISTS, RUN_TABLE
@@ -24,7 +25,8 @@ MOST_INPUTS = SINGLE_WORDS - SINGLE_READ
 
 
 def emit(module: NativeModule) -> None:
-    """Needs `native_memory.emit` and `native_replay.emit` in the same module."""
+    """Needs `native_memory.emit`, `native_modes.emit` and `native_replay.emit` in the same module.
+    """
     _only_pending(module)
     _first_place(module)
     _key_of(module)
@@ -133,10 +135,10 @@ def _key_of(module: NativeModule) -> None:
 
 def _computed(module: NativeModule) -> None:
     """Computes one node over known values into a buffer, a new reference; null where that takes
-    Python.
+    Python.  count, last: how many cells were pending, and the last of their references.
     """
-    f = module.native("computed", "ptr", [("ptr", "node")])
-    node = f.parameters[0]
+    f = module.native("computed", "ptr", [("ptr", "node"), ("i64", "count"), ("ptr", "last")])
+    node, waiting, last = f.parameters
     no, clear, back = f.new_block("no"), f.new_block("clear"), f.new_block("back")
     call = f.slot(node, "Node", "call")
     folded, plain, both = f.new_block("folded"), f.new_block("plain"), f.new_block("both")
@@ -163,7 +165,11 @@ def _computed(module: NativeModule) -> None:
     made = f.call("take_block", "ptr", f.word("ptr", lists, 0), f.word("ptr", lists, 1))
     f.where(f.is_null(made), clear)
     # From here to the entry nothing else runs; what ran so far may have computed it.
+    unless_computing(f, back)
     f.unless(f.same(f.slot(node, "Node", "payload"), f.none()), back)
+    f.where(f.icmp("slt", f.api("PyList_Size", f.given("pending")), waiting), back)
+    still = f.api("PyList_GetItem", f.given("pending"), f.sub(waiting, 1))
+    f.unless(f.same(still, last), back)
     table = f.word("ptr", run, RUN_TABLE)
     read = f.word("i64", words, SINGLE_COUNT)
     with f.loop(const("i64", 0), count) as loop:
@@ -214,21 +220,19 @@ def _settle(f: NativeFunction, cell: Value, node: Value, buffer: Value) -> None:
 def _flushed(module: NativeModule) -> None:
     f = module.native("flushed", "ptr", [("ptr", "self"), ("ptr", "required")], linkage="")
     required = f.parameters[1]
-    no, back, held = f.new_block("no"), f.new_block("back"), f.new_block("held")
-    clear, wanted, all_pending = (f.new_block(name) for name in ("clear", "wanted", "all"))
-    f.unless(f.same(f.attribute(f.given("now"), "traced", no), f.none()), no)
-    f.unless(f.same(f.attribute(f.given("nodes"), "placing", no), f.given("False")), no)
+    no, held = f.new_block("no"), f.new_block("held")
+    wanted, all_pending = f.new_block("wanted"), f.new_block("all")
+    modes = f.call("thread_modes", "ptr")
+    f.where(f.is_null(modes), no)
+    unless_default(f, modes, ("traced",), no)
     for name in ("observation callbacks", "run callbacks"):
         f.unless(f.icmp("eq", f.api("PyList_Size", f.given(name)), 0), no)
-    lock = f.given("lock of cells")
-    taken = f.call_method("acquire", lock, f.given("False"))
-    f.where(f.is_null(taken), clear)
-    f.drop(taken)
-    f.unless(f.same(taken, f.given("True")), no)
+    unless_computing(f, no)
     pending = f.given("pending")
     count = f.api("PyList_Size", pending)
+    f.where(f.icmp("slt", count, 1), no)
     cell = f.call("only_pending", "ptr", pending, count)
-    f.where(f.is_null(cell), back)
+    f.where(f.is_null(cell), no)
     f.unless(f.same(f.slot(cell, "Cell", "tracked"), f.given("False")), held)
     node = f.own(f.slot(cell, "Cell", "node"))
     unfit = f.new_block("unfit")
@@ -240,12 +244,13 @@ def _flushed(module: NativeModule) -> None:
     f.unless(f.same(f.api("PyTuple_GetItem", required, const("i64", 0)), node), unfit)
     f.branch(all_pending)
     f.start_block(all_pending)
-    buffer = f.call("computed", "ptr", node)
+    last = f.own(f.api("PyList_GetItem", pending, f.sub(count, 1)))
+    buffer = f.call("computed", "ptr", node, count, last)
+    f.drop(last)
     f.where(f.is_null(buffer), unfit)
     # What another thread has registered meanwhile stays.
     f.api("PyList_SetSlice", pending, const("i64", 0), count, NULL)
     _settle(f, cell, node, buffer)
-    _release_lock(f, lock)
     f.drop(node)
     f.drop(cell)
     f.ret(f.own(f.given("True")))
@@ -254,15 +259,6 @@ def _flushed(module: NativeModule) -> None:
     f.branch(held)
     f.start_block(held)
     f.drop(cell)
-    f.branch(back)
-    f.start_block(back)
-    _release_lock(f, lock)
     f.branch(no)
-    f.start_refusal(clear, no)
+    f.start_block(no)
     f.ret(f.own(f.given("False")))
-
-
-def _release_lock(f: NativeFunction, lock: Value) -> None:
-    released = f.call_method("release", lock)
-    with f.when(f.not_(f.is_null(released))):
-        f.drop(released)

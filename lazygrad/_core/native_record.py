@@ -1,7 +1,7 @@
 """The native way through the recording of an operation: `emit` writes it, as LLVM IR.
 
-    recorded(recipes, *arguments)   the tensor that the operation gives, or None where that takes
-                                    Python
+    recorded(recipes, arguments)   the tensor that the operation gives, or None where that takes
+                                   Python
 
 What an operation records follows from its signature: dtypes, shapes, which tensors are
 differentiable, plain arguments, modes.  A recipe (`_core.recipes`) is one signature and the node
@@ -11,6 +11,7 @@ as in Python, gets the user's line, and a cell and handle of its own.
 
 from __future__ import annotations
 
+from lazygrad._core.native_modes import mode, unless_default
 from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_runtime.native import WORD, NativeFunction, NativeModule
 from lazygrad_runtime.native_memory import NULL
@@ -19,11 +20,11 @@ MOST_ARGUMENTS = 8
 
 (RECIPE_COUNT, RECIPE_ARGUMENTS, RECIPE_GRAD, RECIPE_DTYPE, RECIPE_REFUSED, RECIPE_TEMPLATE,
  RECIPE_INPUT_COUNT, RECIPE_INPUTS, RECIPE_OP, RECIPE_ATTRS, RECIPE_IDENTITY, RECIPE_RESULT_DTYPE,
- RECIPE_SHAPE, RECIPE_DIFFERENTIABLE, RECIPE_TRACKED, RECIPE_LINES, RECIPE_CODE, RECIPE_LINE,
+ RECIPE_SHAPE, RECIPE_DIFFERENTIABLE, RECIPE_TRACKED, RECIPE_LINES, RECIPE_CODE, RECIPE_PLACE,
  RECIPE_LOCATION, RECIPE_WORDS) = range(20)
 """Places in a recipe: arguments and their records; modes; an op that the first argument must not
 be, or null; the template, or null; inputs of the node; what it is; whether its cell is tracked;
-the list that keeps the last user's line, its code object, its number, and its location.
+the list that keeps the last user's line, its code object, the place in it, and its location.
 """
 
 ARGUMENT_TENSOR, ARGUMENT_SAME, ARGUMENT_WORDS = 0, 1, 5
@@ -41,7 +42,7 @@ NODE_FIELDS = (("op", RECIPE_OP), ("attrs", RECIPE_ATTRS), ("identity", RECIPE_I
 
 
 def emit(module: NativeModule) -> None:
-    """Needs `native_replay.emit` in the same module."""
+    """Needs `native_modes.emit` and `native_replay.emit` in the same module."""
     _node_of(module)
     _signature_fits(module)
     _user_line(module)
@@ -50,6 +51,7 @@ def emit(module: NativeModule) -> None:
     _made(module)
     _interned(module)
     _registered(module)
+    _recorded_by(module)
     _recorded(module)
 
 
@@ -125,7 +127,7 @@ def _user_line(module: NativeModule) -> None:
     f = module.native("user_line", "ptr", [("ptr", "recipe")])
     recipe = f.parameters[0]
     step, no, clear, found = (f.new_block(name) for name in ("step", "no", "clear", "found"))
-    last, other, lost = f.new_block("last"), f.new_block("other"), f.new_block("lost")
+    last, unknown, lost = f.new_block("last"), f.new_block("unknown"), f.new_block("lost")
     frame, code = f.alloca("ptr", 1, WORD), f.alloca("ptr", 1, WORD)
     first = f.api("PyEval_GetFrame")
     f.where(f.is_null(first), no)
@@ -134,9 +136,18 @@ def _user_line(module: NativeModule) -> None:
     f.start_block(step)
     here = f.word("ptr", frame, 0)
     known = f.api("PyFrame_GetCode", here)
+    place = f.convert("sext", f.api("PyFrame_GetLasti", here), "i64")
+    again = f.and_(f.same(known, f.word("ptr", recipe, RECIPE_CODE)),
+                   f.icmp("eq", place, f.word("i64", recipe, RECIPE_PLACE)))
+    f.branch_if(again, last, unknown)
+    f.start_block(last)
+    f.drop(known)
+    f.drop(here)
+    f.ret(f.own(f.word("ptr", recipe, RECIPE_LOCATION)))
+    f.start_block(unknown)
     f.put(known, code, 0)
-    name = f.attribute(known, "co_filename", lost)
-    inside = f.api("PyDict_GetItemWithError", f.given("files inside"), name)
+    file = f.attribute(known, "co_filename", lost)
+    inside = f.api("PyDict_GetItemWithError", f.given("files inside"), file)
     f.where(f.is_null(inside), clear)
     f.where(f.same(inside, f.given("False")), found)
     f.drop(known)
@@ -148,20 +159,13 @@ def _user_line(module: NativeModule) -> None:
     f.start_block(found)
     line = f.convert("sext", f.api("PyFrame_GetLineNumber", here), "i64")
     f.drop(here)
-    again = f.and_(f.same(known, f.word("ptr", recipe, RECIPE_CODE)),
-                   f.icmp("eq", line, f.word("i64", recipe, RECIPE_LINE)))
-    f.branch_if(again, last, other)
-    f.start_block(last)
-    f.drop(known)
-    f.ret(f.own(f.word("ptr", recipe, RECIPE_LOCATION)))
-    f.start_block(other)
     pair, made = f.api("PyTuple_New", const("i64", 2)), f.api("PyTuple_New", const("i64", 1))
-    f.api("PyTuple_SetItem", pair, const("i64", 0), f.own(name))
+    f.api("PyTuple_SetItem", pair, const("i64", 0), f.own(file))
     f.api("PyTuple_SetItem", pair, const("i64", 1), f.api("PyLong_FromLong", line))
     f.api("PyTuple_SetItem", made, const("i64", 0), pair)
     lines = f.word("ptr", recipe, RECIPE_LINES)
     f.put(known, recipe, RECIPE_CODE)
-    f.put(line, recipe, RECIPE_LINE)
+    f.put(place, recipe, RECIPE_PLACE)
     f.put(made, recipe, RECIPE_LOCATION)
     f.api("PyList_SetItem", lines, const("i64", 0), known)
     f.api("PyList_SetItem", lines, const("i64", 1), f.own(made))
@@ -388,23 +392,25 @@ def _registered(module: NativeModule) -> None:
     f.stop(None)
 
 
-def _recorded(module: NativeModule) -> None:
-    f = module.native("recorded", "ptr", [("ptr", "self"), ("ptr", "arguments"), ("i64", "count")],
-                      linkage="")
-    _, given, count = f.parameters
+def _recorded_by(module: NativeModule) -> None:
+    """The tensor of an operation on so many arguments, a new reference; null where that takes
+    Python.
+    """
+    f = module.native("recorded_by", "ptr",
+                      [("ptr", "recipes"), ("ptr", "arguments"), ("i64", "count")])
+    recipes, arguments, taken = f.parameters
     no, clear, fits = f.new_block("no"), f.new_block("clear"), f.new_block("fits")
     known, failed = f.new_block("known"), f.new_block("failed")
     nodes = f.alloca("ptr", MOST_ARGUMENTS, WORD)
-    now = f.given("now")
-    f.unless(f.icmp("eq", f.api("PyTuple_Size", f.attribute(now, "location", no)), 0), no)
-    for name in ("recording", "traced", "autocast"):
-        f.unless(f.same(f.attribute(now, name, no), f.none()), no)
-    f.unless(f.same(f.attribute(f.given("nodes"), "placing", no), f.given("False")), no)
-    grad = f.attribute(now, "grad", no)
-    dtype = f.attribute(f.given("default"), "dtype", no)
-    recipes = f.word("ptr", given, 0)
-    arguments, taken = f.offset(given, 1, "i64"), f.sub(count, 1)
-    with f.loop(const("i64", 0), f.api("PyList_Size", recipes)) as loop:
+    known_recipes = f.api("PyList_Size", recipes)
+    f.where(f.icmp("eq", known_recipes, 0), no)
+    modes = f.call("thread_modes", "ptr")
+    f.where(f.is_null(modes), no)
+    unless_default(f, modes, ("recording", "traced", "autocast"), no)
+    f.unless(f.icmp("eq", f.api("PyTuple_Size", mode(f, modes, "location")), 0), no)
+    grad = mode(f, modes, "grad")
+    dtype = f.slot(f.given("default"), "_Default", "dtype")
+    with f.loop(const("i64", 0), known_recipes) as loop:
         item = f.api("PyList_GetItem", recipes, loop.index)
         f.where(f.is_null(item), clear)
         recipe = f.api("PyLong_AsVoidPtr", item)
@@ -430,4 +436,25 @@ def _recorded(module: NativeModule) -> None:
     f.drop(item)
     f.branch(clear)
     f.start_refusal(clear, no)
+    f.stop(None)
+
+
+def _recorded(module: NativeModule) -> None:
+    f = module.native("recorded", "ptr", [("ptr", "self"), ("ptr", "given"), ("i64", "count")],
+                      linkage="")
+    _, given, _ = f.parameters
+    no, copied, yes = f.new_block("no"), f.new_block("copied"), f.new_block("yes")
+    arguments = f.alloca("ptr", MOST_ARGUMENTS, WORD)
+    held = f.word("ptr", given, 1)
+    count = f.api("PyTuple_Size", held)
+    f.where(f.icmp("sgt", count, MOST_ARGUMENTS), no)
+    with f.loop(const("i64", 0), count) as loop:
+        f.put(f.api("PyTuple_GetItem", held, loop.index), arguments, loop.index)
+    f.branch(copied)
+    f.start_block(copied)
+    made = f.call("recorded_by", "ptr", f.word("ptr", given, 0), arguments, count)
+    f.branch_if(f.is_null(made), no, yes)
+    f.start_block(yes)
+    f.ret(made)
+    f.start_block(no)
     f.ret(f.own(f.none()))

@@ -11,12 +11,13 @@ In the middle, from the look at the guards to the native entry, nothing may run 
 other thread, no finalizer.  The interpreter's lock is held throughout, and between these points
 nothing is done that makes a container (which could start the garbage collector).  So the kernel
 sees the values that the guards saw, and no kernel of another thread is writing over one: the pool's
-lock is free, and that of the cells is taken.  Only programs of short kernels get here; long ones
+lock is free, and so is that of the cells.  Only programs of short kernels get here; long ones
 let go of the interpreter's lock, in Python.
 """
 
 from __future__ import annotations
 
+from lazygrad._core.native_modes import mode, unless_computing, unless_default
 from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_runtime.native import WORD, NativeFunction, NativeModule
 from lazygrad_runtime.native_memory import NULL, RUN_INPUTS, RUN_LISTS, RUN_OUTPUTS, RUN_TABLE
@@ -51,7 +52,7 @@ SOURCE_ARGUMENT, SOURCE_CELL, SOURCE_BUFFER, SOURCE_WORDS = 0, 1, 2, 2
 
 
 def emit(module: NativeModule) -> None:
-    """Needs `native_memory.emit` in the same module."""
+    """Needs `native_memory.emit` and `native_modes.emit` in the same module."""
     _leaf_of(module)
     _tensor_of(module)
     _modes_hold(module)
@@ -125,16 +126,15 @@ def _modes_hold(module: NativeModule) -> None:
     f = module.native("modes_hold", "i1", [("ptr", "plan")])
     plan = f.parameters[0]
     no = f.new_block("no")
-    now = f.given("now")
-    for name in ("recording", "traced"):
-        f.unless(f.same(f.attribute(now, name, no), f.none()), no)
+    modes = f.call("thread_modes", "ptr")
+    f.where(f.is_null(modes), no)
+    unless_default(f, modes, ("recording", "traced"), no)
     for name, place in (("grad", PLAN_GRAD), ("autocast", PLAN_AUTOCAST)):
-        f.unless(f.same(f.attribute(now, name, no), f.word("ptr", plan, place)), no)
-    for holder, name, place in (("default", "dtype", PLAN_DTYPE),
-                                ("precision", "tf32", PLAN_TF32)):
-        value = f.attribute(f.given(holder), name, no)
+        f.unless(f.same(mode(f, modes, name), f.word("ptr", plan, place)), no)
+    dtype = f.slot(f.given("default"), "_Default", "dtype")
+    tf32 = f.slot(f.given("precision"), "Precision", "tf32")
+    for value, place in ((dtype, PLAN_DTYPE), (tf32, PLAN_TF32)):
         f.unless(f.same(value, f.word("ptr", plan, place)), no)
-    f.unless(f.same(f.attribute(f.given("nodes"), "placing", no), f.given("False")), no)
     watching = f.api("PyList_Size", f.given("run callbacks"))
     f.ret(f.icmp("eq", watching, 0))
     f.start_block(no)
@@ -373,7 +373,7 @@ def _replayed(module: NativeModule) -> None:
     """
     f = module.native("replayed", "ptr", [("ptr", "plan"), ("ptr", "arguments"), ("ptr", "done")])
     plan, arguments, done = f.parameters
-    unfit, partly, busy, back = (f.new_block(name) for name in ("unfit", "partly", "busy", "back"))
+    unfit, partly, busy = (f.new_block(name) for name in ("unfit", "partly", "busy"))
     cells = f.alloca("ptr", MOST_ARGUMENTS, WORD)
     outputs = f.alloca("ptr", MOST_OUTPUTS, WORD)
     f.unless(f.call("modes_hold", "i1", plan), unfit)
@@ -387,24 +387,16 @@ def _replayed(module: NativeModule) -> None:
         f.where(f.is_null(buffer), busy)
         f.put(buffer, outputs, loop.index)
         f.put(f.add(loop.index, 1), made, 0)
-    lock = f.given("lock of cells")
-    taken = f.call_method("acquire", lock, f.given("False"))
-    f.where(f.is_null(taken), busy)
-    f.drop(taken)
-    f.unless(f.same(taken, f.given("True")), partly)
     # From here to the entry nothing else runs.
+    unless_computing(f, partly)
     with f.loop(const("i64", 0), f.word("i64", plan, PLAN_CHECK_COUNT)) as loop:
         check = f.offset(f.word("ptr", plan, PLAN_CHECKS), f.mul(loop.index, CHECK_WORDS), "i64")
-        f.unless(f.call("check_holds", "i1", check), back)
-    f.unless(f.call("arguments_fit", "i1", plan, arguments, cells), back)
-    f.unless(f.call("gathered", "i1", plan, cells, outputs), back)
-    f.unless(f.call("enter", "i1", run), back)
+        f.unless(f.call("check_holds", "i1", check), partly)
+    f.unless(f.call("arguments_fit", "i1", plan, arguments, cells), partly)
+    f.unless(f.call("gathered", "i1", plan, cells, outputs), partly)
+    f.unless(f.call("enter", "i1", run), partly)
     f.put(const("i64", 1), done, 0)
-    _unlock(f, lock)
     f.ret(f.call("result_of", "ptr", plan, arguments, outputs))
-    f.start_block(back)
-    _unlock(f, lock)
-    f.branch(partly)
     f.start_block(busy)
     f.api("PyErr_Clear")
     f.branch(partly)
@@ -413,12 +405,6 @@ def _replayed(module: NativeModule) -> None:
     f.branch(unfit)
     f.start_block(unfit)
     f.stop(None)
-
-
-def _unlock(f: NativeFunction, lock: Value) -> None:
-    released = f.call_method("release", lock)
-    with f.when(f.not_(f.is_null(released))):
-        f.drop(released)
 
 
 def _called(module: NativeModule) -> None:

@@ -11,6 +11,7 @@ or by compiling it (some 90 ms, once for a machine and Python).
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import functools
 import sys
@@ -20,10 +21,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lazygrad._core import cell as cells
-from lazygrad._core import context, native_flush, native_record
+from lazygrad._core import (
+    context,
+    native_flush,
+    native_modes,
+    native_operators,
+    native_record,
+)
 from lazygrad._core import native_replay as words
 from lazygrad._core.cell import Cell, View
 from lazygrad._core.context import now
+from lazygrad._core.native_operators import OPERATORS
 from lazygrad._core.tensor import Tensor
 from lazygrad._core.types import default
 from lazygrad_compiler.ir import node as nodes
@@ -75,16 +83,23 @@ class Plan(int):
     kept: list[Any]
 
 
+PYTHON_OPERATORS: dict[str, Any] = {}
+"""What the native operators of Tensor stand in for."""
+
+
 def module() -> NativeModule:
     """The text of all native functions.  Raises LayoutUnknown."""
     from lazygrad._core.capture import CompiledFunction
 
-    kinds = (*native_memory.LAYOUTS, Node, Call, Cell, View, Tensor, CompiledFunction)
+    kinds = (*native_memory.LAYOUTS, Node, Call, Cell, View, Tensor, CompiledFunction,
+             type(default), type(precision))
     made = NativeModule({kind.__name__: layout(kind) for kind in kinds}, type_offset())
     native_memory.emit(made)
+    native_modes.emit(made)
     words.emit(made)
     native_flush.emit(made)
     native_record.emit(made)
+    native_operators.emit(made)
     return made
 
 
@@ -100,14 +115,15 @@ def native_functions() -> Loaded | None:
     """The native code, in place; None where this interpreter has none."""
     from lazygrad._core.capture import CompiledFunction
 
-    if not is_supported():
-        return None
+    if not is_supported() or not isinstance(now, _thread._local):
+        return None  # where threads are not the interpreter's, `now` is another thing as well
     pool = get_pool()
     given = {
         "None": None, "True": True, "False": False, "0": 0, "1": 1, "()": (),
         "Buffer": Buffer, "FreeList": FreeList, "Node": Node, "Cell": Cell, "Tensor": Tensor,
-        "pool": Number(pool.pointer), "pool object": pool, "lock of cells": cells._lock,
-        "now": now, "default": default, "precision": precision, "nodes": nodes,
+        "pool": Number(pool.pointer), "pool is locked": pool.lock.locked,
+        "computing": Number(ctypes.addressof(cells.computing)),
+        "now": now, "default": default, "precision": precision, "names of nodes": vars(nodes),
         "run callbacks": programs.run_callbacks, "serials": nodes.serials,
         "input numbers": nodes._input_numbers, "singles": programs.singles,
         "Folded": Folded, "Call": Call, "interned": nodes._interned, "Entry": nodes._Entry,
@@ -115,6 +131,9 @@ def native_functions() -> Loaded | None:
         "bound pending": cells._bound, "pending": cells._pending,
         "observation callbacks": cells.observation_callbacks,
     }
+    for name in OPERATORS:
+        python = PYTHON_OPERATORS.setdefault(name, vars(Tensor)[name])
+        given |= {f"method {name}": python, f"recipes of {name}": python.recipes}
     try:
         loaded = load(module(), given, _object_code)
     except (LayoutUnknown, RuntimeError) as error:
@@ -126,6 +145,8 @@ def native_functions() -> Loaded | None:
     cells.flush_natively = function("flush_natively", loaded.address("flushed"), METH_O)
     context.record_natively = function(
         "record_natively", loaded.address("recorded"), METH_FASTCALL)
+    for name, flags in OPERATORS.items():
+        setattr(Tensor, name, method(Tensor, name, loaded.address(f"operator{name}"), flags))
     return loaded
 
 

@@ -70,10 +70,16 @@ def record(
     """Runs the function once and makes an entry of what it recorded."""
     if now.grad and any(tensor.requires_grad for tensor in tensors):
         raise NotCapturable("an argument requires gradients")
-    # Garbage that the function makes stays among the youngest objects, where the one collection at
-    # the end finds it in milliseconds; a whole one walks over all that the process holds.
-    with cells._lock, programs.no_collections():
-        return Recorder(tensors).run(function, arguments, keywords)
+
+
+    def entry() -> Entry:
+        # Garbage that the function makes stays among the youngest objects, where the one
+        # collection at the end finds it in milliseconds; a whole one walks over all that the
+        # process holds.
+        with programs.no_collections():
+            return Recorder(tensors).run(function, arguments, keywords)
+
+    return cells.alone(entry)
 
 
 class Recorder:

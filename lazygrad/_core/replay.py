@@ -66,24 +66,26 @@ class Entry:
         return self.unchanged()
 
     def replay(self, tensors: Sequence[Tensor]) -> Any:
-        with cells._lock:
-            for refresh in self.before:
-                refresh()
-            leaves = []
-            if self.program is not None:
-                donated = self._donated() if self.donors else None
-                made = self._run(self._inputs(tensors), donated)
-                for buffer, kind in zip(made, self.kinds):
-                    leaf = fresh_input(*kind)
-                    leaf.payload = buffer
-                    if buffer.device is not None:
-                        leaf.device = buffer.device.label
-                    leaves.append(leaf)
-            for number, target in self.effects:
-                target(tensors, leaves[number])
-            for notice in self.after:
-                notice()
-            return self.result(tensors, leaves)
+        return cells.alone(self._replay, tensors)
+
+    def _replay(self, tensors: Sequence[Tensor]) -> Any:
+        for refresh in self.before:
+            refresh()
+        leaves = []
+        if self.program is not None:
+            donated = self._donated() if self.donors else None
+            made = self._run(self._inputs(tensors), donated)
+            for buffer, kind in zip(made, self.kinds):
+                leaf = fresh_input(*kind)
+                leaf.payload = buffer
+                if buffer.device is not None:
+                    leaf.device = buffer.device.label
+                leaves.append(leaf)
+        for number, target in self.effects:
+            target(tensors, leaves[number])
+        for notice in self.after:
+            notice()
+        return self.result(tensors, leaves)
 
     def _run(self, inputs: list[Buffer], donated: dict[int, Buffer] | None) -> list[Buffer]:
         assert self.program is not None and self.graph is not None

@@ -21,10 +21,15 @@ _COMPLEX_OF = {16: dtypes.complex64, 32: dtypes.complex64, 64: dtypes.complex128
 
 
 class _Default:
-    dtype: DType = dtypes.float32
+    __slots__ = ("dtype",)
+
+    dtype: DType
+
+
 
 
 default = _Default()
+default.dtype = dtypes.float32
 
 
 def _promote(left: DType, right: DType) -> DType | None:

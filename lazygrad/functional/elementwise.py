@@ -223,10 +223,6 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
     recipes: list[Any] = []
 
     def apply(left: Any, right: Any) -> Any:
-        if recipes:
-            made = context.record_natively(recipes, left, right)
-            if made is not None:
-                return made
         outermost = not now.location
         if outermost:
             now.location = here()
@@ -253,6 +249,7 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
             if outermost:
                 now.location = ()
 
+    apply.recipes = recipes  # type: ignore[attr-defined]
     return apply
 
 

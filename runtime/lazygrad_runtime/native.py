@@ -64,6 +64,8 @@ API: dict[str, tuple[str, list[str]]] = {
     "PyFrame_GetCode": ("ptr", ["ptr"]),
     "PyFrame_GetBack": ("ptr", ["ptr"]),
     "PyFrame_GetLineNumber": ("i32", ["ptr"]),
+    "PyFrame_GetLasti": ("i32", ["ptr"]),
+    "PyThreadState_GetDict": ("ptr", []),
 }
 """Functions of the C API that native code may call, with their LLVM types."""
 
@@ -259,6 +261,10 @@ class NativeFunction(Function):
         self.start_block(good)
         self.drop(found)
         return found
+
+    def item(self, holder: Value, name: str) -> Value:
+        """What a dict holds under a name: borrowed, null where there is nothing."""
+        return self.api("PyDict_GetItemWithError", holder, self.given("." + name))
 
     def call_method(self, name: str, *arguments: Value) -> Value:
         """Calls a method by name, the object first; a new reference, or null with an error set."""

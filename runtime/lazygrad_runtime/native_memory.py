@@ -128,8 +128,7 @@ def _enter(module: NativeModule) -> None:
     structure = f.given("pool")
     running = f.load("i32", f.offset(structure, pool_ir.RUNNING, "i8"), 4)
     f.where(f.icmp("eq", running, 0), no)
-    lock = f.attribute(f.given("pool object"), "lock", no)
-    locked = f.call_method("locked", lock)
+    locked = f.api("PyObject_CallNoArgs", f.given("pool is locked"))
     f.where(f.is_null(locked), clear)
     f.drop(locked)  # True or False, which live on
     f.where(f.same(locked, f.given("True")), no)

@@ -8,7 +8,10 @@ class Precision:
     where a device has the units for it.
     """
 
-    tf32 = False
+    __slots__ = ("tf32",)
+
+    def __init__(self) -> None:
+        self.tf32 = False
 
 
 precision = Precision()

@@ -111,8 +111,13 @@ def _in_threads(*functions):
         raise errors[0]
 
 
-@pytest.mark.parametrize("lock", [lambda: get_pool().lock, lambda: cell._lock])
-def test_who_computes_elsewhere_is_waited_for(lock):
+def _with_the_pool_locked(action):
+    with get_pool().lock:
+        action()
+
+
+@pytest.mark.parametrize("computing", [_with_the_pool_locked, cell.alone])
+def test_who_computes_elsewhere_is_waited_for(computing):
     x, y = numbers(6, 6), numbers(6, 6) + 1
     made = compiled(lambda x, y: lg.tanh(x @ y), x, y)
     for _ in range(3):
@@ -120,11 +125,14 @@ def test_who_computes_elsewhere_is_waited_for(lock):
     results = []
     threads = [threading.Thread(target=lambda: results.append(made(x, y).numpy())),
                threading.Thread(target=lambda: results.append((x @ y).numpy()))]
-    with lock():
+
+    def start():
         for thread in threads:
             thread.start()
             thread.join(0.05)
         assert all(thread.is_alive() for thread in threads) and not results
+
+    computing(start)
     for thread in threads:
         thread.join()
     assert len(results) == 2

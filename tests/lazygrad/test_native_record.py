@@ -83,6 +83,8 @@ def test_operations_recorded_natively_are_those_of_python(
     def python():
         with monkeypatch.context() as patch:
             patch.setattr(context, "record_natively", lambda *_: None)
+            for operator, method in plans.PYTHON_OPERATORS.items():
+                patch.setattr(lg.Tensor, operator, method)
             return function(x, y)
 
     for mode in (lg.enable_grad, lg.no_grad):
@@ -177,3 +179,40 @@ def test_pending_work_recorded_natively_is_bounded():
         x = x + 1.0
         assert len(cell._pending) <= cell.MOST_PENDING_NODES + 256
     same(x, numbers(3) + 2.0 * cell.MOST_PENDING_NODES)
+
+
+class Other:
+    """An operand that knows tensors itself."""
+
+    def __radd__(self, tensor):
+        return tensor.shape
+
+
+def test_operators_leave_to_python_what_they_do_not_know(operations):
+    x, y = numbers(3, 4), numbers(3, 4) + 1
+    for _ in range(3):
+        same(x + y, y + x)
+        assert (x == y).shape == (3, 4)
+    before = operations.count
+    assert (x + y).shape == (3, 4) and operations.count == before
+    assert vars(lg.Tensor)["__add__"] is not plans.PYTHON_OPERATORS["__add__"]
+    assert x + Other() == (3, 4)
+    assert (x == "x") is False
+    with pytest.raises(TypeError, match="unsupported operand"):
+        x + "x"
+    with pytest.raises(lg.TensorError, match=r"\[add\].*test_native_record.py"):
+        x + numbers(5)
+    with pytest.raises(TypeError):
+        x.__add__(y, y)
+    with pytest.raises(TypeError):
+        x.__neg__(y)
+
+
+def test_lines_of_one_code_object_are_told_apart(operations):
+    x = numbers(5)
+    for _ in range(3):
+        -x
+    made = [-x,
+            -(-x), -x]
+    first = test_lines_of_one_code_object_are_told_apart.__code__.co_firstlineno
+    assert [each._cell.node.location[0][1] - first for each in made] == [4, 5, 4]
