@@ -215,6 +215,8 @@ observation_callbacks: list[Callable[[str], None]] = []
 """Called with the user's line before values are computed: `compile` refuses or splits here."""
 
 _lock = forks.rlock(forks.CELLS)
+"""Taken by `alone`."""
+
 computing = ctypes.c_int64()
 """Whether a thread is within `alone`: what native code looks at."""
 

@@ -70,8 +70,7 @@ class GraphCapture(Recorder):
 
     def __init__(self, device: Any) -> None:
         self.device = device
-        with cells._lock:
-            super().__init__(())
+        cells.alone(super().__init__, ())
         self.gradient_owner = {}  # gradients are tensors like others, which replays read and write
         self.recorded.apart = True
         self.begin_listening()
@@ -86,8 +85,7 @@ class GraphCapture(Recorder):
         kept: dict[Cell, Awaited] = {}
         try:
             now.recording = None
-            with cells._lock:
-                entry = self._captured(kept)
+            entry = cells.alone(self._captured, kept)
         except NotCapturable as reason:
             self.restore()
             raise fail(NAME, f"the block cannot be captured: {reason}") from None

@@ -71,7 +71,6 @@ def record(
     if now.grad and any(tensor.requires_grad for tensor in tensors):
         raise NotCapturable("an argument requires gradients")
 
-
     def entry() -> Entry:
         # Garbage that the function makes stays among the youngest objects, where the one
         # collection at the end finds it in milliseconds; a whole one walks over all that the
