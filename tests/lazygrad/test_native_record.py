@@ -213,6 +213,6 @@ def test_lines_of_one_code_object_are_told_apart(operations):
     for _ in range(3):
         -x
     made = [-x,
-            -(-x), -x]
+            -x.exp(), -x]
     first = test_lines_of_one_code_object_are_told_apart.__code__.co_firstlineno
     assert [each._cell.node.location[0][1] - first for each in made] == [4, 5, 4]
