@@ -72,27 +72,34 @@ class Limits:
         for buffer in self._buffers:
             ctypes.memset(buffer.pointer, 0, BUFFER_BYTES)
 
-    def measure(self) -> Peak:
-        """What one run of each loop reaches; some 20 ms on two cores."""
+    def measure(self, seconds: float = 0.0) -> Peak:
+        """What the loops reach in the mean.  seconds: that multiply-adds take, and that reading and
+        copying take together, at least; each loop runs once (on two cores some 3 to 7 ms).
+        """
         tasks, blocks = 8 * self._pool.threads, BUFFER_BYTES // BLOCK_BYTES
         flops = 2 * self._lanes * _accumulators(self._target) * FMA_TURNS * tasks
         memory = [buffer.pointer for buffer in self._buffers]
+        third = seconds / 3
         return Peak(
-            flops=flops / self._seconds("fma", (tasks, 0, 0)),
-            read=BUFFER_BYTES / self._seconds("read", (blocks, *memory)),
-            copy=2 * BUFFER_BYTES / min(self._seconds("copy", (blocks, *memory)),
-                                        self._seconds("stream", (blocks, *memory))),
+            flops=flops / self._seconds("fma", (tasks, 0, 0), seconds),
+            read=BUFFER_BYTES / self._seconds("read", (blocks, *memory), third),
+            copy=2 * BUFFER_BYTES / min(self._seconds("copy", (blocks, *memory), third),
+                                        self._seconds("stream", (blocks, *memory), third)),
             threads=self._pool.threads,
         )
 
-    def _seconds(self, name: str, arguments: Sequence[int]) -> float:
+    def _seconds(self, name: str, arguments: Sequence[int], least: float) -> float:
+        """Of one run of a loop, in the mean of so many that they take `least` seconds."""
         entry = _Entry(self._code.address(f"run_{name}"))
         words = (ctypes.c_int64 * len(arguments))(*arguments)
+        runs, spent = 0, 0.0
         with self._pool.lock:
             self._pool.ensure_scratch(4096)
             start = time.perf_counter()
-            entry(ctypes.addressof(words), self._pool.pointer)
-            return time.perf_counter() - start
+            while not runs or spent < least:
+                entry(ctypes.addressof(words), self._pool.pointer)
+                runs, spent = runs + 1, time.perf_counter() - start
+        return spent / runs
 
 
 def measure_peak(rounds: int = ROUNDS) -> Peak:

@@ -86,8 +86,8 @@ best of some processes); "~" marks those whose quartiles lie more than 30 % apar
 peer's time over lazygrad's, so above 1 lazygrad is faster. Where a row's name has `replay` in it,
 lazygrad runs through `lg.compile`; else it records each call anew. "of peak": the time that the
 row's arithmetic, or the bytes that it must move at least, would take at the peak, over lazygrad's
-time; the peak is a contestant of its own: measured in each round, the median counts. Data that
-stays in a cache can exceed the memory peak. All values were compared between the contestants
+time; the peak is a contestant of its own, measured in each round for as long as the others. Data
+that stays in a cache can exceed the memory peak. All values were compared between the contestants
 before anything was timed."""
 
 
