@@ -10,9 +10,10 @@ from tests.benchmarks.harness import Result
 
 
 def header(contestants: Sequence[str]) -> list[str]:
-    """benchmark, a time per contestant, a ratio per peer, the share of the peak."""
+    """benchmark, a time per contestant, a ratio per peer, the row's work, the share of the peak."""
     peers = [name for name in contestants if name != "lazygrad"]
-    return ["benchmark", *contestants, *[f"× {peer}" for peer in peers], "of peak"]
+    return ["benchmark", *contestants, *[f"× {peer}" for peer in peers],
+            "flops", "bytes", "of peak"]
 
 
 def cells(result: Result, contestants: Sequence[str]) -> list[str]:
@@ -24,6 +25,7 @@ def cells(result: Result, contestants: Sequence[str]) -> list[str]:
         if peer != "lazygrad":
             ratio = result.ratio(peer)
             row.append("–" if ratio is None else f"{ratio:.2f}")
+    row += [show_count(result.benchmark.flops), show_count(result.benchmark.nbytes)]
     share = None
     if "lazygrad" in result.seconds and result.peak is not None:
         share = result.peak.share(result.benchmark.flops, result.benchmark.nbytes,
@@ -49,6 +51,18 @@ def show_seconds(seconds: float) -> str:
     value = seconds * scale
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:.{digits}f} {unit}"
+
+
+def show_count(count: float) -> str:
+    """Three digits that count, in thousands, millions and so on; "–" for none."""
+    if not count:
+        return "–"
+    for unit in ("", " k", " M", " G"):
+        if count < 999.5 or unit == " G":
+            break
+        count /= 1000
+    digits = 0 if count >= 99.95 or not unit else 1 if count >= 9.995 else 2
+    return f"{count:.{digits}f}{unit}"
 
 
 def show_bytes(count: float) -> str:
@@ -84,7 +98,9 @@ EXPLANATION = """\
 Times are medians over rounds in which the contestants take turns (imports and first steps: the
 best of some processes); "~" marks those whose quartiles lie more than 30 % apart. `× peer`: the
 peer's time over lazygrad's, so above 1 lazygrad is faster. Where a row's name has `replay` in it,
-lazygrad runs through `lg.compile`; else it records each call anew. "of peak": the time that the
+lazygrad runs through `lg.compile`; else it records each call anew. "flops", "bytes": floating-point
+operations, and bytes that must be read or written at least, of one call; "–" where they are not
+counted, for what is bound by the other, or by neither. "of peak": the time that the
 row's arithmetic, or the bytes that it must move at least, would take at the peak, over lazygrad's
 time; the peak is a contestant of its own, measured in each round for as long as the others. Data
 that stays in a cache can exceed the memory peak. All values were compared between the contestants

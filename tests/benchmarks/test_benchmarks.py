@@ -25,18 +25,19 @@ def test_two_rows_make_a_table():
     results = [harness.run_benchmark(row, ["lazygrad"], TINY, Limits()) for row in rows]
     assert not any(result.notes for result in results)
     head = table.header(["lazygrad"])
-    assert head == ["benchmark", "lazygrad", "of peak"]
+    assert head == ["benchmark", "lazygrad", "flops", "bytes", "of peak"]
     assert results[0].peak is None and results[1].peak is not None
     cells = [table.cells(result, ["lazygrad"]) for result in results]
     for row, line in zip(rows, cells, strict=True):
         assert line[0] == row.name
         assert TIME.fullmatch(line[1])
-    assert cells[0][2] == "–"
-    assert re.fullmatch(r"\d+% FMA", cells[1][2])
+    assert cells[0][2:] == ["–", "–", "–"]
+    assert cells[1][2:4] == ["1.05 M", "–"]
+    assert re.fullmatch(r"\d+% FMA", cells[1][4])
     lines = table.render([head, *cells]).splitlines()
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1
     page = table.document(results, ["lazygrad"], "a machine", "a command")
-    assert [line.count("|") for line in page.splitlines() if line.startswith("|")] == [4] * 4
+    assert [line.count("|") for line in page.splitlines() if line.startswith("|")] == [6] * 4
     assert "a machine" in page and "a command" in page
 
 
@@ -47,7 +48,14 @@ def test_shares_and_ratios():
     row = Benchmark(name="row", about="", make=lambda contestant: lambda: None)
     result = harness.Result(row, {"lazygrad": 2e-3, "torch": 5e-3})
     assert table.cells(result, ["lazygrad", "torch", "jax"]) == [
-        "row", "2.00 ms", "5.00 ms", "–", "2.50", "–", "–"]
+        "row", "2.00 ms", "5.00 ms", "–", "2.50", "–", "–", "–", "–"]
+
+
+def test_counts_are_short():
+    counts = {0: "–", 7: "7", 999: "999", 1000: "1.00 k", 9_996: "10.0 k", 99_960: "100 k",
+              999_600: "1.00 M", 48 * 48 * 96: "221 k", 2 * 2048**3: "17.2 G",
+              9_999_000_000_000: "9999 G"}
+    assert {count: table.show_count(count) for count in counts} == counts
 
 
 def test_peaks_of_a_run():
@@ -119,7 +127,7 @@ def test_a_contestant_that_fails_does_not_end_the_table():
 
     row = Benchmark(name="broken", about="", make=make)
     result = harness.run_benchmark(row, ["lazygrad"], TINY)
-    assert table.cells(result, ["lazygrad"]) == ["broken", "failed", "–"]
+    assert table.cells(result, ["lazygrad"]) == ["broken", "failed", "–", "–", "–"]
     assert table.notes([result]) == ["broken, lazygrad: NotImplementedError: not yet"]
 
 
