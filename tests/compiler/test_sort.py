@@ -185,7 +185,8 @@ def top_k(random: numpy.random.Generator, dtype: str, shape: tuple[int, ...], k:
 @pytest.mark.parametrize("dtype", ORDERED)
 def test_top_k_of_rows(dtype: str) -> None:
     random = numpy.random.default_rng(7)
-    for length, k in ((1, 1), (17, 17), (160, 3), (400, 5), (300, 40), (300, 299), (900, 200)):
+    for length, k in ((1, 1), (17, 17), (160, 3), (400, 5), (300, 40), (300, 299), (900, 200),
+                      (700, 9), (2111, 50)):
         top_k(random, dtype, (2, length), k)
 
 
@@ -198,9 +199,12 @@ def test_top_k_of_chunks(dtype: str, small_chunks: None) -> None:
 
 
 def test_top_k_in_the_worst_order() -> None:
-    """Each element is better than all before: the scan's buffer is cleared again and again."""
+    """Each element is better than all before; and the best all in one group of those that are
+    compared first, so that many pass and the scan's buffer is cleared again and again.
+    """
     up = numpy.arange(5000, dtype=numpy.float32)
-    rows = numpy.stack([up, up[::-1], up * 0, up // 100])
+    group = numpy.where(numpy.arange(5000) % 1024 < 16, up, 0)
+    rows = numpy.stack([up, up[::-1], up * 0, up // 100, group, -group])
     x = leaf(0, "float32", rows.shape)
     for k in (1, 50, plan.FEW, plan.FEW + 1):
         both = tuple(node("top_k", x, k=k, largest=largest) for largest in (False, True))

@@ -5,6 +5,15 @@ before the worst of the best so far.  They are put into a buffer; when it is ful
 kept, by rank.  Each clearing makes room for half of the buffer at least, so that even a row in
 the worst order takes time linear in its length.  The best of the chunks are sorted in the end.
 
+A long span is gone through for limits first: its elements are dealt out to groups, and the best of
+each are compared.  If n are wanted, n groups have an element no worse than the n-th best of those,
+so nothing behind that is looked at; of 32,000 random elements some 60 are left where 50 are
+wanted and there are 128 groups, where the scan alone took 600, each a branch foretold wrongly, and
+cleared the buffer six times.  The best of each block of vectors are kept, too, so that the scan
+looks at those only and at the blocks that pass.  50 of 256 rows of 32,000: 0.88 ms
+instead of 1.86 on two cores of Zen 5, of rows in ascending order 0.76 instead of 34, of equal
+elements 0.71 instead of 0.63; 10 of 4096 rows of 1000: 0.96 instead of 3.9.
+
 More: the key of the last element wanted is found digit by digit, what comes before it is
 collected, and only that is sorted.
 """
@@ -37,6 +46,10 @@ from lazygrad_compiler.loops.sort import buffered, chunks_of, is_few
 
 BLOCK = 4
 """Vectors that are looked at in one go."""
+LIMITED, LEAST_GROUPS = 16, 32
+"""Elements for each group from which on a span is gone through for limits first; and the fewest
+groups.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +74,62 @@ class Flat:
         f.store(index, f.offset(self.positions, place, "i64"), 8)
 
 
-def top_of_span(step: Step, source: Value, first: Value, last: Value, wanted: int) -> Flat:
-    """The best `wanted` of the elements first..last-1, in order; there have to be as many."""
+def is_limited(wanted: int, span: int) -> bool:
+    """Whether a span of so many elements is gone through for limits first."""
+    return span >= LIMITED * grouped(wanted)
+
+
+def grouped(wanted: int) -> int:
+    """Groups whose best are compared.  For n wanted of 2 n groups some 1.4 n elements pass."""
+    return max(LEAST_GROUPS, 2 << (wanted - 1).bit_length())
+
+
+def limits_scratch(step: Step, wanted: int, span: int) -> int:
+    """Bytes of scratch memory that `top_of_span` needs."""
+    return span // BLOCK * step.keys.held_bytes if is_limited(wanted, span) else 0
+
+
+def limit_of_span(
+    step: Step, source: Value, first: Value, whole: Value, wanted: int, limits: Value
+) -> Value:
+    """A key that as many elements as are wanted do not come behind.  limits: where the best of each
+    block's lanes go; first..whole-1: whole blocks.
+    """
+    f, keys = step.f, step.keys
+    held, nbytes = keys.held, keys.held_bytes
+    lanes, groups = step.target.lanes(8 * nbytes), grouped(wanted)
+    type_ = vector_of(held, lanes)
+    best, found = f.alloca(held, groups), f.alloca(held, 1)
+    with f.loop(0, groups, lanes, hint="start") as loop:
+        f.store(const(type_, -1), f.offset(best, loop.index, held), nbytes)
+    key_lanes = key_lanes_of(step, source)
+    with f.loop(first, whole, BLOCK * lanes, hint="limits") as loop:
+        vectors = [key_lanes(f.add(loop.index, n * lanes), lanes, None) for n in range(BLOCK)]
+        while len(vectors) > 1:
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [f.overloaded("llvm.umin", a, b) for a, b in pairs]
+        place = f.udiv(f.sub(loop.index, first), BLOCK)
+        f.store(vectors[0], f.offset(limits, place, held), nbytes)
+        group = f.offset(best, f.urem(place, groups), held)
+        f.store(f.overloaded("llvm.umin", vectors[0], f.load(type_, group, nbytes)), group, nbytes)
+
+    def read(place: Value, lanes: int, mask: Value | None) -> Value:
+        return f.load(vector_of(held, lanes), f.offset(best, place, held), nbytes)
+
+    def keep(place: Value, rank: Value) -> None:
+        with f.when(f.icmp("eq", rank, wanted - 1), "limit"):
+            f.store(f.load(held, f.offset(best, place, held), nbytes), found, nbytes)
+
+    sort_by_rank(f, keys, step.target, groups, read, keep)
+    return f.load(held, found, nbytes)
+
+
+def top_of_span(
+    step: Step, source: Value, first: Value, last: Value, wanted: int, span: int
+) -> Flat:
+    """The best `wanted` of the elements first..last-1, in order; there have to be as many.  span:
+    the most that there can be.
+    """
     f, keys = step.f, step.keys
     lanes = step.target.lanes(8 * keys.held_bytes)
     held, zero, one = keys.held, const("i64", 0), const("i64", 1)
@@ -74,8 +141,10 @@ def top_of_span(step: Step, source: Value, first: Value, last: Value, wanted: in
     f.store(one, open_slot, 8)  # until the buffer was full once everything is taken
     f.store(const(held, 0), limit_slot, keys.held_bytes)
 
-    def clear_buffer() -> None:
-        """Keeps the best; a later element that equals the worst of them cannot get in."""
+    def clear_buffer(room: int = room) -> None:
+        """Keeps the best of so many at most; a later element that equals the worst of them cannot
+        get in.
+        """
         count = f.load("i64", count_slot, 8)
 
         def waiting_keys(place: Value, lanes: int, mask: Value | None) -> Value:
@@ -123,26 +192,53 @@ def top_of_span(step: Step, source: Value, first: Value, last: Value, wanted: in
             consider(f.add(place, lane))
             bit.next = [f.and_(left, f.sub(left, 1))]
 
-    size = BLOCK * lanes
-    whole = f.add(first, f.mul(f.udiv(f.sub(last, first), size), size))
-    with f.loop(first, whole, size, hint="scan") as block:
+    def before_limit(key: Value) -> Value:
         limit = f.splat(f.load(held, limit_slot, keys.held_bytes), lanes)
         open_ = f.splat(f.icmp("ne", f.load("i64", open_slot, 8), 0), lanes)
+        return f.or_(f.icmp("ult", key, limit), open_)
+
+    def any_of(mask: Value) -> Value:
+        return f.icmp("ne", f.bitcast(mask, f"i{lanes}"), 0) if lanes > 1 else mask
+
+    def scan(begin: Value) -> None:
+        """One block."""
         hits = []
         for part in range(BLOCK):
-            place = f.add(block.index, part * lanes)
-            better = f.icmp("ult", key_lanes_of(step, source)(place, lanes, None), limit)
-            hits.append((place, f.or_(better, open_)))
+            place = f.add(begin, part * lanes)
+            hits.append((place, before_limit(key_lanes_of(step, source)(place, lanes, None))))
         some = hits[0][1]
         for _, better in hits[1:]:
             some = f.or_(some, better)
-        found = f.icmp("ne", f.bitcast(some, f"i{lanes}"), 0) if lanes > 1 else some
-        with f.when(found, "hit"):
+        with f.when(any_of(some), "hit"):
             for place, better in hits:
                 consider_lanes(place, better)
+
+    size = BLOCK * lanes
+    whole = f.add(first, f.mul(f.udiv(f.sub(last, first), size), size))
+    if is_limited(wanted, span):
+        limits = step.scratch
+        worst = limit_of_span(step, source, first, whole, wanted, limits)
+        f.store(f.add(worst, 1), limit_slot, keys.held_bytes)  # what equals it is taken
+        f.store(f.convert("zext", f.icmp("eq", worst, -1), "i64"), open_slot, 8)
+        type_ = vector_of(held, lanes)
+        with f.loop(first, whole, size, hint="blocks") as block:
+            place = f.offset(limits, f.udiv(f.sub(block.index, first), BLOCK), held)
+            with f.when(any_of(before_limit(f.load(type_, place, keys.held_bytes))), "block"):
+                scan(block.index)
+    else:
+        with f.loop(first, whole, size, hint="scan") as block:
+            scan(block.index)
     with f.loop(whole, last, 1, hint="rest") as loop:
         consider(loop.index)
-    clear_buffer()
+    likely = max(-(-3 * wanted // (2 * lanes)) * lanes, 2 * lanes)
+    if 4 * likely <= 3 * room:  # mostly no more have passed, and ranks are quadratic
+        fits = f.icmp("sle", f.load("i64", count_slot, 8), likely)
+        with f.when(fits, "fits"):
+            clear_buffer(likely)
+        with f.when(f.not_(fits), "more"):
+            clear_buffer()
+    else:
+        clear_buffer()
     return best
 
 
@@ -152,14 +248,15 @@ def emit_top_chunks(step: Step) -> Work:
     shape = step.kernel.shapes[0]
     rows, length, wanted = math.prod(shape[:-1]), shape[-1], step.kernel.attrs[0]
     items = Items(keys, True)
+    span = -(-length // chunks_of(length))
     _, begin, end, _ = f.parameters
     with f.loop(begin, end, 1, hint="chunk") as task:
         row, first, last = chunk_span(step, task.index, length)
-        best = top_of_span(step, step.row(0, row, length), first, last, wanted)
+        best = top_of_span(step, step.row(0, row, length), first, last, wanted, span)
         listed = [step.row(1 + n, task.index, wanted) for n in range(len(items.sizes()))]
         with f.loop(0, wanted, 1, hint="best") as loop:
             items.store(f, listed, loop.index, best.carried(loop.index), best.index(loop.index))
-    return Work(rows * chunks_of(length))
+    return Work(rows * chunks_of(length), 1, limits_scratch(step, wanted, span))
 
 
 def emit_top_merge(step: Step) -> Work:
@@ -205,10 +302,10 @@ def top_row(step: Step, row: Value, length: int, wanted: int) -> int:
                        lambda position, carried, index: inside(position, index))
         return digits_scratch(items, length)
     if is_few(wanted, length):
-        flat = top_of_span(step, source, const("i64", 0), const("i64", length), wanted)
+        flat = top_of_span(step, source, const("i64", 0), const("i64", length), wanted, length)
         with f.loop(0, wanted, 1, hint="best") as loop:
             writer.write(loop.index, None, flat.index(loop.index))
-        return 0
+        return limits_scratch(step, wanted, length)
     threshold, ties = key_of_rank(step, source, length, const("i64", wanted - 1))
     below = f.sub(wanted - 1, ties)
     listed = items.arrays(f, step.scratch, wanted)
