@@ -5,6 +5,7 @@ a compile of those fields gave (object code, IR texts) and notes about them (`me
 
     <folder>/entries/<key>.json     check sum line, then the manifest: fields, meta, blobs
     <folder>/blobs/<sha256>         contents, shared by all entries that have them
+    <folder>/notes/<sha256>         the key of the entry that a recording leads to
     <folder>/quarantine/            damaged files, for looking at
 
 The key is the SHA-256 of the fields, and all fields are in the manifest, so a miss can be explained
@@ -25,7 +26,7 @@ import os
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,6 +58,7 @@ from lazygrad_runtime.cache_limits import (
     write_usage,
 )
 from lazygrad_runtime.cache_locks import alone, collect_temporaries, writing
+from lazygrad_runtime.cache_notes import NOTES, read_note, write_note
 
 KEPT_IN_QUARANTINE = 64
 WRITERS_AT_ONCE = 4
@@ -178,6 +180,31 @@ class CompileCache:
         """
         key = key_of(fields)
         return self._guarded(lambda folder: self._lookup(folder, key, fit, counted), None)
+
+    def follow(
+        self, fields: Mapping[str, FieldValue], fit: Callable[[CacheEntry], bool] | None = None
+    ) -> tuple[CacheEntry, list[int]] | None:
+        """The entry that a note of these fields names, read and checked, and the note's numbers; a
+        hit counts, and what is not there does not.
+        """
+        name = key_of(fields)
+
+        def act(folder: TrustedFolder) -> tuple[CacheEntry, list[int]] | None:
+            found = read_note(folder, name)
+            if found is None:
+                return None
+            entry = self._lookup(folder, found[0], fit, counted=False)
+            if entry is None:
+                return None
+            self._count(folder, "hits", key=entry.key, seconds=entry.seconds)
+            return entry, found[1]
+
+        return self._guarded(act, None)
+
+    def note(self, fields: Mapping[str, FieldValue], key: str, numbers: Sequence[int]) -> None:
+        """Leaves a note for `follow`: of an entry's key, and of some numbers."""
+        name = key_of(fields)
+        self._guarded(lambda folder: write_note(folder, name, key, numbers), None)
 
     def _lookup(
         self,
@@ -376,7 +403,7 @@ class CompileCache:
                 if not undisturbed:
                     return 0
                 count = sum(folder.remove("entries", name) for name in folder.names("entries"))
-                for subfolder in ("blobs", "quarantine"):
+                for subfolder in ("blobs", "quarantine", NOTES):
                     for name in folder.names(subfolder):
                         folder.remove(subfolder, name)
                 collect_temporaries(folder)

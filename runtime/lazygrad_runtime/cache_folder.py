@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-SUBFOLDERS = ("entries", "blobs", "quarantine", "temporary", "counters")
+SUBFOLDERS = ("entries", "blobs", "notes", "quarantine", "temporary", "counters")
 TEMPORARY = "temporary"
 LOCKS = "counters"  # where lock files lie
 _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)

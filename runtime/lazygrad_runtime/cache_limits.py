@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from lazygrad_runtime.cache_entry import SUFFIX, CacheDamage, CacheEntry
 from lazygrad_runtime.cache_folder import TrustedFolder
 from lazygrad_runtime.cache_locks import alone, collect_temporaries
+from lazygrad_runtime.cache_notes import drop_notes
 
 MAX_BYTES, MAX_ENTRIES = 2 << 30, 50_000
 LOW_WATER = 0.8
@@ -203,6 +204,7 @@ def prune(
                 if found is not None:
                     seen[name] = found
         pruned = _prune_seen(folder, seen, limits, unwanted, delete=True)
+        drop_notes(folder)
         pruned.temporaries = collect_temporaries(folder)
         with folder.lock(_USAGE_LOCK, exclusive=True, seconds=1.0):
             write_usage(folder, pruned.bytes_left, pruned.entries_left)

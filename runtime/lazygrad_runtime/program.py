@@ -28,7 +28,7 @@ from lazygrad_compiler.ir.loop import Loop, siblings
 from lazygrad_compiler.ir.node import Graph, Location, Named, Node, device_of
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_compiler.ir.requirements import broken_by
-from lazygrad_runtime import library_calls, store
+from lazygrad_runtime import library_calls, recordings, store
 from lazygrad_runtime.library_calls import LibraryCaller, LibraryError, LinAlgError
 from lazygrad_runtime.loader import load_object
 from lazygrad_runtime.memory import Buffer, allocate, list_for
@@ -322,11 +322,29 @@ def program_for(outputs: Sequence[Node]) -> tuple[Any, list[Node]]:
         return _with_read(found, leaves)
     prepare()
     with no_collections():
-        graph, used = pruned(canonical_graph(outputs, leaves), leaves)
-        place = {leaf: number for number, leaf in enumerate(leaves)}
-        program = _placed(graph, used) if nodes.placing else Program(store.artifact_for(graph))
-    _keep(key, _Kept(program, tuple([place[leaf] for leaf in used]), next(_stamps)))
-    return program, used
+        program, read = _program_of(key, outputs, leaves)
+    kept = _Kept(program, tuple(read), next(_stamps))
+    _keep(key, kept)
+    return _with_read(kept, leaves)
+
+
+def _program_of(
+    key: tuple, outputs: Sequence[Node], leaves: list[Node]
+) -> tuple[Any, Sequence[int]]:
+    """A program that is new to this process, and the places of the leaves that it reads."""
+    recording = None if nodes.placing else recordings.written(key)
+    found = None if recording is None else recordings.find(recording)
+    if found is not None:
+        return Program(found[0]), found[1]
+    graph, used = pruned(canonical_graph(outputs, leaves), leaves)
+    place = {leaf: number for number, leaf in enumerate(leaves)}
+    read = [place[leaf] for leaf in used]
+    if nodes.placing:
+        return _placed(graph, used), read
+    artifact = store.artifact_for(graph)
+    if recording is not None:
+        recordings.note(recording, graph, read)
+    return Program(artifact), read
 
 
 def _keep(key: tuple, kept: _Kept) -> None:

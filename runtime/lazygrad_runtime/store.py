@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from lazygrad_compiler.ir.text import print_graph
 from lazygrad_compiler.target import Target, host
 from lazygrad_runtime import tuned_schedules
 from lazygrad_runtime.cache import CompileCache
+from lazygrad_runtime.cache_entry import CacheEntry, key_of
 from lazygrad_runtime.cache_target import fits, machine_features
 from lazygrad_runtime.loader import LoadedCode, load_object
 from lazygrad_runtime.pool import get_num_threads
@@ -164,7 +165,7 @@ def find(graph: Graph, target: AnyTarget | None = None) -> tuple[Artifact, Stage
     """
     with _lock:
         target = target or host()
-        fields = key_fields(print_graph(graph, locations=False), target)
+        fields = key_fields(_text(graph), target)
         artifact, stages = _found(fields, graph, target)
         tuning = winners(artifact, target)
         if tuning:
@@ -174,16 +175,53 @@ def find(graph: Graph, target: AnyTarget | None = None) -> tuple[Artifact, Stage
         return artifact, stages
 
 
+def find_noted(fields: dict[str, Any]) -> tuple[Artifact, list[int]] | None:
+    """What a note of these fields leads to: the artifact and the places of the leaves that it
+    reads.  None where there is none, and while somebody wants to see the graph.
+    """
+    with _lock:
+        if compile_callbacks:
+            return None
+        found = disk().follow(fields, fits)
+        if found is None:
+            return None
+        entry, read = found
+        artifact = _artifact_of(entry)
+        tuning = winners(artifact, host())
+        if tuning:
+            tuned = disk().lookup(with_tuning(entry.fields, tuning), fits)
+            if tuned is None:
+                return None
+            artifact = _artifact_of(tuned)
+        counters.disk_hits += 1
+        return artifact, read
+
+
+def note(fields: dict[str, Any], graph: Graph, read: Sequence[int]) -> None:
+    """Notes where the program of a canonical graph is: with the default schedules."""
+    disk().note(fields, key_of(key_fields(_text(graph), host())), read)
+    _text.cache_clear()
+
+
+@functools.lru_cache(maxsize=1)
+def _text(graph: Graph) -> str:
+    return print_graph(graph, locations=False)
+
+
+def _artifact_of(entry: CacheEntry) -> Artifact:
+    described = entry.manifest["meta"]
+    return Artifact.from_description(
+        described, {name: entry.read(name) for name in described["objects"]}
+    )
+
+
 def _found(
     fields: dict[str, Any], graph: Graph, target: AnyTarget, tuning: Tuning | None = None
 ) -> tuple[Artifact, Stages | None]:
     """The artifact of those fields; its stages where it had to be compiled."""
     entry = disk().lookup(fields, fits)
     if entry is not None:
-        described = entry.manifest["meta"]
-        return Artifact.from_description(
-            described, {name: entry.read(name) for name in described["objects"]}
-        ), None
+        return _artifact_of(entry), None
     native = isinstance(target, Target)
     artifact, stages = compile_for(graph, target, kernel_object if native else None, tuning)
     counters.compiles += 1
