@@ -315,6 +315,12 @@ class Function:
     def store(self, value: Value, pointer: Value, align: int) -> None:
         self.emit_void(f"store {value}, {pointer}, align {align}")
 
+    def hidden(self, value: Value) -> Value:
+        """The value, by way of memory, so that LLVM does not know it."""
+        place = self.alloca(value.type, 1)
+        self.emit_void(f"store {value}, {place}")
+        return self.emit(value.type, f"load volatile {value.type}, {place}")
+
     def compare_and_swap(self, pointer: Value, expected: Value, wanted: Value) -> Value:
         """Puts `wanted` there if it holds `expected`; gives what it held."""
         pair = f"{{ {expected.type}, i1 }}"

@@ -77,6 +77,11 @@ class _Scan:
     wide: DType
     lanes: int
     lines: Lines
+    nothing: Value | None = None
+    """A vector of the neutral element, if vectors are scanned, which LLVM must not know: it shifts
+    zeros in by `vexpandps`, which is slow on Zen 5.  512 x 8191 float32 in the caches: 0.28 ms on
+    two cores instead of 0.98, 31 cycles a vector; 2048 x 8191 2.9 instead of 4.1.
+    """
 
     def merge(self, earlier: Value, later: Value) -> Value:
         if self.combine == "logaddexp":
@@ -128,10 +133,10 @@ class _Scan:
         f, lanes, step = self.f, self.lanes, self.lines.inner
         while step < lanes:
             if self.reverse:
-                order = [lane + step if lane + step < lanes else lanes for lane in range(lanes)]
+                order = [lane + step for lane in range(lanes)]
             else:
-                order = [lane - step if lane >= step else lanes for lane in range(lanes)]
-            value = self.merge(f.shuffle(value, self.neutral(lanes), order), value)
+                order = [(lane - step) % (2 * lanes) for lane in range(lanes)]
+            value = self.merge(f.shuffle(value, self.nothing, order), value)
             step *= 2
         return value
 
@@ -149,6 +154,8 @@ class _Scan:
         """Scans a chunk into the result, or only totals it (without one); gives the carry."""
         f, lines, lanes = self.f, self.lines, self.lanes
         first, past = self.limits(chunk)
+        if result is not None:
+            self.nothing = f.hidden(self.neutral(lanes))
         begin = f.mul(f.add(f.mul(row, lines.length), first), lines.inner)
         count = f.mul(f.sub(past, first), lines.inner)
         end = f.add(begin, count)
