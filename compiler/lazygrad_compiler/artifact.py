@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
+from lazygrad_compiler.ir.loop import Body, body_of, placeholders
 from lazygrad_compiler.ir.node import (
     Graph,
     Location,
@@ -238,24 +239,48 @@ def tuning_of(described: list[list[Any]]) -> Tuning:
 
 def canonical_graph(outputs: Sequence[Node], leaves: Sequence[Node]) -> Graph:
     """Recorded nodes as a graph of their own, with lines of its own: the leaves become inputs 0,
-    1, …, autograd markers are gone.  Equal constants are one, and equal to those that passes make;
-    one that is a result keeps its line.
+    1, …, autograd markers are gone.  Equal constants are one, in bodies of loops, too, and equal to
+    those that passes make; one that is a result keeps its line.
     """
     result: dict[Node, Node] = {
         leaf: separate_input(number, leaf.dtype, leaf.shape, leaf.location)
         for number, leaf in enumerate(leaves)
     }
+    constants: dict[tuple, Node] = {}
+    for output in outputs:
+        if output not in result and not output.inputs:
+            constants.setdefault((output.op, output.identity), output)
+    _unite(outputs, result, constants, {})
+    return Graph(tuple(result[output] for output in outputs))
+
+
+def _unite(outputs: Sequence[Node], result: dict[Node, Node], constants: dict[tuple, Node],
+           bodies: dict[Body, Body]) -> None:
+    """Adds to `result` what each node below the outputs becomes; what is in it already stays."""
     for current in topological(outputs, stop=lambda n: n in result):
         if current in result:
             continue
         inputs = [result[value] for value in current.inputs]
         if current.op in ("variable", "stop_gradient"):
             result[current] = inputs[0]
-        elif not inputs and current not in outputs:
-            result[current] = build(OPS[current.op], (), current.attrs, current.location)
+        elif not inputs:
+            known = constants.get((current.op, current.identity))
+            result[current] = known or build(OPS[current.op], (), current.attrs, current.location)
+        elif current.op == "loop":
+            body, *rest = current.attrs
+            if body not in bodies:
+                bodies[body] = _united(body, bodies)
+            result[current] = build(OPS["loop"], tuple(inputs), (bodies[body], *rest),
+                                    current.location)
         else:
             result[current] = rebuild(current, inputs)
-    return Graph(tuple(result[output] for output in outputs))
+
+
+def _united(body: Body, bodies: dict[Body, Body]) -> Body:
+    """A loop's body in which equal constants are one: bodies that differ in their lines are one."""
+    result = {each: each for each in placeholders(body)}
+    _unite(body.outputs, result, {}, bodies)
+    return body_of(body.name, [result[each] for each in body.outputs], body.inputs, body)
 
 
 def pruned(graph: Graph, leaves: Sequence[Node]) -> tuple[Graph, list[Node]]:

@@ -50,6 +50,34 @@ def on_interned_inputs(graph: Graph) -> Graph:
     return Graph(substitute(graph.outputs, leaves))
 
 
+def test_equal_constants_of_several_lines_are_one_in_a_program() -> None:
+    """Results among them, and those in bodies of loops: else `cache verify` calls a program damaged
+    whose text comes back with fewer nodes.
+    """
+    def decayed(total: lg.Tensor, x: lg.Tensor) -> tuple[lg.Tensor, lg.Tensor]:
+        total = total * lg.full((), 0.5) + x
+        return total, total
+
+    def decayed_elsewhere(total: lg.Tensor, x: lg.Tensor) -> tuple[lg.Tensor, lg.Tensor]:
+        total = total * lg.full((), 0.5) + x
+        return total, total
+
+    x = lg.tensor([1.0, 2.0, 3.0])
+    first, last = lg.arange(3), lg.arange(3)
+    results = [first, x * lg.arange(3), last]
+    for function in (decayed, decayed_elsewhere):
+        results.append(lg.scan(function, lg.tensor(0.0), x * len(results))[1])
+    graph = debug.recorded_graph(results)[0]
+    text = print_graph(graph, locations=False)
+    assert print_graph(parse_graph(text), locations=False) == text
+    assert text.count("iota(") == 1 and text.count("body @") == 1
+    assert len(graph.outputs) == 5
+    assert [value.tolist() for value in results] == [
+        [0, 1, 2], [0.0, 2.0, 6.0], [0, 1, 2], [3.0, 7.5, 12.75], [4.0, 10.0, 17.0]]
+    first.add_(1)
+    assert last.tolist() == [0, 1, 2], "equal results are two tensors all the same"
+
+
 @pytest.mark.usefixtures("own_nodes")
 def test_the_graphs_of_a_dump_come_back_from_their_text() -> None:
     for stages in programs():
