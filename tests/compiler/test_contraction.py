@@ -23,7 +23,13 @@ from lazygrad_compiler.llvm.builder import Module, Value
 from lazygrad_compiler.llvm.compile import assembly, optimize_text
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.kernel import ContractionKernel, Kernel
-from lazygrad_compiler.loops.operands import accumulator_dtype, direct, is_plain, operands
+from lazygrad_compiler.loops.operands import (
+    accumulator_dtype,
+    direct,
+    in_rows,
+    is_plain,
+    operands,
+)
 from lazygrad_compiler.loops.products import packed_operands, plain, words_of
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
@@ -189,7 +195,7 @@ def spills(kernel: ContractionKernel, schedule: ContractionSchedule, target: Tar
     loops = [
         block
         for block in re.split(r"^[.\w]*BB\w*:|^[\w.\"]+:", code, flags=re.M)
-        if len(re.findall(r"\b(?:vfmadd|fmla)", block)) >= 24
+        if len(re.findall(r"\b(?:vfmadd|fmla|vdpbf16ps|vpdpbusd)", block)) >= 24
     ]
     assert loops
     return sum(len(re.findall(r"\(%rsp|\[sp\b|\[x29\b|\(%rbp", loop)) for loop in loops)
@@ -230,6 +236,8 @@ def random_schedule(kernel: Kernel, generator: random.Random) -> Any:
     place = direct(kernel, right, form.right, form.group)
     if place is not None and form.group == place.free_step == 1:
         rights.append("direct")
+    if in_rows(kernel, right) and kernel.k.extent % form.group == 0:
+        rights.append("passing")
     if is_plain(kernel, right):
         rights.append("transposed")
     return ContractionSchedule(

@@ -16,6 +16,7 @@ from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.loops.operands import operands
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
+    Strips,
     ceil_div,
     round_up,
     scratch_parts,
@@ -31,6 +32,14 @@ def task_count(kernel: ContractionKernel, schedule: ContractionSchedule) -> int:
 def _strip_tasks(schedule: ContractionSchedule) -> int:
     s = schedule
     return s.blocks + ceil_div(max(s.strips - s.blocks * s.block, 0), s.tail)
+
+
+def _first_rows(strips: Strips, schedule: ContractionSchedule) -> list[int]:
+    """How many rows the first strip of a task has: what occurs, the more first."""
+    s = schedule
+    firsts = [number * s.block for number in range(s.blocks)]
+    firsts += range(s.blocks * s.block, s.strips, s.tail)
+    return sorted({strips.rows - (first >= strips.large) for first in firsts}, reverse=True)
 
 
 def emit_contraction(
@@ -140,25 +149,36 @@ class _Blocks:
                 self._panel(const(I64, whole), vectors, n - whole - (vectors - 1) * s.lanes)
 
     def _panel(self, n: Value, vectors: int, last: int) -> None:
-        f, parts, strips = self.f, self.parts, self.parts.strips
-        right = self._right(n)
-        count = parts.words(f, f.sub(self.k_end, self.k0))
+        f, strips = self.f, self.parts.strips
+        right, first = self._right(n), self.s0
+        if self.s.right == "passing":
+            for rows in _first_rows(strips, self.s):
+                wanted = f.icmp("slt" if rows == strips.rows else "sge", first, strips.large)
+                with f.when(wanted, "first"):
+                    self._tile_of(first, n, right, Shape(rows, vectors, last, packs=True))
+            if not self.s.keeps_panels:
+                return
+            first = f.add(first, 1)
         for begin, end, rows in (
-            (self.s0, least(f, self.s1, strips.large), strips.rows),
-            (most(f, self.s0, strips.large), self.s1, strips.rows - 1),
+            (first, least(f, self.s1, strips.large), strips.rows),
+            (most(f, first, strips.large), self.s1, strips.rows - 1),
         ):
             if rows < strips.rows and strips.large == strips.count:
                 continue
-            function = self._tile_function(Shape(rows, vectors, last))
             with f.loop(begin, end, 1, hint="strip") as loop:
-                m = parts.row_of(f, loop.index)
-                ahead: tuple[Value, ...] = ()
-                if self.ahead is not None:
-                    ahead = self.ahead.of_tile(f, loop.index, n, self.k0, right)
-                f.call(
-                    function, "void", self.args, self._left(loop.index, m), right,
-                    self._tile(loop.index, n), count, self.batch, m, n, self.k0, *ahead,
-                )
+                self._tile_of(loop.index, n, right, Shape(rows, vectors, last))
+
+    def _tile_of(self, strip: Value, n: Value, right: Value, shape: Shape) -> None:
+        f, parts = self.f, self.parts
+        count = parts.words(f, f.sub(self.k_end, self.k0))
+        m = parts.row_of(f, strip)
+        ahead: tuple[Value, ...] = ()
+        if self.ahead is not None:
+            ahead = self.ahead.of_tile(f, strip, n, self.k0, right)
+        f.call(
+            self._tile_function(shape), "void", self.args, self._left(strip, m), right,
+            self._tile(strip, n), count, self.batch, m, n, self.k0, *ahead,
+        )
 
     def _tile_function(self, shape: Shape) -> str:
         if shape not in self.tile_functions:
@@ -166,7 +186,9 @@ class _Blocks:
         return self.tile_functions[shape]
 
     def _right(self, n: Value) -> Value:
-        """The panel's first element in this part of k; packed first where it has to be."""
+        """The panel's first element in this part of k; packed first where it has to be, unless
+        its first tile does that.
+        """
         f, parts = self.f, self.parts
         place = parts.right_place
         if place is not None:
@@ -175,9 +197,10 @@ class _Blocks:
                 # n is the first column of a tile, and tiles do not reach over the end of a panel
                 index = f.add(index, f.mul(f.udiv(n, place.width), place.panel_step - place.width))
             return f.offset(self.right_base, index, parts.element)
-        f.call(
-            self.pack_right, "void", self.args, self.batch, n, self.k0, self.k_end, self.panel
-        )
+        if self.s.right != "passing":
+            f.call(
+                self.pack_right, "void", self.args, self.batch, n, self.k0, self.k_end, self.panel
+            )
         return self.panel
 
     def _left(self, strip: Value, m: Value) -> Value:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lazygrad_compiler.llvm.builder import Function, Value, const, vector_of
+from lazygrad_compiler.llvm.builder import Function, Value, const
 from lazygrad_compiler.llvm.contraction_parts import I64, Parts, least, most
 from lazygrad_compiler.llvm.contraction_runs import Runs, pack_columns, pack_row
-from lazygrad_compiler.llvm.contraction_words import add_products
 from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.index import Affine
@@ -41,7 +40,8 @@ class _RightPacker:
         else:
             self._vectors()
         if parts.form.flipped:
-            self._first_sums()
+            count = parts.words(f, f.sub(self.k_end, self.k0))
+            parts.sum_columns(f, self.panel, count)
         f.ret()
 
     def _vectors(self) -> None:
@@ -61,25 +61,6 @@ class _RightPacker:
                 self._phases(n, column)
             else:
                 self._columns([n], [column], True)
-
-    def _first_sums(self) -> None:
-        """What the sums of each column start from, behind the panel's words: -128 times all of the
-        column's bytes here, since the left operand's are taken for 128 more than they are.
-        """
-        f, s, parts = self.f, self.s, self.parts
-        type_ = vector_of(parts.element, s.lanes)
-        count = parts.words(f, f.sub(self.k_end, self.k0))
-        ones, offsets = const(type_, 0x01010101), range(0, s.nr, s.lanes)
-        with f.loop(0, count, 1, [const(type_, 0) for _ in offsets], "k") as loop:
-            row = f.offset(self.panel, f.mul(loop.index, s.nr), parts.word)
-            words = [f.load(type_, f.offset(row, o, parts.word), parts.itemsize) for o in offsets]
-            loop.next = [
-                add_products(f, parts.form.instruction, total, ones, word)
-                for total, word in zip(loop.carried, words, strict=True)
-            ]
-        behind = f.offset(self.panel, s.words(s.kc) * s.nr, parts.word)
-        for total, offset in zip(loop.results, offsets, strict=True):
-            f.store(f.mul(total, -128), f.offset(behind, offset, parts.word), parts.itemsize)
 
     def _panel(self) -> None:
         """All columns side by side, so that whole rows of the panel are read and written; masks

@@ -18,7 +18,7 @@ from lazygrad_compiler.llvm.builder import (
     lanes_of,
     vector_of,
 )
-from lazygrad_compiler.llvm.contraction_words import rounded
+from lazygrad_compiler.llvm.contraction_words import ONES, add_products, rounded
 from lazygrad_compiler.llvm.loops import load_arguments
 from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.loops.index import Var
@@ -134,6 +134,24 @@ class Parts:
                 _interleaved(f, a, b) for a, b in zip(values[:half], values[half:], strict=True)
             ]
         return f.bitcast(values[0], vector_of(self.word, self.s.lanes))
+
+    def sum_columns(self, f: Function, panel: Value, count: Value) -> None:
+        """Leaves behind a panel of so many words along k what the sums of each column start from:
+        -128 times all of the column's bytes, since the left operand's are taken for 128 more than
+        they are.
+        """
+        s, type_ = self.s, vector_of(self.element, self.s.lanes)
+        ones, offsets = const(type_, ONES), range(0, s.nr, s.lanes)
+        with f.loop(0, count, 1, [const(type_, 0) for _ in offsets], "k") as loop:
+            row = f.offset(panel, f.mul(loop.index, s.nr), self.word)
+            words = [f.load(type_, f.offset(row, o, self.word), self.itemsize) for o in offsets]
+            loop.next = [
+                add_products(f, self.form.instruction, total, ones, word)
+                for total, word in zip(loop.carried, words, strict=True)
+            ]
+        behind = f.offset(panel, s.words(s.kc) * s.nr, self.word)
+        for total, offset in zip(loop.results, offsets, strict=True):
+            f.store(f.mul(total, -128), f.offset(behind, offset, self.word), self.itemsize)
 
     def row_of(self, f: Function, strip: Value) -> Value:
         """The first row of a strip."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Function, Value, const, const_lanes, vector_of
 from lazygrad_compiler.llvm.contraction_parts import I64, Parts
+from lazygrad_compiler.llvm.contraction_passing import Passing
 from lazygrad_compiler.llvm.contraction_words import add_products, rounded
 from lazygrad_compiler.llvm.points import Place, Points
 from lazygrad_compiler.loops.index import Affine
@@ -30,18 +31,21 @@ LIGHT = 250
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """rows x vectors; last: active lanes of the last vector."""
+    """rows x vectors; last: active lanes of the last vector.  packs: it is the first tile that
+    multiplies by a panel, and packs it in passing.
+    """
 
     rows: int
     vectors: int
     last: int
+    packs: bool = False
 
 
 def emit_tile(parts: Parts, shape: Shape) -> str:
     """A function that adds `count` words from k0 on to one tile: left and right point to its first
     elements there, `tile` to where its sums rest between parts of k.
     """
-    label = f"tile_{shape.rows}x{shape.vectors}_{shape.last}"
+    label = f"tile_{shape.rows}x{shape.vectors}_{shape.last}{'_packing' * shape.packs}"
     ahead = ["*ahead", "ahead_step"] if parts.fetches_strips else []
     f = parts.function(
         label, ["*left", "*right", "*tile", "count", "batch", "m", "n", "k0", *ahead]
@@ -73,10 +77,19 @@ class _Tile:
             if whole
             else const_lanes("i1", [lane < shape.last for lane in range(self.s.lanes)])
         )
+        self.passing = (
+            Passing(parts, f, shape.vectors, self.mask, self.batch, self.n)
+            if shape.packs
+            else None
+        )
 
     def run(self) -> None:
-        f, parts = self.f, self.parts
+        f, parts, shape = self.f, self.parts, self.shape
         totals = self._micro_kernel(self._begin())
+        if shape.packs and parts.form.flipped:  # known only now
+            parts.sum_columns(f, self.right, self.count)
+            firsts = self._first_sums()
+            totals = [f.add(total, first) for total, first in zip(totals, firsts, strict=True)]
         light = self._is_light()
         if parts.single:
             if not light:
@@ -109,17 +122,15 @@ class _Tile:
 
     def _begin(self) -> list[Value]:
         """Zeros, or the sums of the parts of k before; and what the form starts from."""
-        f, firsts = self.f, self._first_sums()
-        sums = self._sums_before()
-        if firsts:
+        f, sums = self.f, self._sums_before()
+        if self.parts.form.flipped and not self.shape.packs:
+            firsts = self._first_sums()
             sums = [f.add(total, first) for total, first in zip(sums, firsts, strict=True)]
         return sums
 
     def _first_sums(self) -> list[Value]:
         """Of a form that takes signed bytes for unsigned; the panel has them."""
         f, parts, s, shape = self.f, self.parts, self.s, self.shape
-        if not parts.form.flipped:
-            return []
         behind = f.offset(self.right, s.words(s.kc) * s.nr, parts.word)
         columns = [
             f.load(self.vector, f.offset(behind, v * s.lanes, parts.word), parts.itemsize)
@@ -180,12 +191,7 @@ class _Tile:
                     beside = f.offset(left, shape.rows + step * k_step, self.left_element)
                     f.prefetch(beside, level=2)
                 row_of_panel = f.offset(right, step * self.right_step, parts.word)
-                columns = [
-                    self._column(
-                        f.offset(row_of_panel, v * self.s.lanes, parts.word), v == shape.vectors - 1
-                    )
-                    for v in range(shape.vectors)
-                ]
+                columns = self._columns(f.add(loop.index, step), row_of_panel)
                 for row in range(shape.rows):
                     f.origin(left_line)
                     place = f.offset(left, row * free_step + step * k_step, self.left_element)
@@ -201,6 +207,16 @@ class _Tile:
             f.origin("")
             loop.next = sums
         return loop.results
+
+    def _columns(self, word: Value, row_of_panel: Value) -> list[Value]:
+        """The right operand's vectors for a word along k."""
+        f, parts, s, vectors = self.f, self.parts, self.s, self.shape.vectors
+        if self.passing is not None:
+            k = f.add(self.k0, f.mul(word, parts.group))
+            is_read_again = s.keeps_panels or parts.form.flipped
+            return self.passing.words(k, row_of_panel if is_read_again else None)
+        places = [f.offset(row_of_panel, v * s.lanes, parts.word) for v in range(vectors)]
+        return [self._column(place, v == vectors - 1) for v, place in enumerate(places)]
 
     def _column(self, place: Value, is_last: bool) -> Value:
         """A vector of the right operand; where it lies in place, nothing beyond its end is read."""

@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 from lazygrad_compiler.llvm.builder import Function, Value, lanes_of, vector_of
 
+ONES = 0x01010101
+"""A word of four bytes that are one: products with it sum the others up."""
+
 Rule = Callable[[Function, Value, Value, Value], Value]
 
 

@@ -125,6 +125,13 @@ def long_rows(kernel: ContractionKernel, operand: Operand) -> list[Rows]:
     return found
 
 
+def in_rows(kernel: ContractionKernel, operand: Operand) -> bool:
+    """Whether the operand is made of such rows and casts alone."""
+    instrs = [kernel.values[number] for number in operand.values]
+    loads = sum(instr.op == "load" for instr in instrs)
+    return is_plain(kernel, operand) and loads == len(long_rows(kernel, operand)) > 0
+
+
 def is_plain(kernel: ContractionKernel, operand: Operand) -> bool:
     """Whether the operand is made of loads and casts alone."""
     return all(

@@ -29,6 +29,7 @@ from lazygrad_compiler.loops.operands import (
     direct,
     finishing,
     has_quotients,
+    in_rows,
     is_dear,
     is_plain,
     long_rows,
@@ -59,7 +60,8 @@ class ContractionSchedule:
     words, "" where numbers are multiplied one by one (`loops/products.py`).
 
     left: "direct" (read in place), "rows" (packed, k contiguous) or "columns" (packed k by k).
-    right: "direct", "columns" (packed) or "transposed" (packed; read along k and transposed in
+    right: "direct", "columns" (packed), "passing" (packed by the tile that multiplies by it first,
+    `llvm/contraction_passing.py`) or "transposed" (packed; read along k and transposed in
     registers).  phases: packing goes along k in steps of so many, each with index expressions of
     its own (the taps of a convolution's kernel: which of them fall on padding is then found out
     once for all channels).  run: packing along k goes run by run, each of so many neighbours (rows
@@ -87,6 +89,11 @@ class ContractionSchedule:
     @property
     def nr(self) -> int:
         return self.vectors * self.lanes
+
+    @property
+    def keeps_panels(self) -> bool:
+        """Whether a panel serves more than one strip."""
+        return self.strips > 1 and (self.tail > 1 or (self.blocks > 0 and self.block > 1))
 
     def words(self, k: int) -> int:
         """In how many words so many neighbours along k are packed."""
@@ -202,6 +209,17 @@ PACK_PLACES = 10.0
 """Cycles more for one where places along rows or k are quotients and remainders."""
 WEAVE = 2.0
 """Cycles more for each further vector whose elements are woven into words."""
+PASSING, PASSING_LINE, PASSING_FAR_LINE, CROWDED_ROW = 1.0, 3.0, 8.0, 15.0
+"""Cycles of a tile for each vector of elements that it weaves in passing; to get a line of them
+from L2, or from beyond; and a part of a row from there, at least, where rows fall on few sets of
+L2.  (8 x 2048 x 2048 of bfloat16 takes 235 us by panels of 2 vectors, 157 of 3, 163 of 4.)
+"""
+PASSING_NEAR = 0.3
+"""How large an operand is, in sizes of L2, that is found there."""
+PASSING_SLACK, PASSING_ROWS = 1.1, 64
+"""The slack of register tiles where so few rows pass through an operand: reading more of its rows
+at a time counts for more than loads saved.
+"""
 PACK_RUN, PACK_TURNED_RUN = 6.0, 12.0
 """In runs, masks included: along rows, by transposition."""
 STORE_APART = 1.5
@@ -297,6 +315,8 @@ def _plans(
         fitting = [tiling for tiling in tilings if place.width % (tiling.vectors * lanes) == 0]
         tilings = fitting or tilings
     least = min(tiling.cycles for tiling in tilings)
+    if m <= PASSING_ROWS and passes(kernel, right, form, target):
+        slack = max(slack, PASSING_SLACK)
     natural = swapped == _is_swapped(kernel)
     apart = 0.0 if natural else STORE_APART * kernel.batch.extent * m * n
     for tiling in tilings:
@@ -304,6 +324,16 @@ def _plans(
             planner = _Planner(kernel, target, swapped, left, right, tiling, lanes, form, run)
             for plan in planner.plans():
                 yield Plan(plan.cycles + apart, plan.fields)
+
+
+def passes(
+    kernel: ContractionKernel, right: Operand, form: Form, target: Target
+) -> bool:
+    """Whether the right operand is packed by the tiles that multiply by it first: rows in memory,
+    whole words along k, and registers for what is woven beside a tile's sums.
+    """
+    whole = kernel.k.extent % form.group == 0
+    return form.group > 1 and whole and target.registers >= 32 and in_rows(kernel, right)
 
 
 def _is_swapped(kernel: ContractionKernel) -> bool:
@@ -430,6 +460,9 @@ class _Planner:
             each = PACK_TRANSPOSED + computing(self.kernel, self.right) * self.group
             yield _Way("transposed", each * vectors, self.kc)
             return
+        if passes(self.kernel, self.right, self.form, self.target):
+            yield self._passing()
+            return
         gathered = stride_along(self.kernel, self.right, self.right.free, self.lanes) < 0
         dear = is_dear(self.kernel, self.right, self.lanes)
         each = PACK_GATHERED if gathered else PACK_DEAR if dear else PACK_ROWS
@@ -445,6 +478,22 @@ class _Planner:
             words = phases // self.group
             kc = max(round_up(ceil_div(self.k, parts), words), words)
         yield _Way("columns", (each + WEAVE * (self.group - 1)) * vectors, kc, 0.0, phases)
+
+    def _passing(self) -> _Way:
+        """Packed by the first tile of each panel: what that takes longer than its products."""
+        vectors, products = self.tiling.vectors, self.rows * self.tiling.vectors / FMAS_PER_CYCLE
+        working = products + (PASSING * self.group + self.form.flipped) * vectors
+        waiting = 0.0
+        for rows in long_rows(self.kernel, self.right):
+            lines = self.nr * rows.itemsize / CACHE_LINE
+            if self._size(self.right, self.form.right) <= PASSING_NEAR:
+                waiting += self.group * PASSING_LINE * lines
+                continue
+            room = _room(rows.k_step, rows.itemsize, self.target.l2_bytes, L2_WAYS)
+            least = CROWDED_ROW if min(self.k, self.kc) * self.group >= room else PASSING_FAR_LINE
+            waiting += self.group * max(PASSING_FAR_LINE * lines, least)
+        each = max(working, waiting) - products
+        return _Way("passing", each * self.tiling.panels * self.k, self.kc)
 
     def _jumps(self, operand: Operand) -> float:
         """Cycles for a vector of elements that are no neighbours, along a run."""
@@ -556,7 +605,7 @@ def scratch_parts(kernel: ContractionKernel, schedule: ContractionSchedule) -> t
     left, _ = operands(kernel, s.swapped)
     rows = Strips.of(left.free.extent, s.strips).rows
     panel = 0
-    if s.right in ("columns", "transposed"):
+    if s.right != "direct":
         first_sums = form_of(kernel, s.swapped, s.instruction).flipped
         panel = (round_up(s.words(s.kc), s.lanes) + first_sums) * s.nr
     strips = s.block * strip_elements(kernel, schedule) if s.left != "direct" else 0
