@@ -1,7 +1,6 @@
 """Contractions on a GPU: which template, by what the target can do and what is multiplied.
 
-  wgmma      16-bit floats on Hopper (sm_90a), operands in steps of 16 bytes, one of which may be
-             computed
+  wgmma      16-bit floats on Hopper (sm_90a), operands in steps of 16 bytes, copied or computed
   mma.sync   16-bit floats, on the tensor cores of sm_80 and up, and float32 where tf32 was asked
              for by name
   ffma       all else, strictly in the dtype's own arithmetic

@@ -6,10 +6,10 @@ has landed (`wgmma`, 64 rows each), and pass a buffer back when their products w
 Producer and consumers meet at two barriers a buffer, *full* and *empty*, and nowhere else, so the
 slices of the next tile arrive while a tile's results are being stored.
 
-An operand that is a plain load which a tensor map describes (`tensor_map.py`) is copied; one of
-the two may be computed instead, in vectors of 16 bytes and cheaply: then all threads of the
-producer write its tiles (`computed_operand.py`), and keep more registers.  `contraction_mma.py`
-takes what is left.  Speed on a GPU: not measured.
+An operand that is a plain load which a tensor map describes (`tensor_map.py`) is copied.  Either,
+or both, may be computed instead, if that is cheap (casts, activations, masks, windows, gathers):
+then all threads of the producer write its tiles (`computed_operand.py`), and keep more registers.
+`contraction_mma.py` takes what is left.  Speed on a GPU: not measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.ptx import warpgroup
 from lazygrad_compiler.ptx.builder import WARP, KernelFunction, KernelModule
-from lazygrad_compiler.ptx.computed_operand import ComputedOperand, TileWriter, computed
+from lazygrad_compiler.ptx.computed_operand import (
+    DEAREST,
+    ComputedOperand,
+    TileWriter,
+    computed,
+)
 from lazygrad_compiler.ptx.epilogue import Epilogue
 from lazygrad_compiler.ptx.operands import Side, tile_at
 from lazygrad_compiler.ptx.tensor_map import MappedOperand, mapped
@@ -35,8 +40,8 @@ BYTES = 2
 GROUP_ROWS = 64
 PRODUCER_REGISTERS, CONSUMER_REGISTERS = 40, 232
 """Of a thread, after the warpgroups have traded; three warpgroups start with 168 each."""
-COMPUTING_REGISTERS = 104, 200
-"""The same where the producer computes."""
+COMPUTING_REGISTERS = {1: (168, 232), 2: (104, 200)}
+"""The same where the producer computes, by the number of warpgroups that multiply."""
 STRIP = 64
 """Columns that a warp stores at a time."""
 PITCH = STRIP + 4
@@ -124,20 +129,30 @@ def plan_for(
     if min(kernel.m.extent, kernel.n.extent, kernel.k.extent) < FEWEST:
         return f"fewer than {FEWEST} rows, columns or terms"
     tile = choose_tile(kernel, target)
-    first: MappedOperand | ComputedOperand | None = mapped(kernel, left, tile.m)
-    second: MappedOperand | ComputedOperand | None = mapped(kernel, right, tile.n)
-    if first is None and second is None:
-        return "no operand is a plain array in steps of 16 bytes"
-    by = "both operands by tensor maps"
-    if first is None or second is None:
-        which, side = ("left", left) if first is None else ("right", right)
-        other = computed(kernel, side)
-        if other is None:
-            return f"the {which} operand does not come in steps of 16 bytes, or costs too much"
-        first, second = first or other, second or other
-        by = f"the {which} operand computed by the producer"
-    assert first is not None and second is not None
-    return Plan(replace(tile, why=f"{dtype.name}, {by}"), dtype, first, second)
+    operands: list[MappedOperand | ComputedOperand] = []
+    for name, side, rows in (("left", left, tile.m), ("right", right, tile.n)):
+        operand = mapped(kernel, side, rows) or computed(kernel, side)
+        if isinstance(operand, str):
+            return f"the {name} operand {operand}"
+        operands.append(operand)
+    first, second = operands
+    work = sum(operand.cost * rows for operand, rows in ((first, tile.m), (second, tile.n))
+               if isinstance(operand, ComputedOperand))
+    if work > DEAREST * max(tile.m, tile.n):
+        return "computing both operands takes the producer too long"
+    return Plan(replace(tile, why=f"{dtype.name}, {_how(first, second)}"), dtype, first, second)
+
+
+def _how(left: MappedOperand | ComputedOperand, right: MappedOperand | ComputedOperand) -> str:
+    """How the operands come, for people."""
+    made = {name: operand for name, operand in (("left", left), ("right", right))
+            if isinstance(operand, ComputedOperand)}
+    if not made:
+        return "both operands by tensor maps"
+    which = "both operands" if len(made) == 2 else f"the {next(iter(made))} operand"
+    apart = [name for name, operand in made.items() if not operand.whole]
+    detail = f", the {' and the '.join(apart)} one element by element" if apart else ""
+    return f"{which} computed by the producer{detail}"
 
 
 def choose_tile(kernel: ContractionKernel, target: CudaTarget) -> WgmmaTile:
@@ -182,7 +197,8 @@ class _Wgmma:
         self.slices = -(-kernel.k.extent // s.depth)
         self.left_bytes = s.m * s.depth * BYTES
         self.registers = (
-            COMPUTING_REGISTERS if plan.computes else (PRODUCER_REGISTERS, CONSUMER_REGISTERS)
+            COMPUTING_REGISTERS[s.consumers] if plan.computes
+            else (PRODUCER_REGISTERS, CONSUMER_REGISTERS)
         )
 
     def run(self) -> int:
@@ -192,7 +208,7 @@ class _Wgmma:
             for number in range(s.stages):
                 place = const("i32", number)
                 # of whoever asks for copies, and of all who have written
-                arrivals = 1 + (GROUP if self.plan.computes else 0)
+                arrivals = bool(self.plan.maps) + (GROUP if self.plan.computes else 0)
                 warpgroup.start_barrier(f, self._barrier(self.full, place), arrivals)
                 arrivals = s.consumers * GROUP // WARP
                 warpgroup.start_barrier(f, self._barrier(self.empty, place), arrivals)
@@ -272,32 +288,43 @@ class _Wgmma:
             self._copy(operand, tensor, place, rows, first, k, batch, full)
 
     def _compute(self, thread: Value, count: Value) -> None:
-        """All threads write the operand that is computed; the first asks for the other one.  Loads
-        of a slice are under way while its buffer is waited for.
+        """All threads write what is computed; the first asks for what is not.  The first loads of a
+        slice are under way while its buffer is waited for.
         """
-        f, s, plan = self.f, self.s, self.plan
-        is_left = isinstance(plan.left, ComputedOperand)
-        operand = plan.left if is_left else plan.right
-        assert isinstance(operand, ComputedOperand)
-        writer = TileWriter(f, self.kernel, operand, s.m if is_left else s.n, plan.dtype)
-        place = 0 if is_left else self.left_bytes
+        f, s = self.f, self.s
+        writers = self._writers()
         with f.loop(const("i32", 0), count, 1, hint="tile") as tile:
             at = self._tile(tile.index)
-            writer.start(f.wide(at[0]), f.wide(at[1] if is_left else at[2]))
+            for writer, _, axis in writers:
+                writer.start(f.wide(at[0]), f.wide(at[axis]))
             with f.loop(const("i32", 0), const("i32", self.slices), 1, hint="k") as loop:
                 stage, parity = self._stage(tile.index, loop.index)
                 k = f.mul(loop.index, s.depth)
-                vectors = writer.fetch(0, f.wide(k))
+                early = writers[0][0].early(f.wide(k))
                 warpgroup.wait(f, self._barrier(self.empty, stage), f.xor(parity, 1))
-                with f.when(f.icmp("eq", thread, 0), "ask"):
-                    self._ask(stage, at, k)
+                if self.plan.maps:
+                    with f.when(f.icmp("eq", thread, 0), "ask"):
+                        self._ask(stage, at, k)
                 start = f.mul(stage, s.slice_bytes)
-                buffer = f.offset(self.ring_address, f.add(start, place) if place else start, "i8")
-                writer.put(0, buffer, vectors)
-                for number in range(1, len(writer.parts)):
-                    writer.put(number, buffer, writer.fetch(number, f.wide(k)))
+                for turn, (writer, place, _) in enumerate(writers):
+                    where = f.add(start, place) if place else start
+                    buffer = f.offset(self.ring_address, where, "i8")
+                    writer.write(buffer, f.wide(k), [] if turn else early)
                 warpgroup.show_to_products(f)
                 warpgroup.arrive(f, self._barrier(self.full, stage))
+
+    def _writers(self) -> list[tuple[TileWriter, int, int]]:
+        """Who writes each operand that is computed, where in a buffer, and whether the tile's row
+        (1) or column (2) is where it begins.
+        """
+        s, plan = self.s, self.plan
+        return [
+            (TileWriter(self.f, self.kernel, operand, rows, plan.dtype), place, axis)
+            for operand, rows, place, axis in (
+                (plan.left, s.m, 0, 1), (plan.right, s.n, self.left_bytes, 2)
+            )
+            if isinstance(operand, ComputedOperand)
+        ]
 
     def _copy(
         self, operand: MappedOperand, tensor: Value, buffer: Value, rows: int, first: Value,

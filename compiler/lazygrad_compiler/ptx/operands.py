@@ -96,8 +96,9 @@ def _splits(index: Affine, axis: Var, lanes: int) -> bool:
 class TileOperand:
     """Fetches tiles of `rows` values of the free axis by `depth` values of k.
 
-    groups: for each vector that the thread fetches, its row and depth within the tile (i32); its
-    lanes run along `axis`.  inside: whether it is one of the tile's at all; None where all are.
+    apart: vectors have `most` lanes though no one access brings them.  groups: for each vector that
+    the thread fetches, its row and depth within the tile (i32); its lanes run along `axis`.
+    inside: whether it is one of the tile's at all; None where all are.
     """
 
     def __init__(
@@ -109,11 +110,12 @@ class TileOperand:
         depth: int,
         threads: int,
         most: int,
+        apart: bool = False,
     ) -> None:
         self.f, self.kernel, self.side = f, kernel, side
         self.rows, self.depth = rows, depth
         self.axis = contiguous_axis(kernel, side)
-        lanes = vector_lanes(kernel, side, self.axis, most)
+        lanes = most if apart else vector_lanes(kernel, side, self.axis, most)
         self.lanes = lanes
         self.along_k = self.axis is kernel.k
         count = -(-rows * depth // (threads * lanes))
