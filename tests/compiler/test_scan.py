@@ -12,8 +12,11 @@ from lazygrad_compiler.ir.inference_scan import SCAN_COMBINES
 from lazygrad_compiler.ir.interpret import interpret
 from lazygrad_compiler.ir.node import Graph, IRError, Node, node
 from lazygrad_compiler.ir.text import parse_graph, print_graph
+from lazygrad_compiler.llvm import scan
 from lazygrad_compiler.loops.scan import ALIGNED_POSITIONS, COMPACT_CHUNK, LARGE, lines_of
 from lazygrad_compiler.loops.scatter import scatter_parts
+from lazygrad_compiler.pipeline import lower
+from lazygrad_compiler.target import host
 from tests.compiler.error_bounds import check as compare
 from tests.compiler.random_graphs import KINDS, random_graph
 from tests.compiler.test_compiled import run_compiled
@@ -93,6 +96,17 @@ def test_long_lines_in_chunks(shape, axis):
             check(shape, dtype, axis, combine, reverse)
     check(shape, "int64", axis, "add", False)
     check(shape, "bfloat16", axis, "max", True, special=True)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64", "bfloat16", "uint8"))
+@pytest.mark.parametrize("shape, axis", [((3, 128), 1), ((5, 64, 2), 1), ((2, 90_048), 1)])
+def test_results_past_the_caches(shape, axis, dtype, monkeypatch):
+    """As large ones are written; chunks, too."""
+    monkeypatch.setattr(scan, "PAST_CACHES_FROM", 0)
+    for reverse in (False, True):
+        kernels = lower(scan_graph(shape, dtype, axis, "add", reverse), host()).kernels
+        assert any("!nontemporal" in kernel.llvm for kernel in kernels)
+        check(shape, dtype, axis, "add", reverse)
 
 
 def test_chunks_cover_a_line_exactly():

@@ -336,6 +336,22 @@ class Function:
         self.module.metadata(0, "!{i32 1}")
         self.emit_void(f"store {value}, {pointer}, align {align}, !nontemporal !0")
 
+    def store_past_caches_if_aligned(self, value: Value, pointer: Value, nbytes: int) -> None:
+        """Such a store where the address is a multiple of what is written at a time, at most a
+        line; else an ordinary one.
+        """
+        size = min(nbytes, 64)
+        fits = self.icmp("eq", self.and_(self.convert("ptrtoint", pointer, "i64"), size - 1), 0)
+        past, plain, after = (self.new_block(f"store.{way}") for way in ("past", "plain", "end"))
+        self.branch_if(fits, past, plain)
+        self.start_block(past)
+        self.store_past_caches(value, pointer, size)
+        self.branch(after)
+        self.start_block(plain)
+        self.store(value, pointer, nbytes // lanes_of(value.type))
+        self.branch(after)
+        self.start_block(after)
+
     def prefetch(self, pointer: Value, level: int = 1) -> None:
         """Asks for a line to be read into the first cache, or the second; any address will do."""
         self.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])

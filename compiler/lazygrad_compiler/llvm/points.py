@@ -462,17 +462,7 @@ class Points:
             return
         value = scalar.to_memory(f, f.splat(value, self.lanes), dtype)
         address = f.offset(pointer, place.base, scalar.memory_type(dtype))
-        size = min(self.lanes * dtype.itemsize, LINE)
-        fits = f.icmp("eq", f.and_(f.convert("ptrtoint", address, I64), size - 1), 0)
-        past, plain, after = (f.new_block(f"store.{way}") for way in ("past", "plain", "end"))
-        f.branch_if(fits, past, plain)
-        f.start_block(past)
-        f.store_past_caches(value, address, size)
-        f.branch(after)
-        f.start_block(plain)
-        f.store(value, address, dtype.itemsize)
-        f.branch(after)
-        f.start_block(after)
+        f.store_past_caches_if_aligned(value, address, self.lanes * dtype.itemsize)
 
     # ---- row buffers
 
