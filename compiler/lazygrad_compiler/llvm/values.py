@@ -130,13 +130,19 @@ def const_lanes(element: str, values: Sequence[object]) -> Value:
     return Value(vector_of(element, len(values)), f"<{lanes}>")
 
 
+def constant_mask(mask: Value) -> tuple[bool, ...] | None:
+    """Which lanes a constant mask lets through; None where it is not spelled lane by lane."""
+    if not mask.name.startswith("<"):
+        return None
+    return tuple(spelled == "i1 true" for spelled in mask.name.strip("<>").split(", "))
+
+
 def only_lane(mask: Value) -> int | None:
     """The one lane that a constant mask lets through; None where it is no constant or has
     several.
     """
-    lanes = mask.name.strip("<>").split(", ")
-    on = [lane for lane, spelled in enumerate(lanes) if spelled == "i1 true"]
-    return on[0] if mask.name.startswith("<") and len(on) == 1 else None
+    lanes = constant_mask(mask) or ()
+    return lanes.index(True) if sum(lanes) == 1 else None
 
 
 @functools.cache

@@ -61,6 +61,14 @@ def planes(shape: tuple[int, int, int], steps: tuple[int, int], dtype: str) -> G
     return Graph((node("permute", apart, order=(0, 2, 4, 1, 3)),))
 
 
+def windows(shape: tuple[int, int, int], steps: tuple[int, int], dtype: str, low: int) -> Graph:
+    """Sums over 3 x 3 windows of padded images, at steps: masks that move with the lanes."""
+    x = node("input", index=0, dtype=DTYPES[dtype], shape=shape)
+    padded = node("pad", x, low=(0, low, low), high=(0, 2, 2), interior=(0, 0, 0), value=0)
+    made = node("window", padded, axes=(1, 2), sizes=(3, 3), strides=steps, dilations=(1, 1))
+    return Graph((node("sum", made, axes=(3, 4)),))
+
+
 def arrays_for(graph: Graph, draw: random.Random) -> list[numpy.ndarray]:
     generator = numpy.random.default_rng(draw.randrange(2**32))
     leaves = {leaf.attrs[0]: leaf for leaf in graph.inputs()}
@@ -71,19 +79,20 @@ def arrays_for(graph: Graph, draw: random.Random) -> list[numpy.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(40))
 def test_values(seed):
     draw = random.Random(seed)
     shape = (draw.choice([1, 3]), draw.choice([1, 2, 5]), draw.choice([1, 2, 4, 5, 7, 8, 16, 33]))
     turns = (draw.choice([1, 2, 3]), draw.choice([1, 2, 2, 3, 4]))
     dtype = draw.choice(["float32", "float32", "float64", "float16", "int32", "int8"])
     graph = [phases(shape, turns, dtype, draw.choice([0, 0, 1])), repeated(shape, turns, dtype),
-             planes(shape, turns, dtype)][seed % 3]
+             planes(shape, turns, dtype), windows(shape, turns, dtype, seed % 3)][seed % 4]
     check(graph, arrays_for(graph, draw))
 
 
 @pytest.mark.parametrize("graph", [
     phases((4, 16, 16), (2, 2), "float32", 1), phases((4, 4, 4), (2, 2), "float32", 0),
+    windows((4, 33, 33), (2, 2), "float32", 1), windows((4, 64, 64), (1, 2), "float32", 0),
     planes((4, 8, 8), (2, 2), "float32"), planes((4, 4, 4), (2, 2), "float32"),
     phases((4, 16, 8), (1, 4), "float64", 0), repeated((4, 16, 16), (2, 2), "float32"),
 ])  # fmt: skip
