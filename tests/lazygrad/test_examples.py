@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +77,24 @@ def test_char_gpt_learns(run: Run) -> None:
     prompt, continuation = output.split("held-out loss")[1].split("\n", 1)[1].rsplit("|", 1)
     assert len(prompt) == 64
     assert len(continuation.removesuffix("\n")) == 20
+
+
+@pytest.mark.parametrize("name", ["flow.py", "pinn.py", "recommend.py"])
+def test_examples_print_what_they_show(name: str, run: Run) -> None:
+    """The output at the end of the docstring, but for the last digits, which depend on the CPU."""
+    source = (EXAMPLES / name).read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source))
+    assert docstring is not None
+    shown = textwrap.dedent(docstring.split("\n\n")[-1]).splitlines()
+    printed = run(name).splitlines()
+    number = r"\d+\.\d+(?:e[+-]\d+)?"
+    assert [re.sub(number, "?", line) for line in printed] == [
+        re.sub(number, "?", line) for line in shown]
+    for mine, theirs in zip(printed, shown, strict=True):
+        for actual, expected in zip(numbers(f"({number})", mine), numbers(f"({number})", theirs),
+                                    strict=True):
+            factor = 10 if "e-" in theirs or "e+" in theirs else 1.5
+            assert expected / factor < actual < expected * factor, (mine, theirs)
 
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/architecture.md"]
