@@ -15,11 +15,13 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
+_Waiting: TypeAlias = "queue.SimpleQueue[tuple[str, Callable[[], Result]] | None]"
 
 SWITCH_SECONDS = 0.0002
 """How long a thread that comes back from LLVM waits for the interpreter at most.  With Python's
@@ -27,17 +29,26 @@ usual 5 ms helpers would wait longer than they work, since each of LLVM's calls 
 """
 
 
+LOOK_SECONDS = 1.0
+"""How long a helper waits for a job before it looks whether there will be any."""
+
+
 class Jobs(Generic[Result]):
-    """See the module.  helpers: how many threads beside the caller's at most."""
+    """See the module.  helpers: how many threads beside the caller's at most.
+
+    The caller may be interrupted (Ctrl-C) anywhere, here, too.  So one word ends all helpers, each
+    of which leaves it for the next, and helpers hold no reference while they wait: they end by
+    themselves where the word was never said.
+    """
 
     def __init__(self, helpers: int) -> None:
         self._most = helpers
         self._helpers: list[threading.Thread] = []
-        self._waiting: queue.SimpleQueue[tuple[str, Callable[[], Result]] | None]
-        self._waiting = queue.SimpleQueue()
+        self._waiting: _Waiting[Result] = queue.SimpleQueue()
         self._names: list[str] = []
         self._results: dict[str, Result] = {}
         self._failures: dict[str, Exception] = {}
+        self._dropping = False
         self._switch_seconds: float | None = None
 
     def __enter__(self) -> Jobs[Result]:
@@ -50,15 +61,17 @@ class Jobs(Generic[Result]):
         traceback: TracebackType | None,
     ) -> None:
         """Jobs that have not begun are dropped; those under way end first."""
-        self._drop()
-        for _ in self._helpers:
-            self._waiting.put(None)
-        for helper in self._helpers:
-            helper.join()
-        self._helpers = []
-        if self._switch_seconds is not None:
-            sys.setswitchinterval(self._switch_seconds)
-            self._switch_seconds = None
+        self._dropping = True
+        self._waiting.put(None)
+        try:
+            while self._helpers:
+                if self._helpers[-1].ident is not None:  # else it was interrupted before it began
+                    self._helpers[-1].join()
+                self._helpers.pop()
+        finally:
+            if self._switch_seconds is not None:
+                sys.setswitchinterval(self._switch_seconds)
+                self._switch_seconds = None
 
     def add(self, name: str, job: Callable[[], Result]) -> None:
         """A job under a name of its own."""
@@ -73,7 +86,12 @@ class Jobs(Generic[Result]):
         An exception of a job drops those that have not begun; it is raised when the others are
         done.  Of several, that of the job that was added first.
         """
-        self._work(block=False)
+        while not self._waiting.empty():
+            try:
+                taken = self._waiting.get(False)
+            except queue.Empty:
+                break
+            self._do(taken)
         self.__exit__(None, None, None)
         for name in self._names:
             if name in self._failures:
@@ -82,42 +100,46 @@ class Jobs(Generic[Result]):
 
     def _start_helper(self) -> None:
         helper = threading.Thread(
-            target=self._work, args=(True,), name=f"lazygrad-helper-{len(self._helpers)}"
+            target=_help, args=(self._waiting, weakref.ref(self)),
+            name=f"lazygrad-helper-{len(self._helpers)}",
         )
-        try:
-            helper.start()
-        except RuntimeError:
-            self._most = 0
-            return
-        self._helpers.append(helper)
         if self._switch_seconds is None:
             self._switch_seconds = sys.getswitchinterval()
             sys.setswitchinterval(min(self._switch_seconds, SWITCH_SECONDS))
+        self._helpers.append(helper)
+        try:
+            helper.start()
+        except RuntimeError:
+            self._helpers.remove(helper)
+            self._most = 0
 
-    def _work(self, block: bool) -> None:
-        while True:
-            try:
-                taken = self._waiting.get(block)
-            except queue.Empty:
-                return
-            if taken is None:
-                return
-            name, job = taken
-            try:
-                self._results[name] = job()
-            except Exception as failure:
-                self._failures[name] = failure
-                self._drop()
+    def _do(self, taken: tuple[str, Callable[[], Result]] | None) -> None:
+        if taken is None or self._dropping:
+            return
+        name, job = taken
+        try:
+            self._results[name] = job()
+        except Exception as failure:
+            self._failures[name] = failure
+            self._dropping = True
 
-    def _drop(self) -> None:
-        """Takes out the jobs that wait.  The helpers' ends stay: a job that fails while the others
-        are being told to end must not take their words away, or they would wait for ever.
-        """
-        ends = 0
-        while True:
-            try:
-                ends += self._waiting.get(False) is None
-            except queue.Empty:
-                break
-        for _ in range(ends):
-            self._waiting.put(None)
+
+def _help(waiting: _Waiting[Result], owner: weakref.ref[Jobs[Result]]) -> None:
+    """Does the jobs that wait until there is the word to end, or no owner of them any more."""
+    while True:
+        try:
+            taken = waiting.get(timeout=LOOK_SECONDS)
+        except queue.Empty:
+            jobs = owner()
+            if jobs is None or jobs._dropping:
+                return
+            del jobs
+            continue
+        if taken is None:
+            waiting.put(None)
+            return
+        jobs = owner()
+        if jobs is None:
+            return
+        jobs._do(taken)
+        del jobs, taken

@@ -6,9 +6,9 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import stat
 import sys
-import tempfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -95,9 +95,9 @@ def _what_is_left(target: str, old: os.stat_result | None) -> str:
 def _put_in_place(target: str, old: os.stat_result | None) -> Iterator[BinaryIO]:
     """A temporary file beside the target, which is renamed to it when all is written."""
     folder, name = os.path.split(target)
-    handle, temporary = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".tmp", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:  # which an interrupt may leave from the very moment on that the file is there
+        with open(temporary, "xb", opener=_for_the_user_alone) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -114,6 +114,10 @@ def _put_in_place(target: str, old: os.stat_result | None) -> Iterator[BinaryIO]
                 os.fsync(directory)
             finally:
                 os.close(directory)
+
+
+def _for_the_user_alone(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
 def _umask() -> int:

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from lazygrad_compiler import parallel
 from lazygrad_compiler.parallel import Jobs
 from lazygrad_compiler.pipeline import compile_graph
 from lazygrad_compiler.target import host
@@ -76,6 +77,37 @@ def test_an_interrupt_waits_for_the_helpers_and_passes_on():
     assert len(ran) < 99
 
 
+def test_an_interrupt_while_a_helper_starts(monkeypatch):
+    start, before = threading.Thread.start, threading.active_count()
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Jobs(2) as jobs:
+        try:
+            jobs.add("a", int)
+        finally:
+            monkeypatch.setattr(threading.Thread, "start", start)
+            jobs.add("b", int)
+    assert threading.active_count() == before
+
+
+def test_helpers_end_where_the_caller_was_interrupted_before_it_told_them(monkeypatch):
+    monkeypatch.setattr(parallel, "LOOK_SECONDS", 0.01)
+    before, interval = threading.enumerate(), sys.getswitchinterval()
+    jobs = Jobs(2)
+    jobs.add("a", int)
+    jobs.add("b", int)
+    helpers = [each for each in threading.enumerate() if each not in before]
+    del jobs
+    for each in helpers:
+        each.join(60)
+        assert not each.is_alive()
+    sys.setswitchinterval(interval)
+
+
 def test_leaving_early_drops_what_has_not_begun():
     ran, go_on = [], threading.Event()
     with pytest.raises(RuntimeError, match="lowering"), Jobs(1) as jobs:
@@ -127,3 +159,18 @@ def test_object_code_does_not_depend_on_the_number_of_threads():
         for _ in range(2):
             several = compile_graph(graph, host(), threads=4).objects
             assert several == alone and list(several) == list(alone)
+
+
+def test_no_python_runs_while_llvmlite_takes_its_lock():
+    """There an interrupt would leave it held, and whoever compiles next would wait for ever."""
+    import llvmlite.binding as llvm
+    seen = []
+    outer = llvm.ffi.lib._lock
+    sys.setprofile(lambda frame, event, argument: seen.append((event, frame.f_code.co_name)))
+    try:
+        with outer:
+            held = outer._lock._is_owned()
+    finally:
+        sys.setprofile(None)
+    assert held and not outer._lock._is_owned()
+    assert not [name for event, name in seen if event == "call"]

@@ -49,3 +49,38 @@ def test_a_child_forked_during_a_compile_compiles(tmp_path):
                           capture_output=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert [round(float(line)) for line in done.stdout.split()] == [64] * 4
+
+
+INTERRUPTED = """
+import os, signal, threading
+from lazygrad_compiler import forks
+
+class Interrupting:
+    \"\"\"A lock that a Ctrl-C comes to as it is given back.\"\"\"
+    def __init__(self):
+        self.inner = threading.Lock()
+    def acquire(self, timeout):
+        return self.inner.acquire(timeout=timeout)
+    def release(self):
+        signal.raise_signal(signal.SIGINT)
+        self.inner.release()
+
+first, second = Interrupting(), forks.lock(forks.LLVMLITE)
+forks._ranked[:] = [(0, second), (1, first)]
+try:
+    child = os.fork()
+    if child == 0:
+        os._exit(7 * (first.inner.locked() or second.locked()))
+    threading.Event().wait(60)
+except KeyboardInterrupt:
+    print("interrupted", first.inner.locked(), second.locked(),
+          signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_an_interrupt_during_a_fork_leaves_no_lock_held(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], env=environment, text=True,
+                          capture_output=True, timeout=200)
+    assert done.stdout.split() == ["interrupted", "False", "False", "True", "0"], done.stderr
