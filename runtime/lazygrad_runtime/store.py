@@ -11,10 +11,10 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazygrad_compiler import forks
@@ -53,6 +53,7 @@ is None on a disk hit.
 """
 
 _lock = forks.rlock(forks.STORE)
+_hashing = forks.lock()
 _kernels: weakref.WeakValueDictionary[str, LoadedCode] = weakref.WeakValueDictionary()
 _objects: dict[str, bytes] = {}
 _object_bytes = 0
@@ -95,17 +96,33 @@ def native_code(kind: str, text: str, **fields: str) -> bytes:
     return code
 
 
-@functools.cache
 def source_hash() -> str:
     """SHA-256 over the compiler's source files, so that a changed compiler misses."""
+    with _hashing:  # who comes second waits, for less time than a second reading would take
+        return _source_hash()
+
+
+@functools.cache
+def _source_hash() -> str:
     import lazygrad_compiler
 
-    root = Path(lazygrad_compiler.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    root = os.path.dirname(lazygrad_compiler.__file__)
+    parts = []
+    for name in sorted(_source_files(root, "")):
+        with open(os.path.join(root, name), "rb", buffering=0) as file:
+            parts += [name.encode(), file.read()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _source_files(root: str, below: str) -> Iterator[str]:
+    """The names of source files from the root on.  (`Path.rglob` takes as long as reading them.)"""
+    with os.scandir(os.path.join(root, below)) as found:
+        for each in found:
+            name = f"{below}/{each.name}" if below else each.name
+            if each.name.endswith(".py"):
+                yield name
+            elif each.is_dir() and each.name != "__pycache__":
+                yield from _source_files(root, name)
 
 
 def key_fields(graph_text: str, target: AnyTarget) -> dict[str, Any]:
