@@ -235,6 +235,11 @@ there by `_core.plans`.
 _alone = itertools.count(1)
 """Numbers flushes of one operation."""
 
+_MANY_FLUSHES = 64
+"""After so many in Python a process has its blocks taken and its composites applied natively."""
+
+_flushes = itertools.count(1)
+
 
 def mark(node: Node, uid: int) -> Node:
     """The node as a variable that gradients can be asked for; gradients go no further."""
@@ -384,6 +389,9 @@ def _flush(required: tuple[Node, ...]) -> None:
             from lazygrad._core.plans import remember_single
             remember_single(outputs[0])
         _release(waiting)
+        if next(_flushes) == _MANY_FLUSHES:
+            from lazygrad._core.plans import native_functions
+            native_functions()
     if len(_with_history) > 4096:
         _with_history[:] = [reference for reference in _with_history if reference() is not None]
 

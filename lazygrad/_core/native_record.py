@@ -47,8 +47,10 @@ def emit(module: NativeModule) -> None:
     _signature_fits(module)
     _user_line(module)
     _inputs_of(module)
+    _numbers_of(module)
     _key_of(module)
     _made(module)
+    _remembered(module)
     _interned(module)
     _registered(module)
     _recorded_by(module)
@@ -211,6 +213,22 @@ def _inputs_of(module: NativeModule) -> None:
     f.stop(None)
 
 
+def _numbers_of(module: NativeModule) -> None:
+    """The identities of a tuple's objects, a new reference; null with an error set."""
+    f = module.native("numbers_of", "ptr", [("ptr", "things")])
+    things = f.parameters[0]
+    failed = f.new_block("failed")
+    count = f.api("PyTuple_Size", things)
+    made = f.api("PyTuple_New", count)
+    f.where(f.is_null(made), failed)
+    with f.loop(const("i64", 0), count) as loop:
+        f.api("PyTuple_SetItem", made, loop.index,
+              f.api("PyLong_FromVoidPtr", f.api("PyTuple_GetItem", things, loop.index)))
+    f.ret(made)
+    f.start_block(failed)
+    f.stop(None)
+
+
 def _key_of(module: NativeModule) -> None:
     """What the node is interned under, a new reference: (template, 0, (identities of inputs)) or
     (op, attributes, identities of inputs …); null with an error set.
@@ -222,12 +240,9 @@ def _key_of(module: NativeModule) -> None:
     count = f.api("PyTuple_Size", inputs)
     f.branch_if(f.is_null(template), plain, folded)
     f.start_block(folded)
-    numbers = f.api("PyTuple_New", count)
+    numbers = f.call("numbers_of", "ptr", inputs)
     key = f.api("PyTuple_New", const("i64", 3))
     f.where(f.or_(f.is_null(key), f.is_null(numbers)), failed)
-    with f.loop(const("i64", 0), count) as loop:
-        f.api("PyTuple_SetItem", numbers, loop.index,
-              f.api("PyLong_FromVoidPtr", f.api("PyTuple_GetItem", inputs, loop.index)))
     for place, value in enumerate((f.own(template), f.own(f.given("0")), numbers)):
         f.api("PyTuple_SetItem", key, const("i64", place), value)
     f.ret(key)
@@ -285,6 +300,49 @@ def _made(module: NativeModule) -> None:
     f.stop(None)
 
 
+def _remembered(module: NativeModule) -> None:
+    """`remember(key, made)`, which takes the node over: the one node of the key, a new reference;
+    null with an error set.
+    """
+    f = module.native("remembered", "ptr", [("ptr", "key"), ("ptr", "made")])
+    key, made = f.parameters
+    table = f.given("interned")
+    unentered, entered, another = (f.new_block(name) for name in
+                                   ("unentered", "entered", "another"))
+    mine, replaced = f.new_block("mine"), f.new_block("replaced")
+    again = f.new_block("again")
+    pair = f.alloca("ptr", 2, WORD)
+    f.put(made, pair, 0)
+    f.put(f.given("forget"), pair, 1)
+    entry = f.api("PyObject_Vectorcall", f.given("Entry"), pair, const("i64", 2), NULL)
+    f.branch_if(f.is_null(entry), unentered, entered)
+    f.start_block(unentered)
+    f.drop(made)
+    f.stop(None)
+    f.start_block(entered)
+    f.api("PyObject_SetAttr", entry, f.given(".key"), key)
+    first = f.api("PyDict_SetDefault", table, key, entry)
+    f.branch_if(f.same(first, entry), mine, another)
+    f.start_block(another)
+    f.where(f.is_null(first), mine)
+    other = f.api("PyObject_CallNoArgs", first)
+    f.where(f.same(other, f.none()), replaced)
+    f.where(f.is_null(other), mine)
+    f.branch(again)
+    f.start_block(replaced)  # the one before has gone
+    f.drop(other)
+    f.api("PyDict_SetItem", table, key, entry)
+    f.branch(mine)
+    f.start_block(again)  # made in the middle of this, by a finalizer or another thread
+    f.drop(entry)
+    f.drop(made)
+    f.ret(other)
+    f.start_block(mine)
+    f.api("PyErr_Clear")
+    f.drop(entry)
+    f.ret(made)
+
+
 def _interned(module: NativeModule) -> None:
     """The one node of the recipe on those inputs, a new reference; null with an error set, or where
     its user's line takes Python.
@@ -292,7 +350,7 @@ def _interned(module: NativeModule) -> None:
     f = module.native("interned_node", "ptr", [("ptr", "recipe"), ("ptr", "nodes")])
     recipe, nodes = f.parameters
     no, unkeyed, absent, dead = (f.new_block(name) for name in ("no", "unkeyed", "absent", "dead"))
-    again, lost, replaced = f.new_block("again"), f.new_block("lost"), f.new_block("replaced")
+    lost = f.new_block("lost")
     inputs = f.call("inputs_of", "ptr", recipe, nodes)
     f.where(f.is_null(inputs), no)
     key = f.call("interned_key", "ptr", recipe, inputs)
@@ -315,43 +373,11 @@ def _interned(module: NativeModule) -> None:
     f.where(f.is_null(location), lost)
     made = f.call("made_node", "ptr", recipe, inputs, location)
     f.where(f.is_null(made), lost)
-    # `remember(key, made)`
-    pair = f.alloca("ptr", 2, WORD)
-    f.put(made, pair, 0)
-    f.put(f.given("forget"), pair, 1)
-    entry = f.api("PyObject_Vectorcall", f.given("Entry"), pair, const("i64", 2), NULL)
-    unentered, entered = f.new_block("unentered"), f.new_block("entered")
-    f.branch_if(f.is_null(entry), unentered, entered)
-    f.start_block(unentered)
-    f.drop(made)
-    f.branch(lost)
-    f.start_block(entered)
-    f.api("PyObject_SetAttr", entry, f.given(".key"), key)
-    first = f.api("PyDict_SetDefault", table, key, entry)
-    another, mine = f.new_block("another"), f.new_block("mine")
-    f.branch_if(f.same(first, entry), mine, another)
-    f.start_block(another)
-    f.where(f.is_null(first), mine)
-    other = f.api("PyObject_CallNoArgs", first)
-    f.where(f.same(other, f.none()), replaced)
-    f.where(f.is_null(other), mine)
-    f.branch(again)
-    f.start_block(replaced)  # the one before has gone
-    f.drop(other)
-    f.api("PyDict_SetItem", table, key, entry)
-    f.branch(mine)
-    f.start_block(again)  # made in the middle of this, by a finalizer or another thread
-    f.drop(entry)
-    f.drop(made)
+    one = f.call("remembered", "ptr", key, made)
+    f.where(f.is_null(one), lost)
     f.drop(key)
     f.drop(inputs)
-    f.ret(other)
-    f.start_block(mine)
-    f.api("PyErr_Clear")
-    f.drop(entry)
-    f.drop(key)
-    f.drop(inputs)
-    f.ret(made)
+    f.ret(one)
     f.start_block(lost)
     f.drop(key)
     f.branch(unkeyed)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from lazygrad._core import cell as cells
 from lazygrad._core import (
     context,
+    native_apply,
     native_flush,
     native_modes,
     native_operators,
@@ -34,8 +35,9 @@ from lazygrad._core.context import now
 from lazygrad._core.native_operators import OPERATORS
 from lazygrad._core.tensor import Tensor
 from lazygrad._core.types import default
+from lazygrad_compiler.ir import composite
 from lazygrad_compiler.ir import node as nodes
-from lazygrad_compiler.ir.composite import Call, Folded
+from lazygrad_compiler.ir.composite import Call, Folded, Template
 from lazygrad_compiler.ir.node import Node
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_runtime import native_memory
@@ -91,8 +93,8 @@ def module() -> NativeModule:
     """The text of all native functions.  Raises LayoutUnknown."""
     from lazygrad._core.capture import CompiledFunction
 
-    kinds = (*native_memory.LAYOUTS, Node, Call, Cell, View, Tensor, CompiledFunction,
-             type(default), type(precision))
+    kinds = (*native_memory.LAYOUTS, Node, Call, Template, Cell, View, Tensor,
+             CompiledFunction, type(default), type(precision))
     made = NativeModule({kind.__name__: layout(kind) for kind in kinds}, type_offset())
     native_memory.emit(made)
     native_modes.emit(made)
@@ -100,6 +102,7 @@ def module() -> NativeModule:
     native_flush.emit(made)
     native_record.emit(made)
     native_operators.emit(made)
+    native_apply.emit(made)
     return made
 
 
@@ -119,7 +122,7 @@ def native_functions() -> Loaded | None:
         return None  # where threads are not the interpreter's, `now` is another thing as well
     pool = get_pool()
     given = {
-        "None": None, "True": True, "False": False, "0": 0, "1": 1, "()": (),
+        "None": None, "True": True, "False": False, "0": 0, "1": 1, "()": (), "int": int,
         "Buffer": Buffer, "FreeList": FreeList, "Node": Node, "Cell": Cell, "Tensor": Tensor,
         "pool": Number(pool.pointer), "pool is locked": pool.lock.locked,
         "computing": Number(ctypes.addressof(cells.computing)),
@@ -145,6 +148,11 @@ def native_functions() -> Loaded | None:
     cells.flush_natively = function("flush_natively", loaded.address("flushed"), METH_O)
     context.record_natively = function(
         "record_natively", loaded.address("recorded"), METH_FASTCALL)
+    forget = function("_forget", loaded.address("forgotten"), METH_O)
+    loaded.give("forget", forget)
+    nodes._forget = forget
+    composite.apply_natively = function(
+        "apply_natively", loaded.address("applied"), METH_FASTCALL)
     for name, flags in OPERATORS.items():
         setattr(Tensor, name, method(Tensor, name, loaded.address(f"operator{name}"), flags))
     return loaded

@@ -59,7 +59,8 @@ def remember(recipes: list[Recipe], name: str, arguments: Sequence[Any], result:
             described += [Number(words.ARGUMENT_TENSOR), type(value), each.dtype, each.shape,
                           each.differentiable]
             given.append(each)
-        elif type(value) in _PLAIN:
+        elif type(value) in _PLAIN or (
+                type(value) is tuple and all(type(each) in _PLAIN for each in value)):
             described += [Number(words.ARGUMENT_SAME), value, None, None, None]
             given.append(None)
         else:

@@ -24,9 +24,8 @@ class _MaxPool(Module):
 
     def forward(self, input: lg.Tensor) -> Any:
         return getattr(F, f"max_pool{self.rank}d")(input, self.kernel_size, self.stride,
-                                                   self.padding, self.dilation,
-                                                   ceil_mode=self.ceil_mode,
-                                                   return_indices=self.return_indices)
+                                                   self.padding, self.dilation, self.ceil_mode,
+                                                   self.return_indices)
 
     def extra_repr(self) -> str:
         return (f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "

@@ -56,6 +56,7 @@ API: dict[str, tuple[str, list[str]]] = {
     "PyDict_Size": ("i64", ["ptr"]),
     "PyDict_GetItemWithError": ("ptr", ["ptr", "ptr"]),
     "PyDict_SetItem": ("i32", ["ptr", "ptr", "ptr"]),
+    "PyDict_DelItem": ("i32", ["ptr", "ptr"]),
     "PyDict_SetDefault": ("ptr", ["ptr", "ptr", "ptr"]),
     "PyDict_Next": ("i32", ["ptr", "ptr", "ptr", "ptr"]),
     "PyCell_Get": ("ptr", ["ptr"]),
@@ -287,6 +288,7 @@ class _MethodDefinition(ctypes.Structure):
 
 
 _kept: list[Any] = []
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))  # finalizers call native code to the very end
 
 
 def method(kind: type, name: str, address: int, flags: int) -> Any:
@@ -309,13 +311,24 @@ def function(name: str, address: int, flags: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Native functions in memory.  kept: what they were given."""
+    """Native functions in memory.  kept: what they were given, under `names`."""
 
     code: LoadedCode
-    kept: tuple[Any, ...]
+    names: list[str]
+    kept: list[Any]
 
     def address(self, name: str) -> int:
         return self.code.address(name)
+
+    def give(self, name: str, thing: Any) -> None:
+        """Gives them another object under a name."""
+        number = self.names.index(name)
+        self.kept[number] = thing
+        self.table[number] = id(thing)
+
+    @property
+    def table(self) -> Any:
+        return (ctypes.c_void_p * max(len(self.names), 1)).from_address(self.address("given"))
 
 
 class Number(int):
@@ -336,10 +349,11 @@ def load(module: NativeModule, given: Mapping[str, Any],
     symbols = {name: ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
                for name in API}
     code = load_object(object_of(module.text()), symbols)
-    table = (ctypes.c_void_p * max(len(module.objects), 1)).from_address(code.address("given"))
     kept = [sys.intern(name[1:]) if name.startswith(".") else given[name]
             for name in module.objects]
+    loaded = Loaded(code, module.objects, kept)
+    table = loaded.table
     for number, thing in enumerate(kept):
         table[number] = int(thing) if type(thing) is Number else id(thing)
-    _kept.append((code, kept))
-    return Loaded(code, tuple(kept))
+    _kept.append(loaded)
+    return loaded

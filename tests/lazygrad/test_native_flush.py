@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy
 import pytest
 
 import lazygrad as lg
-from lazygrad._core import cell, plans
+from lazygrad._core import cell, context, plans
 from lazygrad_runtime import program
 from tests.lazygrad.compiling import numbers, same
 from tests.lazygrad.native_calls import NATIVE, parts
@@ -100,3 +102,17 @@ def test_history_is_kept():
         lg.synchronize()
         y.sum().backward()
         same(w.grad, x.T @ lg.ones(6, 6), 1e-6)
+
+
+def test_many_flushes_bring_native_code(monkeypatch):
+    asked = []
+    monkeypatch.setattr(plans, "native_functions", lambda: asked.append(True))
+    for module, name in ((context, "SAMPLED"), (cell, "_SAMPLED")):
+        monkeypatch.setattr(module, name, 1 << 40)
+    monkeypatch.setattr(cell, "_flushes", itertools.count(1))
+    x = numbers(5)
+    for _ in range(cell._MANY_FLUSHES):
+        assert not asked
+        exp, sine = x.exp(), x.sin()
+        lg.synchronize()
+    assert asked and exp.shape == sine.shape

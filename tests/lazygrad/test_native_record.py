@@ -62,7 +62,8 @@ RECORDED = {
     "2 - x": lambda x, y: 2 - x, "exp": lambda x, y: x.exp(), "neg": lambda x, y: -x,
     "tanh": lambda x, y: lg.tanh(x), "relu": lambda x, y: lg.relu(x), "x < y": lambda x, y: x < y,
     "softmax": lambda x, y: lg.softmax(x, 1), "sum": lambda x, y: x.sum(),
-    "sums": lambda x, y: x.sum(0), "where": lambda x, y: lg.where(x > 0, x, y),
+    "sums": lambda x, y: x.sum(0), "axes": lambda x, y: x.sum((0, 1)),
+    "where": lambda x, y: lg.where(x > 0, x, y),
     "clamp": lambda x, y: x.clamp(-1.0, 1.0), "pow": lambda x, y: x ** 2,
     "linear": lambda x, y: functional.linear(x, y),
 }

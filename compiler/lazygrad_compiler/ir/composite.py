@@ -14,7 +14,7 @@ unfolded nodes are the call's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -133,10 +133,17 @@ class Folded(Node):
 
 _new = Node.__new__
 
+apply_natively: Callable[..., list[Node] | None] | None = None
+"""Native code that does what `apply` does, or gives None; put there by the front end."""
+
 
 def apply(applied: Template, inputs: tuple[Node, ...], location: Location,
           inside: tuple[Location, ...] = ()) -> list[Node]:
     """The template's results on these inputs, which have the dtypes and shapes of its own."""
+    if apply_natively is not None:
+        made = apply_natively(applied, inputs, location, inside)
+        if made is not None:
+            return made
     call: Call | None = None
     device: str | None = None
     if nodes.placing:
@@ -154,21 +161,21 @@ def apply(applied: Template, inputs: tuple[Node, ...], location: Location,
                 call = Call(applied, inputs, inside)
             call.folded += 1
             output = applied.outputs[part]
-            made = _new(Folded)
-            made.op = output.op
-            made.attrs = output.attrs
-            made.identity = output.identity
-            made.dtype = output.dtype
-            made.shape = output.shape
-            made.location = inside[applied.place[output]] or location if inside else location
-            made.differentiable = output.differentiable
-            made.payload = None
-            made.serial = next(serials)
-            made.call = call
-            made.part = part
+            result = _new(Folded)
+            result.op = output.op
+            result.attrs = output.attrs
+            result.identity = output.identity
+            result.dtype = output.dtype
+            result.shape = output.shape
+            result.location = inside[applied.place[output]] or location if inside else location
+            result.differentiable = output.differentiable
+            result.payload = None
+            result.serial = next(serials)
+            result.call = call
+            result.part = part
             if device is not None:
-                made.device = device
-            found = remember(key, made)
+                result.device = device
+            found = remember(key, result)
         results.append(found)
     return results
 
