@@ -55,12 +55,15 @@ def test_rows_of_whole_words_pass():
 
 
 def test_what_is_packed_beforehand():
-    """A last word that is not full, values that are computed, columns, few registers."""
+    """A last word that is not full, values that are computed, columns, few registers; and what
+    meets strips that are packed out of long rows.
+    """
     odd, square = matmul(1, 64, 512, 511, "bfloat16"), matmul(1, 64, 512, 512, "int16")
     assert schedule_of(odd).right == schedule_of(computed(64, 512, 512)).right == "columns"
     assert schedule_of(matmul(1, 64, 512, 512, "bfloat16", (False, True))).right == "transposed"
     assert schedule_of(square, "haswell").right == "columns"
     assert schedule_of(matmul(1, 64, 512, 512)).right != "passing"
+    assert schedule_of(matmul(1, 768, 768, 4096, "bfloat16", (True, False))).right == "columns"
 
 
 def test_a_panel_of_one_strip_is_not_kept():

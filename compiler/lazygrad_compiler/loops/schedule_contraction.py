@@ -394,7 +394,7 @@ class _Planner:
 
     def plans(self) -> Iterator[Plan]:
         for left in self._left_ways():
-            for right in self._right_ways():
+            for right in self._right_ways(left):
                 for way in self._parts_of(left, right):
                     for block in _cuts(self.tiling.strips):
                         for panels in _cuts(self.tiling.panels):
@@ -441,7 +441,7 @@ class _Planner:
         room = _room(place.free_step, itemsize, self.target.l1_bytes, L1_WAYS)
         return self.rows <= room
 
-    def _right_ways(self) -> Iterator[_Way]:
+    def _right_ways(self, left: _Way) -> Iterator[_Way]:
         vectors = ceil_div(self.n, self.lanes) * self.k
         place = direct(self.kernel, self.right, self.form.right, self.group)
         in_order = place is not None and self.group == place.free_step == 1
@@ -460,7 +460,9 @@ class _Planner:
             each = PACK_TRANSPOSED + computing(self.kernel, self.right) * self.group
             yield _Way("transposed", each * vectors, self.kc)
             return
-        if passes(self.kernel, self.right, self.form, self.target):
+        # beside strips that are packed out of long rows, and fetched ahead, passing is slower: a
+        # gradient of 768 x 768 weights from 4096 rows took 5.6 ms instead of 5.1
+        if left.how != "columns" and passes(self.kernel, self.right, self.form, self.target):
             yield self._passing()
             return
         gathered = stride_along(self.kernel, self.right, self.right.free, self.lanes) < 0
