@@ -19,6 +19,7 @@ from lazygrad_compiler.llvm.points import I64
 from lazygrad_compiler.llvm.reduce import accumulator_dtype
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.ptx.builder import KernelFunction, KernelModule, element_bytes
+from lazygrad_compiler.ptx.contraction_tiles import fastest_tile
 from lazygrad_compiler.ptx.epilogue import Epilogue
 from lazygrad_compiler.ptx.operands import TileOperand, sides, tile_origin
 
@@ -53,24 +54,14 @@ def intensity(m: int, n: int) -> float:
 
 
 def choose_tile(kernel: ContractionKernel, target: CudaTarget) -> FfmaTile:
-    """The tile with the least time: waves of blocks, times what a block computes."""
     wide = accumulator_dtype(kernel.dtype)
     limit = 128 if wide.bits <= 32 else 64
-    best: tuple[float, tuple[int, int, int]] | None = None
-    for m, n, depth in TILES:
-        if m > limit or n > limit:
-            continue
-        blocks = -(-kernel.m.extent // m) * -(-kernel.n.extent // n) * kernel.batch.extent
-        waves = max(blocks / target.multiprocessors, 1.0)
-        waves = float(-(-blocks // target.multiprocessors)) if waves < 4 else waves
-        time = waves * m * n / intensity(m, n)
-        if best is None or time < best[0]:
-            best = time, (m, n, depth)
-    assert best is not None
-    m, n, depth = best[1]
+    tile = fastest_tile(kernel, target, (
+        (FfmaTile(m, n, depth), intensity(m, n)) for m, n, depth in TILES if max(m, n) <= limit
+    ))  # fmt: skip
     if wide.bits > 32:
-        depth = 8 if depth == 16 else 16
-    return FfmaTile(m, n, depth)
+        return replace(tile, depth=8 if tile.depth == 16 else 16)
+    return tile
 
 
 def emit_ffma(

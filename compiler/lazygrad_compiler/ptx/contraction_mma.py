@@ -23,6 +23,7 @@ from lazygrad_compiler.llvm import scalar
 from lazygrad_compiler.llvm.builder import Value, const, lanes_of
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.ptx.builder import WARP, KernelFunction, KernelModule
+from lazygrad_compiler.ptx.contraction_tiles import fastest_tile
 from lazygrad_compiler.ptx.epilogue import Epilogue
 from lazygrad_compiler.ptx.operands import Side, TileOperand, sides, tile_origin
 from lazygrad_compiler.ptx.tensor_core import (
@@ -32,6 +33,7 @@ from lazygrad_compiler.ptx.tensor_core import (
     copy_async,
     load_matrices,
     multiply,
+    put_sums,
     wait_copies,
 )
 
@@ -103,20 +105,9 @@ def narrow_products(kernel: ContractionKernel, tf32: bool) -> tuple[DType, Side,
 
 
 def choose_tile(kernel: ContractionKernel, target: CudaTarget) -> MmaTile:
-    """The tile with the least time: waves of blocks, times what a block computes."""
-    best: tuple[float, MmaTile] | None = None
-    for tile, speed in TILES:
-        blocks = -(-kernel.m.extent // tile.m) * -(-kernel.n.extent // tile.n)
-        blocks *= kernel.batch.extent
-        waves = blocks / target.multiprocessors
-        if waves < 4:
-            waves = float(max(-(-blocks // target.multiprocessors), 1))
-        time = waves * tile.m * tile.n / speed
-        if best is None or time < best[0]:
-            best = time, tile
-    assert best is not None
-    slices = -(-kernel.k.extent // best[1].depth)
-    return replace(best[1], stages=2 if slices <= 2 else best[1].stages)
+    tile = fastest_tile(kernel, target, TILES)
+    slices = -(-kernel.k.extent // tile.depth)
+    return replace(tile, stages=2 if slices <= 2 else tile.stages)
 
 
 def emit_mma(
@@ -346,21 +337,7 @@ class _Mma:
     # ---- sums
 
     def _stage(self, base: Value, pitch: int, sums: list[Value]) -> None:
-        """The warp's sums into shared memory, row-major: c0 and c1 are neighbours in row lane / 4,
-        c2 and c3 eight rows below.
-        """
+        """The warp's sums into shared memory, row-major."""
         f = self.f
-        lane = f.and_(f.thread(), WARP - 1)
-        row, column = f.lshr(lane, 2), f.shl(f.and_(lane, 3), 1)
-        column = f.add(column, f.mul(self.across, self.warp_n))
-        base = f.offset(base, f.add(f.mul(row, pitch), column), "float")
-        tiles = self.warp_n // 8
-        for i in range(self.warp_m // 16):
-            for j in range(tiles):
-                at = 4 * (i * tiles + j)
-                for half in (0, 1):
-                    pair = f.pack(sums[at + 2 * half : at + 2 * half + 2])
-                    place = (16 * i + 8 * half) * pitch + 8 * j
-                    f.store(pair, f.offset(base, place, "float") if place else base, 8)
-
-
+        mine = f.offset(base, f.mul(self.across, self.warp_n), "float")
+        put_sums(f, mine, pitch, sums, self.warp_m, self.warp_n)

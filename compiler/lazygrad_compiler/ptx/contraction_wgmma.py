@@ -31,8 +31,10 @@ from lazygrad_compiler.ptx.computed_operand import (
     TileWriter,
     computed,
 )
+from lazygrad_compiler.ptx.contraction_tiles import fastest_tile
 from lazygrad_compiler.ptx.epilogue import Epilogue
 from lazygrad_compiler.ptx.operands import Side, tile_at
+from lazygrad_compiler.ptx.tensor_core import put_sums
 from lazygrad_compiler.ptx.tensor_map import MappedOperand, mapped
 from lazygrad_compiler.ptx.warpgroup import BOX, EIGHT_ROWS, GROUP, ROW_BYTES, STEP
 
@@ -156,16 +158,7 @@ def _how(left: MappedOperand | ComputedOperand, right: MappedOperand | ComputedO
 
 
 def choose_tile(kernel: ContractionKernel, target: CudaTarget) -> WgmmaTile:
-    """The tile with the least time: whole waves of blocks, times what a block computes."""
-    best: tuple[float, WgmmaTile] | None = None
-    for tile, speed in TILES:
-        tiles = -(-kernel.m.extent // tile.m) * -(-kernel.n.extent // tile.n)
-        waves = -(-tiles * kernel.batch.extent // target.multiprocessors)
-        time = waves * tile.m * tile.n / speed
-        if best is None or time < best[0]:
-            best = time, tile
-    assert best is not None
-    return best[1]
+    return fastest_tile(kernel, target, TILES, stays=True)
 
 
 def emit_wgmma(
@@ -358,7 +351,8 @@ class _Wgmma:
             batch, row, column = self._tile(tile.index)
             first_row = f.wide(f.add(row, f.mul(warp, 16)))
             for start in range(0, s.n, STRIP):
-                self._put_down(sums, start, lane, staging)
+                strip = sums[start // 2 : (start + STRIP) // 2]
+                put_sums(f, staging, PITCH, strip, 16, STRIP)
                 f.warp_barrier()
                 first_column = f.wide(f.add(column, start) if start else column)
                 epilogue.run(staging, 16, f.wide(batch), first_row, first_column)
@@ -412,15 +406,3 @@ class _Wgmma:
                 f, plan.dtype, s.n, sums, a, b, plan.left.across, plan.right.across
             )
         return sums
-
-    def _put_down(self, sums: list[Value], start: int, lane: Value, staging: Value) -> None:
-        """Some columns of the warp's 16 rows: those of `mma.sync`, eight columns after eight."""
-        f = self.f
-        row, column = f.lshr(lane, 2), f.shl(f.and_(lane, 3), 1)
-        base = f.offset(staging, f.add(f.mul(row, PITCH), column), "float")
-        for j in range(STRIP // 8):
-            at = 4 * (start // 8 + j)
-            for half in (0, 1):
-                place = 8 * half * PITCH + 8 * j
-                pair = f.pack(sums[at + 2 * half : at + 2 * half + 2])
-                f.store(pair, f.offset(base, place, "float") if place else base, 8)

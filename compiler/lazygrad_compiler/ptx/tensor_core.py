@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from lazygrad_compiler.ir import dtypes
 from lazygrad_compiler.ir.dtypes import DType
 from lazygrad_compiler.llvm.builder import Value, const
-from lazygrad_compiler.ptx.builder import KernelFunction
+from lazygrad_compiler.ptx.builder import WARP, KernelFunction
 
 CHUNK = 8
 """Elements of 16 bits in 16 bytes: what one access, and one row of an ldmatrix, holds."""
@@ -52,6 +52,25 @@ def _rounded(f: KernelFunction, word: Value) -> Value:
 
 def _unpacked(f: KernelFunction, whole: Value, element: str, count: int) -> list[Value]:
     return [f.emit(element, f"extractvalue {whole}, {k}") for k in range(count)]
+
+
+def put_sums(
+    f: KernelFunction, target: Value, pitch: int, sums: Sequence[Value], rows: int, columns: int
+) -> None:
+    """A warp's sums (of 16 rows by 8 columns, four of a thread each) into shared memory, row-major:
+    the first two are neighbours in row lane / 4, the other two lie eight rows below.
+    """
+    lane = f.and_(f.thread(), WARP - 1)
+    row, column = f.lshr(lane, 2), f.shl(f.and_(lane, 3), 1)
+    base = f.offset(target, f.add(f.mul(row, pitch), column), "float")
+    across = columns // 8
+    for i in range(rows // 16):
+        for j in range(across):
+            at = 4 * (i * across + j)
+            for half in (0, 1):
+                pair = f.pack(sums[at + 2 * half : at + 2 * half + 2])
+                place = (16 * i + 8 * half) * pitch + 8 * j
+                f.store(pair, f.offset(base, place, "float") if place else base, 8)
 
 
 def copy_async(f: KernelFunction, target: Value, source: Value) -> None:
