@@ -161,11 +161,12 @@ def print_table(entries: list[dict[str, Any]]) -> None:
     print(f"{'key':12}  {'size':>10}  {'hits':>5}  {'age':>6}  {'saved':>9}  "
           f"{'kernels':>7}  {'target':10}  lines")
     for entry in entries:
+        kind = [] if entry["kind"] == "program" else [entry["kind"]]
+        where = short_lines(entry["lines"])
         print(f"{entry['key'][:12]}  {human_bytes(entry['bytes']):>10}  {entry['hits']:>5}  "
               f"{human_age(entry['age_seconds']):>6}  {entry['saved_seconds']:>7.3f} s  "
               f"{entry['kernels']:>7}  {entry['target'].split()[0]:10}  "
-              f"{'' if entry['kind'] == 'program' else entry['kind'] + ', '}"
-              f"{short_lines(entry['lines'])}")
+              f"{', '.join([*kind, where] if where else kind)}")
 
 
 def short_lines(lines: list[str], most: int = 3) -> str:

@@ -87,6 +87,17 @@ def test_ls_lists_programs_with_the_lines_they_came_from(filled: Path, command: 
         {path.name[:12] + ".json" for path in (filled / "entries").iterdir()}
 
 
+def test_ls_names_the_kind_of_what_is_no_program(capsys: pytest.CaptureFixture[str]) -> None:
+    from lazygrad.cli.cache_list import print_table
+    entry = {"key": "0" * 64, "bytes": 10, "hits": 0, "age_seconds": 1, "saved_seconds": 0.0,
+             "kernels": 0, "target": "znver5"}
+    print_table([{**entry, "kind": "machine code", "lines": []},
+                 {**entry, "kind": "tuned program", "lines": ["train.py:3"]},
+                 {**entry, "kind": "program", "lines": ["train.py:4"]}])
+    ends = [line.split("znver5", 1)[1].strip() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert ends == ["machine code", "tuned program, train.py:3", "train.py:4"]
+
+
 def test_ls_as_json(filled: Path, command: Any) -> None:
     values = as_json(command("cache", "ls", "--json"))
     assert values["path"] == str(filled)
