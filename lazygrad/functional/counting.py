@@ -15,6 +15,7 @@ from typing import Any
 
 from lazygrad._core import graph
 from lazygrad._core.context import TensorTypeError, fail, method, operation
+from lazygrad._core.folding import folded
 from lazygrad._core.tensor import Tensor, node_of, wrap
 from lazygrad.functional._operands import as_node
 from lazygrad_compiler.ir import dtypes, requirements
@@ -31,6 +32,22 @@ def _added_up(updates: Node, places: Node, size: int) -> Node:
     """The totals of the updates at each of the places 0..size-1."""
     return graph.make("scatter", graph.const(0, updates.dtype, (size,)), updates, places,
                       attrs=((0,), "add"))
+
+
+@folded
+def _smallest_and_largest(input: Tensor) -> Tensor:
+    """As two numbers.  (This and `_counts` are one node each, so that both programs are found, and
+    for few numbers run, without a walk over the graph.)
+    """
+    places = graph.cast(node_of(input), dtypes.int64)
+    return wrap(graph.concat([graph.reshape(graph.reduce(name, places, (0,)), (1,))
+                              for name in ("min", "max")], 0))
+
+
+@folded
+def _counts(input: Tensor, size: int) -> Tensor:
+    places = graph.cast(node_of(input), dtypes.int64)
+    return wrap(_added_up(graph.const(1, dtypes.int64, places.shape), places, size))
 
 
 @method
@@ -50,21 +67,16 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         raise fail("bincount", f"{listed(node.shape)} numbers with {listed(weights.shape)} weights")
     if not node.size:
         return wrap(graph.const(0, dtypes.int64, (minlength,)))
-    places = graph.cast(node, dtypes.int64)
-    ends = wrap(graph.concat([graph.reshape(graph.reduce(name, places, (0,)), (1,))
-                              for name in ("min", "max")], 0))
-    low, high = ends.tolist()
+    numbers = input if isinstance(input, Tensor) else wrap(node)
+    low, high = _smallest_and_largest(numbers).tolist()
     if low < 0:
         raise fail("bincount", f"counts numbers from 0, and there is {low}")
     size = max(high + 1, minlength)
     if weights is None:
-        updates = graph.const(1, dtypes.int64, places.shape)
-    else:
-        given = graph.stop_gradient(node_of(weights))
-        updates = graph.cast(
-            given, given.dtype if given.dtype is dtypes.float32 else dtypes.float64
-        )
-    return wrap(_added_up(updates, places, size))
+        return _counts(numbers, size)
+    given = graph.stop_gradient(node_of(weights))
+    updates = graph.cast(given, given.dtype if given.dtype is dtypes.float32 else dtypes.float64)
+    return wrap(_added_up(updates, graph.cast(node, dtypes.int64), size))
 
 
 # ---- histograms

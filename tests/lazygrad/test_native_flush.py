@@ -116,3 +116,14 @@ def test_many_flushes_bring_native_code(monkeypatch):
         exp, sine = x.exp(), x.sin()
         lg.synchronize()
     assert asked and exp.shape == sine.shape
+
+
+def test_counts_follow_from_values_natively_too():
+    for shift in (0, 3, 1, 3):
+        given = numpy.array([1, 5, 2, 2, 0]) + shift
+        for numbers_ in (given, lg.from_numpy(given), lg.from_numpy(given.astype(numpy.int8))):
+            for least in (0, 7, 12):
+                assert (lg.bincount(numbers_, minlength=least).numpy()
+                        == numpy.bincount(given, minlength=least)).all()
+    with pytest.raises(lg.TensorError, match="there is -1"):
+        lg.bincount(lg.from_numpy(given - 4))
