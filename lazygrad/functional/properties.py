@@ -159,8 +159,12 @@ def is_pinned(input: Tensor, device: Any = None) -> bool:
 
 @method
 def share_memory_(input: Tensor) -> Tensor:
-    """The tensor itself; workers get copies."""
-    return input
+    """Refused: memory is not shared between processes, and a program that relies on it would train
+    copies without a word.
+    """
+    raise fail("share_memory_", "memory is not shared between processes: each gets a copy",
+               "Leave the call out where processes only read, and send results back through a "
+               "queue.", NotImplementedError)
 
 
 @method

@@ -468,7 +468,9 @@ class Module(ModuleState, Entry):
                     parameter.grad = lg.zeros_like(parameter.grad)
 
     def share_memory(self: Self) -> Self:
-        """Does nothing: parameters are not shared between processes."""
+        """Refused, as `Tensor.share_memory_` is: processes get copies."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            tensor.share_memory_()
         return self
 
     def to_empty(self: Self, *, device: Any, recurse: bool = True) -> Self:

@@ -79,6 +79,13 @@ def test_the_names_of_the_standard_library_are_there() -> None:
     assert mp.get_sharing_strategy() in mp.get_all_sharing_strategies()
 
 
+def test_memory_that_is_not_shared_is_not_said_to_be() -> None:
+    for share in (lg.ones(2).share_memory_, lg.nn.Linear(2, 2).share_memory):
+        with pytest.raises(NotImplementedError, match=r"\[share_memory_\] memory is not shared "
+                                                      r".*each gets a copy \(test_multiproc"):
+            share()
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"\[multiprocessing.spawn\] nprocs is 0"):
         mp.spawn(end, nprocs=0)
