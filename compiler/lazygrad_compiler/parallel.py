@@ -62,6 +62,10 @@ class Jobs(Generic[Result]):
     ) -> None:
         """Jobs that have not begun are dropped; those under way end first."""
         self._dropping = True
+        self._end()
+
+    def _end(self) -> None:
+        """Waits for the helpers, who have the jobs that they took, and no more."""
         self._waiting.put(None)
         try:
             while self._helpers:
@@ -92,7 +96,7 @@ class Jobs(Generic[Result]):
             except queue.Empty:
                 break
             self._do(taken)
-        self.__exit__(None, None, None)
+        self._end()
         for name in self._names:
             if name in self._failures:
                 raise self._failures[name]

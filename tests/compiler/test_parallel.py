@@ -108,6 +108,24 @@ def test_helpers_end_where_the_caller_was_interrupted_before_it_told_them(monkey
     sys.setswitchinterval(interval)
 
 
+def test_a_job_that_a_helper_has_taken_is_done(monkeypatch):
+    """Even where it has not begun when the caller comes to the end."""
+    begin, taken, at_end = Jobs._do, threading.Event(), threading.Event()
+
+    def slowly(jobs, job):
+        if threading.current_thread().name.startswith("lazygrad-helper"):
+            taken.set()
+            assert at_end.wait(60)
+        begin(jobs, job)
+
+    monkeypatch.setattr(Jobs, "_do", slowly)
+    with Jobs(1) as jobs:
+        jobs.add("a", partial(pow, 2, 3))
+        assert taken.wait(60)
+        threading.Timer(0.05, at_end.set).start()
+        assert jobs.finish() == {"a": 8}
+
+
 def test_leaving_early_drops_what_has_not_begun():
     ran, go_on = [], threading.Event()
     with pytest.raises(RuntimeError, match="lowering"), Jobs(1) as jobs:
