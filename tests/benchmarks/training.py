@@ -80,7 +80,7 @@ def make_step(task: Task, contestant: str, replay: bool = False) -> Run:
     fused = {} if contestant == "lazygrad" else {"fused": True}
     optimizer = getattr(torch.optim, task.optimizer)(
         model.parameters(), **task.settings, **fused)
-    batch = [torch.from_numpy(array) for array in task.data()]
+    batch = [from_numpy(contestant, array) for array in task.data()]
     loss_of = compiled(contestant, lambda *batch: task.loss(torch, model, *batch))
 
     def step(*batch: Any) -> Any:
