@@ -175,6 +175,7 @@ def test_loops_are_shown_at_every_stage_and_every_kernel_has_a_line() -> None:
     assert "cannot be shown" not in shown
 
 
+@pytest.mark.usefixtures("own_nodes")
 @pytest.mark.parametrize("kind", [lg.nn.LSTM, lg.nn.GRU, lg.nn.RNN])
 def test_loops_with_the_same_body_name_lines_of_their_own(kind: type) -> None:
     """Two layers of a size have one body; each time its kernels are those of the layer's line."""
