@@ -19,8 +19,12 @@ def short_collections() -> Iterator[None]:
 
 
 @pytest.fixture
-def own_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_nodes() -> Iterator[None]:
     """Nodes made in this test are not those of graphs that other tests left: equal nodes are one
-    node, with the line that came first.
+    node, with the line that came first.  (The table stays the same object: native code has it.)
     """
-    monkeypatch.setattr(node, "_interned", {})
+    before = dict(node._interned)
+    node._interned.clear()
+    yield
+    node._interned.clear()
+    node._interned.update({key: entry for key, entry in before.items() if entry() is not None})

@@ -12,7 +12,7 @@ So there are two rules, kept here for all layers:
 
 from __future__ import annotations
 
-# `signal` without its steps in Python
+# `signal` without its steps in Python; typeshed does not know it
 import _signal  # type: ignore[import-not-found]
 import operator
 import os
@@ -70,7 +70,7 @@ def _enter_at_once(outer: Any) -> None:
     for would leave the lock held for ever.  The lock itself is entered and left in one step.  With
     callbacks of somebody's around each call it stays as it is.
     """
-    class Direct(type(outer)):  # type: ignore[misc]
+    class Direct(type(outer)):  # type: ignore[misc]  # a base known at run time only
         __enter__ = property(operator.attrgetter("_lock.__enter__"))
         __exit__ = property(operator.attrgetter("_lock.__exit__"))
 

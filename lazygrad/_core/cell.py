@@ -14,7 +14,7 @@ import ctypes
 import itertools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy
@@ -38,6 +38,9 @@ from lazygrad_compiler.ir.node import (
 from lazygrad_compiler.ir.ops import OPS
 from lazygrad_runtime import program
 from lazygrad_runtime.memory import Buffer, allocate
+
+if TYPE_CHECKING:
+    from lazygrad_runtime.cuda.memory import DeviceBuffer
 
 FREED = 0
 """The uid of the marker that stands where released history was."""
@@ -287,7 +290,9 @@ def live_cells() -> list[Cell]:
     return list(found.values())
 
 
-def leaf(payload: Buffer, dtype: Any, shape: Shape, location: Location = ()) -> Node:
+def leaf(
+    payload: Buffer | DeviceBuffer, dtype: Any, shape: Shape, location: Location = ()
+) -> Node:
     """A node for a value that is there, by default from the present line."""
     node = fresh_input(dtype, shape, location or now.location or here())
     node.payload = payload

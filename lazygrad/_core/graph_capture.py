@@ -171,7 +171,7 @@ def _reads_device(node: Node) -> bool:
 def _await(cell: Cell, awaited: Awaited) -> None:
     """What the block made has no value until a replay."""
     value = cells._value_node(cell.node)
-    leaf = cells.leaf(awaited, value.dtype, value.shape, value.location)  # type: ignore[arg-type]
+    leaf = cells.leaf(awaited, value.dtype, value.shape, value.location)
     history = cell.tracked and cell.node.differentiable
     cell.node = cells.mark(leaf, cells.FREED) if history else leaf
     cell.cache = cell.settled = None

@@ -31,10 +31,10 @@ from lazygrad_compiler.loops.operands import (
     operands,
 )
 from lazygrad_compiler.loops.products import packed_operands, plain, words_of
+from lazygrad_compiler.loops.rounding import round_up
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
     Strips,
-    round_up,
     schedule_contraction,
     scratch_bytes,
     scratch_parts,

@@ -18,10 +18,10 @@ from lazygrad_compiler.llvm.builder import Module
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.loops.operands import CACHE_LINE
 from lazygrad_compiler.loops.products import plain, words_of
+from lazygrad_compiler.loops.rounding import round_up
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
     Strips,
-    round_up,
     schedule_contraction,
 )
 from lazygrad_compiler.target import host

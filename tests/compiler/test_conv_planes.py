@@ -62,14 +62,20 @@ def test_compiled(seed):
     check(graph, arrays)
 
 
-def test_one_tap_reads_what_is_picked_once():
-    """Forward and for the weights' gradient; whose cotangent is put in order, too."""
+def gradients_at_a_stride_of_two(taps, padding):
+    """Of the squares of a 2d convolution with so many taps a side, and those; and its leaves."""
     x = node("input", index=0, dtype=DTYPES["float32"], shape=(2, 16, 32, 32))
-    w = node("input", index=1, dtype=DTYPES["float32"], shape=(32, 16, 1, 1))
-    conv = node("conv", x, w, strides=(2, 2), padding=((0, 0), (0, 0)), left_dilation=(1, 1),
-                right_dilation=(1, 1), groups=1)
+    w = node("input", index=1, dtype=DTYPES["float32"], shape=(32, 16, taps, taps))
+    conv = node("conv", x, w, strides=(2, 2), padding=((padding, padding),) * 2,
+                left_dilation=(1, 1), right_dilation=(1, 1), groups=1)
     graph = with_gradients(Graph((node("mul", conv, conv),)))
     assert graph is not None
+    return graph, (x, w)
+
+
+def test_one_tap_reads_what_is_picked_once():
+    """Forward and for the weights' gradient; whose cotangent is put in order, too."""
+    graph, _ = gradients_at_a_stride_of_two(1, 0)
     stages = lower(graph, host())
     picked = [root for launch in stages.launches for root in launch.group.roots
               if root.op == "slice" and root.shape == (2, 16, 16, 16)]
@@ -93,12 +99,7 @@ def test_cotangents_are_read_where_they_lie():
 
 def test_no_gathers():
     """Forward and for the weights' gradient, with planes that both read."""
-    x = node("input", index=0, dtype=DTYPES["float32"], shape=(2, 16, 32, 32))
-    w = node("input", index=1, dtype=DTYPES["float32"], shape=(32, 16, 3, 3))
-    conv = node("conv", x, w, strides=(2, 2), padding=((1, 1), (1, 1)), left_dilation=(1, 1),
-                right_dilation=(1, 1), groups=1)
-    graph = with_gradients(Graph((node("mul", conv, conv),)))
-    assert graph is not None
+    graph, leaves = gradients_at_a_stride_of_two(3, 1)
     stages = lower(graph, host())
     groups = [launch.group for launch in stages.launches]
     assert sum(any(root.op == "permute" and root.ndim == 6 for root in group.roots)
@@ -110,6 +111,6 @@ def test_no_gathers():
                and kernel.kernel.kind == "contraction"]
     assert len(readers) == 2 and not any("masked.gather" in kernel.llvm for kernel in readers)
     generator = numpy.random.default_rng(0)
-    arrays = [generator.standard_normal(leaf.shape).astype("float32") for leaf in (x, w)]
+    arrays = [generator.standard_normal(leaf.shape).astype("float32") for leaf in leaves]
     first = run_compiled(graph, arrays)
     assert all((a == b).all() for a, b in zip(first, run_compiled(graph, arrays), strict=True))

@@ -25,7 +25,6 @@ from lazygrad_compiler.llvm.attention_tiles import (
     Tiles,
     in_words,
     power_of,
-    round_up,
 )
 from lazygrad_compiler.llvm.builder import Module, Value, const
 from lazygrad_compiler.llvm.elementary import emit_elementary
@@ -40,6 +39,7 @@ from lazygrad_compiler.loops.attention import (
 )
 from lazygrad_compiler.loops.kernel import ArrayKernel
 from lazygrad_compiler.loops.products import word_instruction
+from lazygrad_compiler.loops.rounding import round_up
 from lazygrad_compiler.loops.schedule_arrays import AttentionSchedule
 from lazygrad_compiler.target import Target
 

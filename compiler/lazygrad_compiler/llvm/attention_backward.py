@@ -29,7 +29,6 @@ from lazygrad_compiler.llvm.attention_tiles import (
     Tiles,
     in_words,
     power_of,
-    round_up,
 )
 from lazygrad_compiler.llvm.builder import Module, Value, const
 from lazygrad_compiler.llvm.loops import PARAMETERS, load_arguments
@@ -43,6 +42,7 @@ from lazygrad_compiler.loops.attention import (
 )
 from lazygrad_compiler.loops.kernel import ArrayKernel
 from lazygrad_compiler.loops.products import word_instruction
+from lazygrad_compiler.loops.rounding import round_up
 from lazygrad_compiler.target import Target
 
 Head = tuple[Value, Value]

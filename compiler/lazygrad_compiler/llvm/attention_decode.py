@@ -40,7 +40,6 @@ from lazygrad_compiler.llvm.attention_tiles import (
     Scratch,
     Tiles,
     power_of,
-    round_up,
 )
 from lazygrad_compiler.llvm.builder import Module, Value, const
 from lazygrad_compiler.llvm.contraction_words import add_products
@@ -58,6 +57,7 @@ from lazygrad_compiler.loops.attention import (
 )
 from lazygrad_compiler.loops.kernel import ArrayKernel
 from lazygrad_compiler.loops.products import group_of, word_instruction
+from lazygrad_compiler.loops.rounding import round_up
 from lazygrad_compiler.target import Target
 
 LINE = 64

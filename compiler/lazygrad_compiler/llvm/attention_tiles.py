@@ -19,6 +19,7 @@ from lazygrad_compiler.llvm.contraction_words import add_products, rounded
 from lazygrad_compiler.llvm.elementary_lanes import Lanes, nearest, polynomial, scale, select
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.attention import VECTORS, Cut, Operand, Sizes
+from lazygrad_compiler.loops.rounding import round_up
 
 I64 = "i64"
 LOG2_E = math.log2(math.e)
@@ -38,10 +39,6 @@ def power_of(f: Function, score: Value) -> Value:
 def in_words(operand: Operand) -> bool:
     """Whether rows are read as words of two neighbours where they lie."""
     return operand.shape[3] % 2 == 0 and operand.strides[2] % 2 == 0
-
-
-def round_up(value: int, step: int) -> int:
-    return -(-value // step) * step
 
 
 @dataclass(slots=True)

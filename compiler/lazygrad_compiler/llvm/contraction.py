@@ -14,11 +14,10 @@ from lazygrad_compiler.llvm.contraction_tile import Shape, emit_tile
 from lazygrad_compiler.llvm.loops import PARAMETERS
 from lazygrad_compiler.loops.kernel import ContractionKernel
 from lazygrad_compiler.loops.operands import operands
+from lazygrad_compiler.loops.rounding import ceil_div, round_up
 from lazygrad_compiler.loops.schedule_contraction import (
     ContractionSchedule,
     Strips,
-    ceil_div,
-    round_up,
     scratch_parts,
     strip_elements,
 )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from lazygrad_compiler.llvm.builder import Function, Value, const
 from lazygrad_compiler.llvm.contraction_parts import I64, Parts, least
 from lazygrad_compiler.loops.operands import CACHE_LINE, Rows, long_rows
-from lazygrad_compiler.loops.schedule_contraction import ceil_div
+from lazygrad_compiler.loops.rounding import ceil_div
 
 
 @dataclass(frozen=True, slots=True)

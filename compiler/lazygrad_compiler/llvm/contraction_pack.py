@@ -17,7 +17,8 @@ from lazygrad_compiler.llvm.points import Points, dependences
 from lazygrad_compiler.llvm.transpose import transpose
 from lazygrad_compiler.loops.index import Affine
 from lazygrad_compiler.loops.operands import in_phase, quotient_of
-from lazygrad_compiler.loops.schedule_contraction import round_up, strip_elements, strip_steps
+from lazygrad_compiler.loops.rounding import round_up
+from lazygrad_compiler.loops.schedule_contraction import strip_elements, strip_steps
 
 
 def emit_pack_right(parts: Parts) -> str:

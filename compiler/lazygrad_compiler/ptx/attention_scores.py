@@ -23,6 +23,7 @@ from lazygrad_compiler.llvm.attention_tiles import LOG2_E, power_of
 from lazygrad_compiler.llvm.builder import Value, const
 from lazygrad_compiler.loops.attention import Operand, Sizes, operands, sizes_of
 from lazygrad_compiler.loops.kernel import ArrayKernel
+from lazygrad_compiler.loops.rounding import round_up
 from lazygrad_compiler.ptx.attention_products import (
     PIECE_COLUMNS,
     PIECE_ROWS,
@@ -40,10 +41,6 @@ from lazygrad_compiler.ptx.tensor_core import commit_copies, wait_copies
 I32 = "i32"
 NOTHING = const("float", -math.inf)
 STAGES = 2
-
-
-def round_up(value: int, step: int) -> int:
-    return -(-value // step) * step
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,10 +95,11 @@ def test_a_training_step_equals_one_that_is_not_captured() -> None:
         x = batches[0].cuda()
         losses: list[lg.Tensor] = []
 
-        def step() -> lg.Tensor:
-            loss = (model(x) ** 2).mean()  # noqa: B023 - called within the turn
+        def step(model: lg.nn.Module = model, optimizer: lg.optim.Adam = optimizer,
+                 x: lg.Tensor = x) -> lg.Tensor:
+            loss = (model(x) ** 2).mean()
             loss.backward()
-            optimizer.step()  # noqa: B023
+            optimizer.step()
             return loss
 
         for _ in range(2):
